@@ -1,0 +1,41 @@
+# `make run` and `make test` set up whatever they need; a second call doesn't do it again.
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup run test test-slow check sync lock
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## the environment in .venv, pinned, and the MLflow store
+$(READY): requirements.lock build-constraints.txt pyproject.toml Makefile
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
+	  --build-constraints build-constraints.txt -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/mlflow.db $(BIN)/python -c "from ml_pipelines import tracking; tracking.migrate()"
+	touch $@
+
+run: $(READY) ## the five steps on synthetic data
+	$(BIN)/python driver.py
+
+test: $(READY) ## the quick tests
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(READY) ## the slow ones: the JVM engine, whole set-ups
+	$(BIN)/pytest -n 2 -m slow
+
+check: $(READY) ## format, lint, types, and the files that are kept in step
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/ml-pipelines sync --check
+
+sync: $(READY) ## write into MLproject and conda.yaml what follows from conf/ and the lock
+	$(BIN)/ml-pipelines sync
+
+lock: ## renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --build-constraints build-constraints.txt --extra local --group dev pyproject.toml -o requirements.lock
