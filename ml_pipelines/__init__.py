@@ -1,0 +1,1 @@
+"""The library under driver.py and the steps: configuration, the run and its steps, tables, engines."""

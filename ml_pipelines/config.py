@@ -1,0 +1,304 @@
+"""Configuration: conf/config.yaml <- a profile <- `--set`, checked whole, then frozen.
+
+OmegaConf stays inside `load`; everything else sees frozen dataclasses. What a step's `params` may hold is
+said by the `Params` dataclass of its module, so that a step's types live with the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ml_pipelines import graph, paths
+from ml_pipelines.errors import ConfigError
+
+NONE = "none"  # how an MLproject parameter says "not given": an empty value doesn't survive every backend
+LOCAL = "local"  # a compute that is this machine
+RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
+
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+_SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential)")
+_MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
+
+
+class SourceKind(enum.Enum):
+    """Where the rows come from."""
+
+    synthetic = "synthetic"
+    file = "file"
+    table = "table"
+    sample = "sample"
+
+
+class FileFormat(enum.Enum):
+    """What a file source is; `auto` goes by the suffix, and by the _delta_log of a folder."""
+
+    auto = "auto"
+    csv = "csv"
+    parquet = "parquet"
+    delta = "delta"
+
+
+class Treatment(enum.Enum):
+    """What a column becomes as a feature."""
+
+    number = "number"
+    category = "category"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of rows. Flat, since OmegaConf knows no unions: each kind uses its own fields."""
+
+    kind: SourceKind = SourceKind.synthetic
+    rows: int = 10_000  # synthetic
+    features: int = 20  # synthetic
+    path: str | None = None  # file: a path or URI
+    format: FileFormat = FileFormat.auto  # file
+    separator: str = ","  # file: of a CSV
+    table: str | None = None  # table: catalog.schema.table
+    version: int | None = None  # table, and a Delta file: null is the newest
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The roots below which tables are written."""
+
+    local: str
+    databricks: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """The source, what its columns are, and the split."""
+
+    source: Source
+    label: str
+    delta_prefix: Prefix
+    volume_name: str
+    test_fraction: float
+    positive: str | None = None
+    key: str | None = None
+    drop: list[str] = field(default_factory=list)
+    columns: dict[str, Treatment] = field(default_factory=dict)
+    null_values: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What loading a model may construct."""
+
+    trusted_types: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Spark:
+    """What runs prepare_data's Spark."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """The tracking store, and what is logged by itself."""
+
+    tracking_uri: str | None = None
+    log_datasets: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as conf declares it; `key` is its name in the config, and its module's in steps/."""
+
+    step_name: str
+    compute: str
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    headline: list[str] = field(default_factory=list)
+    params: Any = field(default_factory=dict)
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of one pipeline run, resolved and checked."""
+
+    seed: int
+    env_name: str
+    experiment_name: str
+    backend: str
+    mlflow: Mlflow
+    spark: Spark
+    data: Data
+    model: Model
+    steps: dict[str, Step]
+    compute: dict[str, str] = field(default_factory=dict)
+    max_parallel: int = 2
+    profile: str = ""
+    overrides: str = NONE
+
+
+def profiles() -> list[str]:
+    """Return the names of the profiles in conf/."""
+    return sorted(p.stem for p in (paths.root() / "conf").glob("*.yaml") if p.stem != "config")
+
+
+def split_overrides(text: str) -> list[str]:
+    """Split `a.b=1,c=2` into its assignments; a comma inside a value (`drop=[x,y]`) stays."""
+    return [] if text in ("", NONE) else [part.strip() for part in _MARKS.split(text)]
+
+
+def load(profile: str, overrides: Iterable[str] = ()) -> Config:
+    """Return the checked configuration of `profile` with `overrides` (each `key=value`, or several by comma).
+
+    Raises:
+        ConfigError: an unknown profile or key, a wrong type, a missing value, a graph that doesn't close.
+    """
+    assignments = [part for text in overrides for part in split_overrides(text)]
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), raw(profile, assignments))
+        config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error, profile)) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"The configuration of profile {profile} can't be read: {error}") from error
+    steps = {key: _typed_params(dataclasses.replace(step, key=key)) for key, step in config.steps.items()}
+    config = dataclasses.replace(config, steps=steps, profile=profile, overrides=",".join(assignments) or NONE)
+    _check(config)
+    return config
+
+
+def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
+    """Return base <- profile <- assignments, merged deeply but neither typed nor interpolated."""
+    if profile not in profiles():
+        raise ConfigError(
+            f"There is no profile {profile!r}: conf/ has {', '.join(profiles())}. "
+            f"A profile is a file: write conf/{profile}.yaml."
+        )
+    try:
+        layers = [OmegaConf.load(paths.root() / "conf" / f"{name}.yaml") for name in ("config", profile)]
+    except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"conf/config.yaml or conf/{profile}.yaml is no YAML: {' '.join(str(error).split())}"
+        ) from error
+    merged = OmegaConf.merge(*(layer or {} for layer in layers), _assigned(assignments))
+    if not isinstance(merged, DictConfig):
+        raise ConfigError(f"conf/{profile}.yaml holds a list; a profile is a mapping of keys to values.")
+    for key in _keys(OmegaConf.to_container(merged, resolve=False)):
+        if _SECRET.search(key.rsplit(".", 1)[-1]):
+            raise ConfigError(
+                f"{key} looks like a secret, and conf is no place for one: it would be logged. "
+                "Take it from the environment or a Databricks secret scope where it is used."
+            )
+    return merged
+
+
+def _assigned(assignments: Iterable[str]) -> DictConfig:
+    assignments = list(assignments)
+    for text in assignments:
+        if not re.match(r"[A-Za-z_][\w.]*=", text):
+            raise ConfigError(f"--set takes key=value, for example data.test_fraction=0.3; {text!r} is not that.")
+        if "${" in text:
+            raise ConfigError(f"--set takes plain values: {text!r} holds an interpolation.")
+    try:
+        return OmegaConf.from_dotlist(assignments)
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"--set {' '.join(assignments)}: {' '.join(str(error).split())}") from error
+
+
+def _keys(node: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _explain(error: OmegaConfBaseException, profile: str) -> str:
+    what = str(error).split("\n", 1)[0].rstrip(".")
+    key = getattr(error, "full_key", None)
+    return f"{f'{key}: ' if key else ''}{what}. (profile {profile}; every key stands in conf/config.yaml)"
+
+
+def _typed_params(step: Step) -> Step:
+    """Return the step with `params` as its module's own Params."""
+    if not _IDENTIFIER.fullmatch(step.key):
+        raise ConfigError(f"steps.{step.key}: a step's name is a Python module's: small letters, digits, underscores.")
+    name = f"steps.{step.key}"
+    try:
+        params_type = importlib.import_module(name).Params
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ConfigError(f"{name}: declared in conf, but there is no steps/{step.key}.py. Write it.") from error
+    except AttributeError as error:
+        raise ConfigError(f"{name}: steps/{step.key}.py has no dataclass Params (it may be empty).") from error
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
+        return dataclasses.replace(step, params=OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        key, what = getattr(error, "full_key", None), str(error).split("\n", 1)[0].rstrip(".")
+        raise ConfigError(f"{name}.params{f'.{key}' if key else ''}: {what}. (types: steps/{step.key}.py)") from error
+
+
+def _check(config: Config) -> None:
+    """Raise ConfigError for what types can't say."""
+    for key, step in config.steps.items():
+        for name in [*step.inputs, *step.outputs]:
+            if not _IDENTIFIER.fullmatch(name) or name in RESERVED - {"pipeline_run_id"}:
+                raise ConfigError(
+                    f"steps.{key}: {name!r} can't name an input or output: small letters, digits, underscores."
+                )
+        if step.compute not in config.compute:
+            known = ", ".join(config.compute) or "none"
+            raise ConfigError(
+                f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
+            )
+    graph.check({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
+    if config.max_parallel < 1:
+        raise ConfigError(f"max_parallel: {config.max_parallel} steps at once run nothing; it is at least 1.")
+    if not 0 < config.data.test_fraction < 1:
+        raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
+    if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
+        raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
+    _check_source(config.data)
+
+
+def _check_source(data: Data) -> None:
+    source = data.source
+    needs = {SourceKind.file: "path", SourceKind.table: "table"}.get(source.kind)
+    if needs and not getattr(source, needs):
+        raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs it.")
+    if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
+        raise ConfigError("data.source: synthetic rows and features are counts; features is at least 1.")
+    if len(source.separator) != 1:
+        raise ConfigError(f"data.source.separator: {source.separator!r} is not one character.")
+    if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
+        raise ConfigError(f"data.source.table: {source.table!r} is not catalog.schema.table.")
+    taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
+    if taken or data.label == data.key:
+        raise ConfigError("data: label and key are two columns, and neither stands in data.drop or data.columns.")
+
+
+def cluster_spec(config: Config, step: Step) -> Path | None:
+    """Return the file of the step's cluster spec, or None where it runs on this machine.
+
+    Raises:
+        ConfigError: the profile names a file that isn't there.
+    """
+    value = config.compute[step.compute]
+    if value == LOCAL:
+        return None
+    path = paths.root() / value
+    if not path.is_file():
+        raise ConfigError(f"compute.{step.compute}: {value} is no file. Cluster specs stand in resources/clusters/.")
+    return path

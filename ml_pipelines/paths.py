@@ -1,0 +1,57 @@
+"""Where things are: the project's root, the local store, and the path of a table."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from ml_pipelines.errors import ConfigError
+
+
+@cache
+def root() -> Path:
+    """Return the folder that holds MLproject: this package's, or the working directory where it runs unpacked."""
+    beside = Path(__file__).resolve().parents[1]
+    return beside if (beside / "MLproject").is_file() else Path.cwd()
+
+
+def sqlite_uri() -> str:
+    """Return the default tracking URI: the same file that a bare `mlflow ui` opens beside MLproject."""
+    return f"sqlite:///{root() / 'mlflow.db'}"
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a tracking URI that means the same from any working directory: a relative sqlite path made absolute."""
+    path = re.fullmatch(r"sqlite:///(?!/)(?!:memory:)([^?]+)(\?.*)?", uri)
+    return f"sqlite:///{Path(path[1]).resolve()}{path[2] or ''}" if path else uri
+
+
+def slug(name: str) -> str:
+    """Return `name` as one part of a path that every reader of Delta tables understands.
+
+    Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would climb. A name
+    that had to change gets eight digits of its SHA-256, so that two names never share a path.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
+    if safe == name:
+        return safe
+    return f"{safe or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:
+    """Return `<prefix>/<parts...>/<step_name>_<run_id8>/<dataset>`, each part slugged.
+
+    The run's id parts two writers of the same table: two that create one path at once would mix their rows.
+
+    Raises:
+        ConfigError: the prefix itself is one that readers of Delta tables fail on.
+    """
+    base = prefix if "://" in prefix else str(root() / prefix)
+    if not re.fullmatch(r"[A-Za-z0-9_./:@+=~-]+", base):
+        raise ConfigError(
+            f"data.delta_prefix: tables can't stand below {base!r}: only letters, digits and _ . - / : @ + = "
+            "are read back by every engine. Set data.delta_prefix.local to a folder without others."
+        )
+    return "/".join([base.rstrip("/"), *map(slug, parts), f"{slug(step_name)}_{run_id[:8]}", slug(dataset)])

@@ -1,0 +1,107 @@
+"""What a pipeline run will do, resolved before anything is executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from ml_pipelines import graph
+from ml_pipelines.config import NONE, Config, Step, cluster_spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps to run, in order, with where and on what."""
+
+    config: Config
+    backend: str
+    steps: tuple[Step, ...]
+    needs: Mapping[str, frozenset[str]]  # step -> those of `steps` that it waits for
+
+    @property
+    def missing(self) -> set[str]:
+        """The inputs that no step of this plan writes: they come from an earlier pipeline run."""
+        written = {name for step in self.steps for name in step.outputs}
+        return {name for step in self.steps for name in step.inputs} - written
+
+    def without_finished(self, outputs: Mapping[str, str]) -> Plan:
+        """Return the plan without the steps whose every output is already there."""
+        steps = tuple(step for step in self.steps if not set(step.outputs) <= outputs.keys())
+        kept = {step.key for step in steps}
+        return replace(self, steps=steps, needs={key: self.needs[key] & kept for key in kept})
+
+    def parameters(self, step: Step, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Return the parameters of the step's entry point."""
+        known = {"profile": self.config.profile, "set": self.config.overrides}
+        return known | {name: outputs.get(name, NONE) for name in step.inputs}
+
+    def backend_config(self, step: Step) -> dict[str, object]:
+        """Return a fresh copy of the step's cluster spec; MLflow writes keys of its own into it."""
+        spec = cluster_spec(self.config, step)
+        return dict(json.loads(spec.read_text())) if spec else {}
+
+    def describe(self) -> str:
+        """Return the plan as text: steps, order, parameters, compute, backend."""
+        config = self.config
+        lines = [
+            f"profile {config.profile} · env {config.env_name} · engine {config.spark.engine} · backend {self.backend}",
+            f"experiment {config.experiment_name}",
+            f"source {_source(config)} · label {config.data.label} · key {config.data.key or '(the whole row)'}"
+            f" · test fraction {config.data.test_fraction}",
+            "",
+        ]
+        for step in self.steps:
+            where = _compute(self, step) if cluster_spec(config, step) else "this machine"
+            waits = ", ".join(key for key in config.steps if key in self.needs[step.key]) or "nothing"
+            lines.append(f"  {step.step_name:<24}waits for {waits} · compute {step.compute} ({where})")
+            lines.append(f"  {'':<24}takes {', '.join(step.inputs) or 'the source'} · gives {', '.join(step.outputs)}")
+            params = asdict(step.params)
+            if params:
+                lines.append(f"  {'':<24}{' · '.join(f'{name}={value}' for name, value in params.items())}")
+        if self.missing:
+            lines.append(f"\nFrom an earlier pipeline run: {', '.join(sorted(self.missing))}")
+        return "\n".join(lines)
+
+
+def make(
+    config: Config,
+    backend: str | None = None,
+    only: Iterable[str] = (),
+    start: str | None = None,
+    end: str | None = None,
+) -> Plan:
+    """Return the plan for the selected steps.
+
+    Raises:
+        ConfigError: an unknown step, an empty selection, or a cluster spec that isn't there.
+    """
+    nodes = {key: graph.Node(tuple(step.inputs), tuple(step.outputs)) for key, step in config.steps.items()}
+    chosen = graph.select(nodes, only, start, end)
+    upstream = graph.upstream(nodes)
+    plan = Plan(
+        config,
+        backend or config.backend,
+        tuple(config.steps[key] for key in chosen),
+        {key: frozenset(upstream[key] & set(chosen)) for key in chosen},
+    )
+    for step in plan.steps:
+        cluster_spec(config, step)
+    return plan
+
+
+def _source(config: Config) -> str:
+    source = config.data.source
+    detail = {
+        "synthetic": f"{source.rows} rows x {source.features} features",
+        "file": source.path,
+        "table": source.table,
+    }
+    return f"{source.kind.name} {detail.get(source.kind.name) or ''}".strip()
+
+
+def _compute(plan: Plan, step: Step) -> str:
+    spec = plan.backend_config(step)
+    size = spec.get("autoscale") or {"workers": spec.get("num_workers")}
+    sizes = ", ".join(f"{key} {value}" for key, value in dict(size).items())  # type: ignore[call-overload]
+    return f"{plan.config.compute[step.compute]}: {spec.get('node_type_id')}, {sizes}, {spec.get('spark_version')}"
