@@ -1,0 +1,143 @@
+"""Delta tables: written by Spark, read by Polars, always at a version, and checked at both ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ml_pipelines.errors import BadData, StepFailed
+
+if TYPE_CHECKING:
+    import polars as pl
+    from pyspark.sql import DataFrame
+
+# Features that a plain Delta reader may lack, off: deletion vectors and column mapping are read wrongly or not at all.
+WRITE_OPTIONS = {
+    "delta.enableDeletionVectors": "false",
+    "delta.checkpointPolicy": "classic",
+    "delta.columnMapping.mode": "none",
+}
+READER_VERSION = 1  # what a table written so needs at most
+SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table at one version, as its producer recorded it."""
+
+    uri: str
+    version: int
+    rows: int | None = None  # None: its producer isn't known
+    digest: str | None = None
+
+
+def write(frame: DataFrame, uri: str) -> Table:
+    """Write `frame` as a new Delta table, or over what a failed try left, and return what was really written.
+
+    Raises:
+        BadData: a column whose type is no feature's.
+        StepFailed: the table needs reader features that this project doesn't write.
+    """
+    for name, dtype in frame.dtypes:
+        if dtype not in SCALARS:
+            raise BadData(
+                f"Column {name} is of type {dtype}, which is no feature. "
+                "Make it a number or a string before it is written."
+            )
+    frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
+    version = check_protocol(uri)
+    rows, digest = measure(uri, version)
+    return Table(uri, version, rows, digest)
+
+
+def check_protocol(uri: str, version: int | None = None) -> int:
+    """Return the version (the newest, where none is given) of a table that `read` understands.
+
+    Raises:
+        BadData: no Delta table, no such version, or one that needs features which would be read wrongly.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        table = DeltaTable(uri, version=version)
+    except (DeltaError, OSError, ValueError) as error:
+        at = "" if version is None else f" at version {version}"
+        raise BadData(f"Table {uri}{at} can't be opened: {' '.join(str(error).split())[:200]}") from error
+    protocol, settings = table.protocol(), table.metadata().configuration
+    features = set(protocol.reader_features or []) - {"timestampNtz", "deletionVectors"}
+    if settings.get("delta.columnMapping.mode", "none") != "none":
+        features.add("columnMapping")
+    if features or (protocol.min_reader_version > READER_VERSION and protocol.reader_features is None):
+        needed = ", ".join(sorted(features)) or f"reader version {protocol.min_reader_version}"
+        raise BadData(
+            f"Table {uri} uses {needed}, which Polars doesn't read rightly. "
+            " Write it again with delta.columnMapping.mode=none and delta.checkpointPolicy=classic."
+        )
+    return table.version()
+
+
+def measure(uri: str, version: int) -> tuple[int, str]:
+    """Return the number of rows, and a digest of names, types and content that doesn't depend on the rows' order.
+
+    The digest sums two hashes of each row, so it is as strong against accidents as 128 bits are, and no
+    protection against intent. Polars' hash is stable within a version of Polars, which is why that is in it.
+    """
+    import polars as pl
+
+    table = pl.scan_delta(uri, version=version)
+    schema = table.collect_schema()
+    row = pl.struct(sorted(schema.names()))
+    sums = (
+        table.select(pl.len(), *(row.hash(seed).sum().alias(str(seed)) for seed in (0, 1)))
+        .collect(engine="streaming")
+        .row(0)
+    )
+    text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), sums))
+    return sums[0], hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.DataFrame:
+    """Return the table's rows at its version, only `columns`, in an order that is the same in every run.
+
+    Files of a table have random names, so its rows come in any order; a model's last digits depend on it.
+
+    Raises:
+        BadData: a column is missing, or the table isn't what its producer recorded.
+    """
+    import polars as pl
+
+    check_protocol(table.uri, table.version)
+    try:
+        scan = pl.scan_delta(table.uri, version=table.version)
+        names = scan.collect_schema().names()
+        if lost := [name for name in columns or [] if name not in names]:
+            raise BadData(f"Table {table.uri} has no column {', '.join(lost)}. Its columns: {', '.join(names)}.")
+        wanted = list(columns or names)
+        keyed = key is not None and key in names
+        frame = scan.select(list(dict.fromkeys([*wanted, str(key)] if keyed else wanted))).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadData(
+            f"Table damaged: {table.uri} at version {table.version}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # Polars' panics are no Exceptions
+            raise
+        raise StepFailed(f"Table damaged: {table.uri} at version {table.version} can't be read.") from error
+    if table.rows not in (None, frame.height):
+        raise BadData(
+            f"Table damaged: {table.uri} at version {table.version} has {frame.height:,} rows, "
+            f"its producer wrote {table.rows:,}."
+        )
+    unique = keyed and bool(frame[str(key)].is_unique().all())
+    return frame.sort(str(key) if unique else frame.columns).select(wanted)
+
+
+def column_names(table: Table) -> list[str]:
+    """Return the table's columns at its version, without reading rows."""
+    import polars as pl
+
+    check_protocol(table.uri, table.version)
+    return pl.scan_delta(table.uri, version=table.version).collect_schema().names()
