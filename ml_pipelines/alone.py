@@ -1,0 +1,51 @@
+"""One step by itself: `mlflow run . -e train -P train_uri=...`, or a child of MLflow's `local` backend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from ml_pipelines import execution, tracking
+from ml_pipelines.config import Config
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.terminal import complain, say, step_line
+
+
+def parameters(options: Sequence[str]) -> dict[str, str]:
+    """Return `--train-uri=... --pipeline-run-id=...` as the parameters of a step's entry point.
+
+    Raises:
+        ConfigError: something else stands among them.
+    """
+    parts = [text.removeprefix("--").partition("=") for text in options]
+    if not all(text.startswith("--") and "=" in text for text in options):
+        raise ConfigError(f"--step takes its inputs as --name=value; {' '.join(options)} is something else.")
+    return {name.replace("-", "_"): value for name, _, value in parts}
+
+
+def run_step(key: str, config: Config, inputs: Mapping[str, str]) -> int:
+    """Run step `key` in the run that MLflow made for it, else in one of its own, and return its exit code.
+
+    Raises:
+        ConfigError: conf declares no such step.
+    """
+    if key not in config.steps:
+        raise ConfigError(f"There is no step {key}: conf/config.yaml declares {', '.join(config.steps)}.")
+    tracking.connect(config)
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    if run_id is None:
+        run_id = tracking.create_step_run(tracking.experiment_id(config.experiment_name), key, None)
+    given = {**inputs, "profile": config.profile, "set": config.overrides}
+    started = time.monotonic()
+    code = execution.execute(key, given, run_id)
+    run = tracking.get_run(run_id)
+    if tracking.parent_of(run) is None:  # below a parent, that one speaks
+        tags, mark = run.data.tags, "failed" if code else "done"
+        say(step_line(mark, config.steps[key].step_name, time.monotonic() - started, tags.get("summary", "")))
+        for name, value in tracking.outputs(run).items():
+            say(f"      {name}={value}")
+        if code:
+            complain(tags.get("cause", ""))
+    return code

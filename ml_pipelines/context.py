@@ -1,0 +1,181 @@
+"""A step's only door to the outside: tables, metrics, artifacts, models, the Spark session.
+
+Reading a table through it logs its lineage, so that cannot be forgotten. A test passes a recording
+context with the same methods.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ml_pipelines import engines, ingest, models, paths, sources, tables, tracking
+from ml_pipelines.config import Config, Data
+from ml_pipelines.errors import BadData, ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["BadData", "ConfigError", "Output", "Outputs", "StepContext"]
+
+P = TypeVar("P")
+Output = str | float | bool
+Outputs = Mapping[str, Output]
+
+
+class StepContext(Generic[P]):
+    """What one run of one step may see and do."""
+
+    def __init__(self, config: Config, key: str, run_id: str, pipeline_run_id: str, experiment_id: str) -> None:
+        self.step = config.steps[key]
+        self.params: P = self.step.params
+        self.seed: int = config.seed
+        self.data: Data = config.data
+        self.run_id = run_id
+        self.pipeline_run_id = pipeline_run_id
+        self.log = logging.getLogger(f"steps.{key}")
+        self.refusal: str | None = None
+        self._config = config
+        self._experiment_id = experiment_id
+        self._tags: dict[str, str] = {}
+        self._tables: dict[str, tables.Table] = {}
+
+    # -- tables
+
+    @property
+    def spark(self) -> SparkSession:
+        """The Spark session of the profile's engine."""
+        return engines.session(self._config.spark.engine)
+
+    def source(self) -> DataFrame:
+        """Return the configured source's rows, typed and checked: the key, the features, the label as 0 or 1.
+
+        Raises:
+            BadData: the source isn't what the configuration says.
+        """
+        raw = sources.read(self.spark, self.data.source, self.seed)
+        found = ingest.ingest(raw, self.data)
+        self.log_json(found.decisions(), "columns.json")
+        return found.frame
+
+    def write(self, output: str, frame: DataFrame) -> tables.Table:
+        """Write the table that is the output `<dataset>_uri`, at a path of this run's own, and record it as tags.
+
+        Raises:
+            ConfigError: the rows come from a random number generator, on an engine that repeats them.
+        """
+        engines.refuse_random(frame, self._config.spark.engine)
+        table = tables.write(frame, self._table_path(output.removesuffix("_uri")))
+        self._tags |= tracking.table_tags(output, table)
+        return table
+
+    def _table_path(self, dataset: str) -> str:
+        prefix = self.data.delta_prefix
+        parts = [self._config.env_name, self._config.experiment_name, f"pipeline_run_{self.pipeline_run_id}"]
+        if self._config.spark.engine == "databricks":
+            parts.insert(1, self.data.volume_name)
+            return paths.table_path(prefix.databricks, parts, self.step.step_name, self.run_id, dataset)
+        return paths.table_path(prefix.local, parts, self.step.step_name, self.run_id, dataset)
+
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return a table's rows (only `columns`, where given), in an order that is the same in every run.
+
+        The version is the one its producer recorded; a table of unknown producer is read at its newest.
+
+        Raises:
+            BadData: the table is damaged, or not what its producer recorded.
+        """
+        table = self._recorded(uri)
+        if self._config.mlflow.log_datasets:
+            tracking.log_delta_input(self.run_id, table, self.step.key)
+        return tables.read(table, columns, self.key)
+
+    def table_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns."""
+        return tables.column_names(self._recorded(uri))
+
+    def feature_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns without the label and the key.
+
+        Raises:
+            BadData: the label isn't among them, or nothing else is.
+        """
+        names = self.table_columns(uri)
+        features = [name for name in names if name not in (self.label, self.key)]
+        if self.label not in names or not features:
+            raise BadData(
+                f"Table {uri} has the columns {', '.join(names)}: a label {self.label!r} and features are needed."
+            )
+        return features
+
+    @property
+    def label(self) -> str:
+        """The label's column in our tables."""
+        return ingest.standard_names([self.data.label])[self.data.label]
+
+    @property
+    def key(self) -> str | None:
+        """The key's column in our tables."""
+        return ingest.standard_names([self.data.key])[self.data.key] if self.data.key else None
+
+    def _recorded(self, uri: str) -> tables.Table:
+        if uri not in self._tables:
+            self._tables[uri] = tracking.find_table(uri, self.step.inputs, self._experiment_id) or tables.Table(
+                uri, tables.check_protocol(uri)
+            )
+        return self._tables[uri]
+
+    # -- results
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log what the step chose for itself; its configured params are logged already."""
+        tracking.client().log_batch(self.run_id, params=tracking.params(params))
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log numbers, in one batch."""
+        tracking.log_metrics(self.run_id, metrics)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Log a matplotlib figure as `name` (.png or .svg)."""
+        tracking.client().log_figure(self.run_id, figure, name, save_kwargs={"dpi": 120, "bbox_inches": "tight"})
+
+    def log_json(self, content: Any, name: str) -> None:
+        """Log a JSON artifact."""
+        tracking.client().log_dict(self.run_id, content, name)
+
+    def log_table(self, frame: pl.DataFrame, name: str) -> None:
+        """Log a table by its suffix: .parquet for any size, .json for a small one that MLflow's page shows."""
+        tracking.log_table(self.run_id, frame, name)
+
+    def log_model(self, model: Any, example: pl.DataFrame) -> str:
+        """Log a fitted estimator, with a signature from the example's column types; return its URI."""
+        logged = models.log(model, example, self._config.model.trusted_types)
+        self._tags["output.model_uri.digest"] = logged.digest
+        return logged.uri
+
+    def load_model(self, train_run_id: str) -> Any:
+        """Return the estimator that a train run handed on.
+
+        Raises:
+            BadData: its file isn't the one that run logged.
+        """
+        tags = tracking.get_run(train_run_id).data.tags
+        if "output.model_uri" not in tags:
+            raise ConfigError(f"train_run_id: run {train_run_id} has handed on no model.")
+        logged = models.Logged(tags["output.model_uri"], tags["output.model_uri.digest"])
+        return models.load(logged, self._config.model.trusted_types)
+
+    def summary(self, text: str) -> None:
+        """Say in a few words what came out: shown in the terminal and on the pipeline run's page."""
+        self._tags["summary"] = text
+
+    def refuse(self, reason: str) -> None:
+        """Say no to the model: this step finishes, the pipeline run fails, and nothing after it is done."""
+        self.refusal = reason
+
+    def tags(self) -> Mapping[str, str]:
+        """Return what was recorded, for the run's tags."""
+        return dict(self._tags)

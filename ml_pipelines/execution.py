@@ -1,0 +1,143 @@
+"""One step in one MLflow run: its inputs found, its module called, its outputs checked and handed on as tags.
+
+The same in every place a step runs: in process, as an entry point of the project, as a task of a job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import logging
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_pipelines import tracking
+from ml_pipelines.config import NONE, Step, load
+from ml_pipelines.context import Output, Outputs, StepContext
+from ml_pipelines.errors import ConfigError, PipelineError, QaRefused, StepFailed, one_line
+
+CASTS: dict[str, Callable[[str], Output]] = {"str": str, "float": float, "bool": lambda text: text == "true"}
+
+
+def execute(key: str, parameters: Mapping[str, str], run_id: str) -> int:
+    """Run step `key` in the MLflow run `run_id`, close that run, and return the exit code.
+
+    `parameters` are the entry point's: profile, set, pipeline_run_id and the step's inputs, as text.
+    """
+    import mlflow
+
+    tracking.client().set_tag(run_id, "step", key)
+    mlflow.start_run(run_id=run_id, nested=True)
+    status, tags = "FAILED", {"exit_code": "0"}
+    try:
+        with _log_artifact(run_id, key):
+            try:
+                tags |= _run(key, parameters, run_id)
+                status = "FINISHED"
+            except Exception as error:
+                logging.getLogger(f"steps.{key}").error("%s", "".join(traceback.format_exception(error)))
+                tracking.client().log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
+                code = error.exit_code if isinstance(error, PipelineError) else StepFailed.exit_code
+                tags |= {"exit_code": str(code), "cause": one_line(error)}
+            if reason := tags.get("refusal"):
+                status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
+    except BaseException as error:
+        tracking.close(run_id, "KILLED", {"cause": one_line(error)})
+        raise
+    finally:
+        mlflow.end_run(status)
+    tracking.close(run_id, status, tags)
+    return int(tags["exit_code"])
+
+
+def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]:
+    """Call the step's module, and return the tags that hand on what it returned."""
+    config = load(parameters.get("profile", "local"), [parameters.get("set", NONE)])
+    step = config.steps[key]
+    store = tracking.client()
+    run = tracking.get_run(run_id)
+    store.set_tag(run_id, "mlflow.runName", step.step_name)
+    inputs = find_inputs(step, parameters)
+    store.log_batch(run_id, params=tracking.params({**dataclasses.asdict(step.params), "seed": config.seed}))
+    store.log_dict(run_id, tracking.resolved(config, key), "config.json")
+
+    module = importlib.import_module(f"steps.{key}")
+    context: StepContext[Any] = StepContext(
+        config, key, run_id, tracking.parent_of(run) or run_id, str(run.info.experiment_id)
+    )
+    outputs = module.run(context, **_typed(module, inputs))
+    _check_outputs(step, outputs)
+    tags = {f"{tracking.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
+    return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
+
+
+def find_inputs(step: Step, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the step's inputs: as given, else from the outputs of the steps of pipeline_run_id.
+
+    Raises:
+        ConfigError: an input is neither given nor found.
+    """
+    given = {name: value for name, value in parameters.items() if value != NONE}
+    earlier: Mapping[str, str] = {}
+    if any(name not in given for name in step.inputs) and "pipeline_run_id" in given:
+        earlier = tracking.outputs_of_pipeline(given["pipeline_run_id"])
+    found = {**earlier, **given}
+    if missing := [name for name in step.inputs if name not in found]:
+        where = f"pipeline run {given['pipeline_run_id']} has" if earlier or "pipeline_run_id" in given else "there is"
+        raise ConfigError(
+            f"Step {step.key} needs {', '.join(missing)}, and {where} none. Give "
+            + ", ".join(f"-P {name}=..." for name in missing)
+            + ", or -P pipeline_run_id=<id> of a pipeline run that has them."
+        )
+    return {name: found[name] for name in step.inputs}
+
+
+def _typed(module: Any, inputs: Mapping[str, str]) -> dict[str, Output]:
+    """Return the inputs as the types that the step's `run` declares for them: str, float or bool."""
+    declared = inspect.signature(module.run).parameters
+    typed: dict[str, Output] = {}
+    for name, text in inputs.items():
+        if name not in declared:
+            raise ConfigError(f"{module.__name__}.run takes no {name}, an input that conf declares. Add the parameter.")
+        annotation = declared[name].annotation
+        cast = CASTS.get(annotation if isinstance(annotation, str) else annotation.__name__, str)
+        try:
+            typed[name] = cast(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {text!r} is no {annotation}.") from error
+    return typed
+
+
+def _check_outputs(step: Step, outputs: Outputs) -> None:
+    returned, declared = set(outputs), set(step.outputs)
+    if returned != declared:
+        raise StepFailed(f"steps/{step.key}.py returned {sorted(returned)}, conf declares {sorted(declared)}.")
+
+
+def _text(value: Output) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def _log_artifact(run_id: str, key: str) -> Iterator[None]:
+    """Collect everything that is logged meanwhile, warnings too, as the artifact `<step>.log`."""
+    with tempfile.TemporaryDirectory() as folder:
+        handler = logging.FileHandler(Path(folder, f"{key}.log"), encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root, logger = logging.getLogger(), logging.getLogger("steps")
+        logger.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        root.addHandler(handler)
+        logging.getLogger(f"steps.{key}").info("run %s", run_id)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            logging.captureWarnings(False)
+            handler.close()
+            tracking.client().log_artifact(run_id, handler.baseFilename)

@@ -1,0 +1,259 @@
+"""One pipeline run: the parent MLflow run, the steps below it as they become ready, and its true status at the end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from ml_pipelines import paths, sources, tracking
+from ml_pipelines.backends import AVAILABLE
+from ml_pipelines.config import SourceKind, Step
+from ml_pipelines.errors import ConfigError, Interrupted, QaRefused, StepFailed, one_line
+from ml_pipelines.plan import Plan
+from ml_pipelines.terminal import say, step_line
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.projects import SubmittedRun
+
+
+class PipelineRun:
+    """A pipeline run under way: hands out steps whose inputs are there, and takes in what they hand on."""
+
+    def __init__(self, plan: Plan, run: Run, inputs: Mapping[str, str]) -> None:
+        self.plan = plan
+        self.run_id = str(run.info.run_id)
+        self.experiment_id = str(run.info.experiment_id)
+        self._outputs = dict(inputs)
+        self._running: dict[str, SubmittedRun] = {}
+        self._ended: Queue[str] = Queue()
+        self._causes: dict[str, int] = {}  # failed step -> exit code
+        self._skipped: dict[str, str] = {}  # skipped step -> the failed step that it is skipped for
+        self._lines: list[str] = []
+        self._started = time.monotonic()
+
+    def schedule(self) -> Iterator[Step]:
+        """Yield each step as soon as its inputs are there; a step whose inputs will never be is skipped."""
+        steps = {step.key: step for step in self.plan.steps}
+        sorter = TopologicalSorter(self.plan.needs)
+        sorter.prepare()
+        ready: list[str] = []
+        while sorter.is_active():
+            ready += sorted(sorter.get_ready(), key=list(steps).index)
+            while ready and len(self._running) < self.plan.config.max_parallel:
+                step = steps[ready.pop(0)]
+                if lost := [
+                    need for need in self.plan.needs[step.key] if need in self._causes or need in self._skipped
+                ]:
+                    self._skip(step, lost)
+                    sorter.done(step.key)
+                else:
+                    yield step
+            if self._running:
+                key = self._ended.get()
+                self._finish(steps[key], self._running.pop(key))
+                sorter.done(key)
+
+    def parameters(self, step: Step) -> dict[str, str]:
+        """Return the entry point's parameters, its inputs among them."""
+        return self.plan.parameters(step, self._outputs)
+
+    def started(self, step: Step, submitted: SubmittedRun) -> None:
+        """Take note of a step that was handed to its backend."""
+        self._running[step.key] = submitted
+
+        def wait() -> None:
+            submitted.wait()
+            self._ended.put(step.key)
+
+        Thread(target=wait, daemon=True, name=f"wait-{step.key}").start()
+
+    def _finish(self, step: Step, submitted: SubmittedRun) -> None:
+        """Read the step's run: its outputs, or why there are none."""
+        run = tracking.get_run(str(submitted.run_id))
+        tags, seconds = run.data.tags, _seconds(run)
+        if run.info.status == "RUNNING":  # its process ended without a word
+            tracking.close(run.info.run_id, "FAILED", {"exit_code": str(StepFailed.exit_code)})
+        code = int(tags.get("exit_code", StepFailed.exit_code))
+        if run.info.status == "FINISHED" and code == 0:
+            self._outputs |= tracking.outputs(run)
+            self._line("done", step, seconds, tags.get("summary", ""))
+        else:
+            self._causes[step.key] = code or StepFailed.exit_code
+            self._line("failed", step, seconds, tags.get("cause", "its process ended without a word"))
+            tracking.client().set_tag(self.run_id, "failed_step", step.key)
+        headline = {name: value for name, value in run.data.metrics.items() if name in step.headline}
+        tracking.log_metrics(self.run_id, headline)
+
+    def _skip(self, step: Step, lost: list[str]) -> None:
+        """Leave out a step whose inputs will never be there, naming the failure at the root of it."""
+        root = min(self._skipped.get(need, need) for need in lost)
+        self._skipped[step.key] = root
+        self._line("skipped", step, None, f"skipped ({self.plan.config.steps[root].step_name} failed)")
+
+    def _line(self, mark: str, step: Step, seconds: float | None, text: str) -> None:
+        line = step_line(mark, step.step_name, seconds, text)
+        self._lines.append(line)
+        say(line)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the lowest exit code that is a cause."""
+        return min(self._causes.values(), default=0)
+
+    def cancel(self, reason: str) -> None:
+        """Stop the steps that are running, and mark their runs KILLED."""
+        for submitted in self._running.values():
+            submitted.cancel()
+            tracking.close(str(submitted.run_id), "KILLED", {"cause": reason})
+
+    def close(self) -> None:
+        """End the parent with its true status, and say what came out."""
+        code = self.exit_code
+        tags = {"exit_code": str(code), "mlflow.note.content": self._note()}
+        tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
+        tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
+        took = f"{time.monotonic() - self._started:.1f} s"
+        if code:
+            say(f"{took} · failed, exit code {code} · logs and tracebacks are artifacts of the failed step's run")
+            profile = self.plan.config.profile
+            say(f"Go on with: python driver.py --profile {profile} --resume {self.run_id[:8]}{self._set()}")
+        else:
+            say(f"{took} · pipeline run {self.run_id} · look at it with: mlflow ui{_store_option()}")
+
+    def _set(self) -> str:
+        overrides = self.plan.config.overrides
+        return "" if overrides == "none" else f" --set '{overrides}'"
+
+    def _note(self) -> str:
+        """Return the description that MLflow shows on the run's page, as Markdown."""
+        config = self.plan.config
+        steps = "\n".join(self._lines)
+        return (
+            f"`{config.profile}` · engine `{config.spark.engine}` · backend `{self.plan.backend}`"
+            f" · source `{config.data.source.kind.name}`\n\n```\n{steps}\n```"
+        )
+
+
+@contextmanager
+def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]:
+    """Open the parent run: the one that MLflow made for `mlflow run -e main`, else a new one; and close it.
+
+    Raises:
+        ConfigError, BadData: something that could be known before a run is created.
+    """
+    import mlflow
+
+    adopted = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    preflight(plan)
+    tracking.connect(plan.config)
+    if adopted:
+        run = tracking.get_run(adopted)
+        experiment = str(run.info.experiment_id)
+        _say_whose(plan, experiment)
+    else:
+        experiment = tracking.experiment_id(plan.config.experiment_name)
+    plan, inputs, source = _resumed(plan, experiment, resume)
+    active = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=tracking.PROJECT_RUN)
+    parent = PipelineRun(plan, active, inputs)
+    _describe(parent, source)
+    try:
+        yield parent
+    except BaseException as error:
+        parent.cancel(one_line(error))
+        tracking.close(
+            parent.run_id,
+            "KILLED" if isinstance(error, Interrupted) else "FAILED",
+            {"cause": one_line(error)},
+        )
+        raise
+    else:
+        parent.close()
+    finally:
+        mlflow.end_run(tracking.get_run(parent.run_id).info.status)
+
+
+def preflight(plan: Plan) -> None:
+    """Check, before a run is created, what can be known before.
+
+    Raises:
+        ConfigError, BadData: with the one line that says what to do.
+    """
+    if plan.backend not in AVAILABLE:
+        raise ConfigError(
+            f"backend {plan.backend} can't run steps yet: {', '.join(AVAILABLE)} can. "
+            "`--dry-run` shows what it would run; see docs/roadmap.md."
+        )
+    config = plan.config
+    prefix = config.data.delta_prefix.local
+    paths.table_path(prefix, [], "step", "run", "table")
+    if config.data.source.kind is SourceKind.file and any(not step.inputs for step in plan.steps):
+        sources.locate(config.data.source)
+
+
+def _say_whose(plan: Plan, experiment: str) -> None:
+    """Say that the caller's store and experiment win: MLflow had made the run in them before our code ran."""
+    name = tracking.client().get_experiment(experiment).name
+    if name != plan.config.experiment_name:
+        say(f"`mlflow run` chose experiment {name!r}; the profile's is {plan.config.experiment_name!r}.")
+
+
+def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dict[str, str], str | None]:
+    """Return the plan without the steps that `resume` has finished, the inputs taken from it, and its id."""
+    if resume is None and not plan.missing:
+        return plan, {}, None
+    if resume is None:
+        source = tracking.latest_with(plan.missing, experiment, plan.config.profile)
+    else:
+        source = tracking.find_pipeline_run(resume, experiment)
+    found = tracking.outputs_of_pipeline(source)
+    if resume is not None:
+        plan = plan.without_finished(found)
+    if lost := plan.missing - found.keys():
+        raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
+    return plan, {name: found[name] for name in plan.missing}, source
+
+
+def _describe(parent: PipelineRun, source: str | None) -> None:
+    """Tag the parent with what is run how, and say it."""
+    plan, config = parent.plan, parent.plan.config
+    tags = {
+        **tracking.provenance(),
+        "mlflow.runName": tracking.PROJECT_RUN,
+        "profile": config.profile,
+        "env": config.env_name,
+        "engine": config.spark.engine,
+        "backend": plan.backend,
+        **({"inputs_from": source} if source else {}),
+    }
+    store = tracking.client()
+    for key, value in tags.items():
+        store.set_tag(parent.run_id, key, value)
+    store.log_dict(parent.run_id, tracking.resolved(config), "config.json")
+    how = f"{config.profile} · {config.spark.engine} · {plan.backend} · {config.experiment_name}"
+    say(f"{tracking.PROJECT_RUN} {parent.run_id[:8]} · {how}")
+    if source:
+        say(f"  = {', '.join(sorted(plan.missing)) or 'everything'} taken from pipeline run {source[:8]}")
+
+
+def _seconds(run: Run) -> float:
+    end = run.info.end_time or int(time.time() * 1000)
+    return float(end - run.info.start_time) / 1000
+
+
+def _store_option() -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return (
+        ""
+        if uri == paths.sqlite_uri()
+        else f" --backend-store-uri {uri}"
+        if uri.startswith("sqlite")
+        else f" (at {uri})"
+    )

@@ -1,0 +1,303 @@
+"""The MLflow store: opened once, its runs created and closed, and what steps hand on, as tags.
+
+Outputs travel as tags `output.<name>` of the step's run: the one channel that works in every mode.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines import paths
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.tables import Table
+
+if TYPE_CHECKING:
+    import polars as pl
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from ml_pipelines.config import Config
+
+OUTPUT = "output."
+PARENT = "mlflow.parentRunId"
+PROJECT_RUN = "pipeline_run"  # the parent's name
+
+
+def connect(config: Config) -> str:
+    """Point MLflow at the store, and return its URI: MLFLOW_TRACKING_URI, else the profile's, else sqlite here.
+
+    Raises:
+        ConfigError: the store can't be opened.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    given = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
+    uri = paths.absolute_uri(given)
+    mlflow.set_tracking_uri(uri)
+    os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
+    try:
+        client().get_experiment("0")
+    except MlflowException as error:
+        if "No Experiment with id" not in str(error):
+            raise ConfigError(
+                f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
+            ) from error
+    return uri
+
+
+def migrate() -> None:
+    """Create or migrate the local store, so that the first pipeline run doesn't have to."""
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri())
+    client().search_experiments(max_results=1)
+
+
+def client() -> MlflowClient:
+    """Return a client of the store that `connect` chose."""
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def experiment_id(name: str) -> str:
+    """Return the id of the experiment, created where there is none.
+
+    In a sqlite store its artifacts go beside the database: MLflow's default is the working directory's mlruns.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store = client()
+    if found := store.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    database = re.fullmatch(r"sqlite:///(/[^?]+).*", os.environ["MLFLOW_TRACKING_URI"])
+    location = str(Path(database[1]).parent / "mlruns" / paths.slug(name)) if database else None
+    try:
+        return str(store.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if found := store.get_experiment_by_name(name):  # another pipeline was quicker, or it was deleted
+            return str(found.experiment_id)
+        raise ConfigError(f"Experiment {name} can't be created: {' '.join(str(error).split())[:200]}") from error
+
+
+@cache
+def provenance() -> Mapping[str, str]:
+    """Return tags that say which code ran: git commit, whether the tree had changes beside it, package version."""
+    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.root())}
+    try:
+        tags["package_version"] = version("ml-pipelines")
+    except PackageNotFoundError:  # unpacked, not installed
+        tags["package_version"] = "unknown"
+    if commit := _git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+        tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(paths.root()), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def create_step_run(experiment: str, step: str, parent: str | None) -> str:
+    """Create the run of a step below `parent` and return its id."""
+    tags = {**provenance(), "mlflow.project.entryPoint": step, "step": step}
+    if parent:
+        tags[PARENT] = parent
+    return str(client().create_run(experiment, run_name=step, tags=tags).info.run_id)
+
+
+def parent_of(run: Run) -> str | None:
+    """Return the id of the pipeline run above a step's run."""
+    parent: str | None = run.data.tags.get(PARENT)
+    return parent
+
+
+def children(run_id: str) -> list[Run]:
+    """Return the step runs below a pipeline run, the earliest first.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        parent = client().get_run(run_id)
+    except MlflowException as error:
+        raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
+    found = client().search_runs(
+        [parent.info.experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=["attributes.start_time ASC"]
+    )
+    return list(found)
+
+
+def outputs(run: Run) -> dict[str, str]:
+    """Return the outputs that a step's run handed on."""
+    tags = run.data.tags.items()
+    return {
+        tag.removeprefix(OUTPUT): value
+        for tag, value in tags
+        if tag.startswith(OUTPUT) and "." not in tag[len(OUTPUT) :]
+    }
+
+
+def outputs_of_pipeline(run_id: str) -> dict[str, str]:
+    """Return all outputs that the finished steps of a pipeline run handed on."""
+    return {
+        name: value for run in children(run_id) if run.info.status == "FINISHED" for name, value in outputs(run).items()
+    }
+
+
+def find_pipeline_run(run_id: str, experiment: str) -> str:
+    """Return the full id of a run of the experiment, given whole or by its first characters.
+
+    Raises:
+        ConfigError: none, or several, begin so.
+    """
+    if len(run_id) == 32:
+        return run_id
+    runs = [run.info.run_id for run in client().search_runs([experiment], max_results=5000)]
+    matches = [found for found in runs if found.startswith(run_id)]
+    if len(matches) != 1:
+        raise ConfigError(f"{len(matches)} runs of this experiment begin with {run_id!r}. Give the whole id.")
+    return str(matches[0])
+
+
+def latest_with(names: set[str], experiment: str, profile: str) -> str:
+    """Return the newest pipeline run of the profile whose steps handed on all of `names`.
+
+    Raises:
+        ConfigError: there is none among the last hundred.
+    """
+    query = f"tags.profile = '{profile}'"
+    for run in client().search_runs([experiment], query, max_results=100, order_by=["attributes.start_time DESC"]):
+        if names <= outputs_of_pipeline(run.info.run_id).keys():
+            return str(run.info.run_id)
+    raise ConfigError(
+        f"No earlier pipeline run of profile {profile} has {', '.join(sorted(names))}. Run the whole pipeline once."
+    )
+
+
+def table_tags(name: str, table: Table) -> dict[str, str]:
+    """Return what is recorded of a table that is the output `name`."""
+    prefix = f"{OUTPUT}{name}"
+    return {
+        f"{prefix}.version": str(table.version),
+        f"{prefix}.rows": str(table.rows),
+        f"{prefix}.digest": str(table.digest),
+    }
+
+
+def find_table(uri: str, names: Iterable[str], experiment: str) -> Table | None:
+    """Return the table at `uri` as the step of the experiment recorded it that wrote it as one of `names`."""
+    quoted = uri.replace("'", "")
+    for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
+        for run in client().search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
+            tags = run.data.tags
+            return Table(uri, int(tags[f"{tag}.version"]), int(tags[f"{tag}.rows"]), tags[f"{tag}.digest"])
+    return None
+
+
+def close(run_id: str, status: str, tags: Mapping[str, Any] | None = None) -> None:
+    """Set the tags and end the run, with status FINISHED, FAILED or KILLED."""
+    store = client()
+    for key, value in (tags or {}).items():
+        store.set_tag(run_id, key, value)
+    store.set_terminated(run_id, status)
+
+
+def get_run(run_id: str) -> Run:
+    """Return a run.
+
+    Raises:
+        ConfigError: there is none of this id.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client().get_run(run_id)
+    except MlflowException as error:
+        raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
+
+
+def params(values: Mapping[str, Any]) -> list[Any]:
+    """Return nested values as MLflow params with dotted names."""
+    from mlflow.entities import Param
+
+    return [Param(name, str(value)) for name, value in flatten(values).items()]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one level with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        )
+    return flat
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
+    """Log numbers in one batch."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    client().log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()])
+
+
+def log_table(run_id: str, frame: pl.DataFrame, name: str) -> None:
+    """Log a table: `.json` in the form that MLflow's page shows as a table, `.parquet` for any size."""
+    if name.endswith(".json"):
+        client().log_dict(run_id, {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}, name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        frame.write_parquet(Path(folder, name))
+        client().log_artifact(run_id, str(Path(folder, name)))
+
+
+def log_delta_input(run_id: str, table: Table, context: str) -> None:
+    """Log a Delta table as the run's input: its lineage, without loading it. An own table's name is its folder's."""
+    import mlflow.data.meta_dataset as meta
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.entities import DatasetInput, InputTag
+
+    source = DeltaDatasetSource(path=table.uri, delta_table_version=table.version)
+    dataset = meta.MetaDataset(
+        source, name=table.uri.rstrip("/").rsplit("/", 1)[-1], digest=(table.digest or "")[:8] or None
+    )
+    tags = {"mlflow.data.context": context, "dataset_path": table.uri, "dataset_version": str(table.version)}
+    entity = DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[InputTag(k, v) for k, v in tags.items()])
+    client().log_inputs(run_id, [entity])
+
+
+def resolved(config: Config, step: str | None = None) -> dict[str, Any]:
+    """Return what config.json holds: the configuration of a run, of one step only where `step` names it.
+
+    Taken before interpolation, so that a value from the environment (`${oc.env:...}`) is never in it.
+    """
+    from omegaconf import OmegaConf
+
+    from ml_pipelines.config import raw, split_overrides
+
+    merged = OmegaConf.to_container(raw(config.profile, split_overrides(config.overrides)), resolve=False)
+    whole: dict[str, Any] = {"profile": config.profile, **dict(merged)}  # type: ignore[arg-type]
+    return whole if step is None else {**whole, "steps": {step: whole["steps"][step]}}
