@@ -1,0 +1,1 @@
+"""One module a step: pure functions, and one `run` that reads, calls them, and logs."""

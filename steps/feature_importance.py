@@ -1,0 +1,69 @@
+"""How much worse the model gets when a column is shuffled (Breiman 2001), on a sample of the training table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.context import Outputs, StepContext
+from steps.modelling import split_label
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+
+SHOWN = 20  # columns in the figure
+
+
+@dataclass(frozen=True)
+class Params:
+    """At most `rows` rows are looked at, each column shuffled `repeats` times."""
+
+    rows: int
+    repeats: int
+
+
+def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:
+    """Return feature, mean and standard deviation of the loss in AUC, the most important first."""
+    import polars as pl
+    from sklearn.inspection import permutation_importance
+
+    found = permutation_importance(
+        model, features.to_pandas(), label.to_numpy(), scoring="roc_auc", n_repeats=repeats, random_state=seed
+    )
+    columns = {
+        "feature": features.columns,
+        "importance": found.importances_mean,
+        "std": found.importances_std,
+    }
+    return pl.DataFrame(columns).sort("importance", "feature", descending=[True, False])
+
+
+def figure(table: pl.DataFrame) -> Figure:
+    """Return a bar chart of the most important columns, with their spread."""
+    from matplotlib.figure import Figure
+
+    top = table.head(SHOWN).reverse()
+    drawn = Figure(figsize=(6, 1 + 0.3 * top.height), layout="constrained")
+    axes = drawn.add_subplot()
+    axes.barh(top["feature"].to_list(), top["importance"].to_numpy(), xerr=top["std"].to_numpy(), color="#1f77b4")
+    axes.set_xlabel("loss in AUC when shuffled")
+    axes.set_title("Permutation importance")
+    return drawn
+
+
+def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outputs:
+    """Log the importances as a table and a figure."""
+    model = step.load_model(train_run_id)
+    names = list(model.feature_names_in_)
+    train = step.read(train_uri, [*names, step.label])
+    sample = train.sample(min(step.params.rows, train.height), seed=step.seed)
+    features, label = split_label(sample, step.label, names)
+    table = importance(model, features, label, step.params.repeats, step.seed)
+    step.log_table(table, "feature_importance.json")
+    step.log_figure(figure(table), "feature_importance.png")
+    step.log_metrics(
+        {f"importance.{row['feature']}": row["importance"] for row in table.head(SHOWN).iter_rows(named=True)}
+    )
+    step.summary(", ".join(f"{row['feature']} {row['importance']:.3f}" for row in table.head(3).iter_rows(named=True)))
+    return {"feature_importance_run_id": step.run_id, "feature_importance_done": True}

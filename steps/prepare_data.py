@@ -1,0 +1,65 @@
+"""Read the source, add features, and write the training and the test table. Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ml_pipelines.context import BadData, Outputs, StepContext
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+BUCKETS = 10_000  # the split's resolution: fractions are kept to four digits
+MIN_PER_CLASS = 2  # rows of each class on each side; below it no metric means anything
+
+
+@dataclass(frozen=True)
+class Params:
+    """None yet: what your features need goes here, and its values into conf."""
+
+
+def add_features(frame: DataFrame) -> DataFrame:
+    """Return the rows with the features you make of their columns. Yours to write.
+
+    Numbers and strings become features. Draw no random numbers: docs/engines.md says what to do instead.
+    """
+    return frame
+
+
+def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
+    """Return the rows with a boolean column `is_test`.
+
+    A hash of the key and the seed decides, so a row stays on its side when others come and go, rows of one key
+    stay together, and every engine agrees. Without a key the whole row is hashed: equal rows stay together.
+    """
+    from pyspark.sql import functions as F
+
+    hashed = [frame[key]] if key else [frame[name] for name in frame.columns]
+    bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed)), F.lit(BUCKETS))
+    return frame.withColumn("is_test", bucket < F.lit(round(fraction * BUCKETS)))
+
+
+def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
+    """Raise BadData unless both sides hold rows of both classes; `counts` is (is_test, class) -> rows."""
+    for is_test, side in ((False, "training"), (True, "test")):
+        for label in (0, 1):
+            if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
+                total = sum(n for (_, of_class), n in counts.items() if of_class == label)
+                raise BadData(
+                    f"The {side} side has {rows} rows of class {label} (of {total} in all); at least {MIN_PER_CLASS} "
+                    "are needed. Bring more rows, or change data.test_fraction."
+                )
+
+
+def run(step: StepContext[Params]) -> Outputs:
+    """Write both tables, and hand on where they are."""
+    frame = assign_test(add_features(step.source()), step.key, step.seed, step.data.test_fraction)
+    counts = {(r["is_test"], r[step.label]): r["count"] for r in frame.groupBy("is_test", step.label).count().collect()}
+    check_split(counts)
+    train = step.write("train_uri", frame.where("not is_test").drop("is_test"))
+    test = step.write("test_uri", frame.where("is_test").drop("is_test"))
+    step.log_metrics({"train_rows": train.rows or 0, "test_rows": test.rows or 0})
+    step.summary(f"{train.rows:,} train, {test.rows:,} test rows")
+    return {"train_uri": train.uri, "test_uri": test.uri, "pipeline_run_id": step.pipeline_run_id}
