@@ -1,0 +1,69 @@
+"""The console script `ml-pipelines`: everything beside running the pipeline, which is driver.py's."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ml_pipelines import config
+from ml_pipelines.errors import PipelineError, one_line
+from ml_pipelines.terminal import complain, say
+
+profile_option = click.option("--profile", default="local", show_default=True, help="A file of conf/, without .yaml.")
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key.")
+
+
+@click.group()
+def commands() -> None:
+    """Look after the pipeline: its configuration, the files kept in step with it, its engines."""
+
+
+@commands.command("config")
+@profile_option
+@set_option
+def show_config(profile: str, overrides: tuple[str, ...]) -> None:
+    """Print the configuration of a profile, merged and checked, as YAML."""
+    from omegaconf import OmegaConf
+
+    config.load(profile, overrides)
+    assignments = [part for text in overrides for part in config.split_overrides(text)]
+    say(OmegaConf.to_yaml(config.raw(profile, assignments), resolve=False).rstrip())
+
+
+@commands.command()
+@click.option("--check", is_flag=True, help="Change nothing; say what is out of step, and exit 1.")
+def sync(check: bool) -> None:
+    """Bring MLproject and conda.yaml in step with conf/config.yaml and requirements.lock."""
+    from ml_pipelines import sync as syncing
+
+    changes = syncing.sync(check=check)
+    for change in changes:
+        say(change)
+    if check and changes:
+        complain("Run `make sync` and look at what it changed.")
+        sys.exit(1)
+
+
+@commands.command()
+@profile_option
+@set_option
+@click.option("--rows", default=10_000, show_default=True, help="Of a file source, so many rows from its beginning.")
+def parity(profile: str, overrides: tuple[str, ...], rows: int) -> None:
+    """Run prepare_data on Sail and on the JVM, and compare what they write."""
+    from ml_pipelines import parity as comparing
+
+    differences = comparing.compare(profile, list(overrides), rows)
+    for line in differences:
+        complain(line)
+    if differences:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run a command; a PipelineError is one line and its exit code."""
+    try:
+        commands(prog_name="ml-pipelines")
+    except PipelineError as error:
+        complain(one_line(error))
+        sys.exit(error.exit_code)
