@@ -1,0 +1,144 @@
+"""What the tests share: a real MLflow store and real tables of their own, and the commands a user types."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import driver  # noqa: E402
+
+SMALL = "data.source.rows=400,data.source.features=4,steps.train.params.options.max_iter=5"
+FAST = f"{SMALL},steps.feature_importance.params.repeats=1,steps.model_qa.params.min_test_auc=0.5"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a person sees of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store of one test's own, and the folder its tables go to."""
+
+    uri: str
+    tables: Path
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(self.uri)
+
+    def runs(self, filter_string: str = "") -> list[Run]:
+        """Return the runs of all experiments, the newest first."""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, filter_string, order_by=["attributes.start_time DESC"]))
+
+    def parent(self) -> Run:
+        """Return the newest pipeline run."""
+        return self.runs("tags.`mlflow.runName` = 'pipeline_run'")[0]
+
+    def child(self, step: str) -> Run:
+        """Return the newest run of a step."""
+        return self.runs(f"tags.step = '{step}'")[0]
+
+    def artifacts(self, run: Run) -> set[str]:
+        """Return the names of the run's artifacts."""
+        return {item.path for item in self.client.list_artifacts(run.info.run_id)}
+
+    def artifact(self, run: Run, name: str) -> Path:
+        """Return a local copy of an artifact."""
+        return Path(
+            mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name, tracking_uri=self.uri)
+        )
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a fresh sqlite store: migrated once, copied for each test that wants one."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Give the test a store and a folder for tables of its own."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    mlflow.set_tracking_uri(uri)
+    yield Store(uri, tmp_path / "delta")
+    while mlflow.active_run():
+        mlflow.end_run()
+
+
+@pytest.fixture
+def drive(store: Store) -> Callable[..., Result]:
+    """Run driver.py's command in this process, on few rows, with the store and the tables of the test."""
+
+    def run(*arguments: str, small: bool = True) -> Result:
+        options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
+        done = CliRunner().invoke(driver.main, [*options, *arguments])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def shell(store: Store) -> Callable[..., Result]:
+    """Run a command as a process, as a user types it: `python` and `mlflow` are this environment's."""
+
+    def run(*command: str, cwd: Path = ROOT, **environment: str) -> Result:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the project that a test may change."""
+    copy = tmp_path / "project"
+    leave = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
+    shutil.copytree(ROOT, copy, ignore=leave)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """Skip where there is no Java; CI must have one."""
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        if os.environ.get("CI"):
+            pytest.fail("CI must run the tests marked jvm, and there is no Java.")
+        pytest.skip("no Java: the JVM engine isn't tested here")
