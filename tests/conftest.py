@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 from click.testing import CliRunner
 from mlflow.entities import Run
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -133,6 +137,14 @@ def project(tmp_path: Path) -> Path:
     leave = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
     shutil.copytree(ROOT, copy, ignore=leave)
     return copy
+
+
+@pytest.fixture(scope="session")
+def spark() -> "SparkSession":
+    """Return this process's session on Sail."""
+    from ml_pipelines import engines
+
+    return engines.session("sail")
 
 
 @pytest.fixture(scope="session")
