@@ -25,11 +25,28 @@ class Logged(NamedTuple):
     digest: str
 
 
+def dump(model: Any, trusted: Sequence[str]) -> bytes:
+    """Return a fitted estimator as the content of a skops file.
+
+    Raises:
+        ConfigError: the model holds a type beyond `TRUSTED` and `trusted`.
+    """
+    import skops.io
+
+    content: bytes = skops.io.dumps(model)
+    if unknown := sorted(set(skops.io.get_untrusted_types(data=content)) - {*TRUSTED, *trusted}):
+        raise ConfigError(
+            f"model.trusted_types: {type(model[-1]).__name__} needs {unknown}. Read what these types are, "
+            f"then allow them: --set 'model.trusted_types=[{','.join([*trusted, *unknown])}]'."
+        )
+    return content
+
+
 def log(model: Any, example: pl.DataFrame, trusted: Sequence[str]) -> Logged:
     """Log a fitted estimator to the active MLflow run, with a signature from the example's column types.
 
     Args:
-        model: a fitted scikit-learn estimator that takes a frame with the example's columns.
+        model: a fitted scikit-learn pipeline that takes a frame with the example's columns.
         example: a few rows of features.
         trusted: skops types to allow beyond `TRUSTED`.
 
@@ -37,20 +54,13 @@ def log(model: Any, example: pl.DataFrame, trusted: Sequence[str]) -> Logged:
         ConfigError: the model holds a type that isn't trusted.
     """
     import mlflow.sklearn
-    import skops.io
 
-    allowed = [*TRUSTED, *trusted]
-    content = skops.io.dumps(model)
-    if unknown := sorted(set(skops.io.get_untrusted_types(data=content)) - set(allowed)):
-        raise ConfigError(
-            f"model.trusted_types: {type(model[-1]).__name__} needs {unknown}. Read what these types are, "
-            f"then allow them: --set 'model.trusted_types=[{','.join(unknown)}]'."
-        )
+    dump(model, trusted)
     info = mlflow.sklearn.log_model(
         model,
         name="model",
         serialization_format="skops",
-        skops_trusted_types=allowed,
+        skops_trusted_types=[*TRUSTED, *trusted],
         signature=signature(example),
         input_example=example.to_pandas(),
         pip_requirements=[

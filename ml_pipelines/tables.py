@@ -115,9 +115,9 @@ def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.Dat
         names = scan.collect_schema().names()
         if lost := [name for name in columns or [] if name not in names]:
             raise BadData(f"Table {table.uri} has no column {', '.join(lost)}. Its columns: {', '.join(names)}.")
-        wanted = list(columns or names)
+        wanted = list(dict.fromkeys(columns or names))
         keyed = key is not None and key in names
-        frame = scan.select(list(dict.fromkeys([*wanted, str(key)] if keyed else wanted))).collect()
+        frame = scan.select(list(dict.fromkeys([*wanted, str(key)])) if keyed else wanted).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BadData(
             f"Table damaged: {table.uri} at version {table.version}: {' '.join(str(error).split())[:200]}"

@@ -75,7 +75,12 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
     step.log_metrics({**metrics, **class_metrics(label, predicted, "test"), "test_rows": len(label)})
     for name, figure in figures(label, score, step.params.threshold):
         step.log_figure(figure, f"{name}.png")
-    predictions = frame.select(*key, label=label, score=pl.Series(score), predicted=pl.Series(predicted))
+    predictions = frame.select(
+        *(pl.col(name).alias("key") for name in key),
+        label=label,
+        score=pl.Series(score),
+        predicted=pl.Series(predicted),
+    )
     step.log_table(predictions, "predictions.parquet")
     step.summary(f"auc {metrics['test_auc']:.3f}, log loss {metrics['test_log_loss']:.3f}")
     return {"evaluate_run_id": step.run_id, "test_auc": metrics["test_auc"]}

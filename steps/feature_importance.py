@@ -23,6 +23,16 @@ class Params:
     repeats: int
 
 
+def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFrame:
+    """Return about `rows` of the rows: of each class its share, and at least one, however rare it is."""
+    import polars as pl
+
+    if frame.height <= rows:
+        return frame
+    classes = frame.sort(label, maintain_order=True).partition_by(label, maintain_order=True)
+    return pl.concat(part.sample(max(1, round(rows * part.height / frame.height)), seed=seed) for part in classes)
+
+
 def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:
     """Return feature, mean and standard deviation of the loss in AUC, the most important first."""
     import polars as pl
@@ -56,9 +66,8 @@ def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outp
     """Log the importances as a table and a figure."""
     model = step.load_model(train_run_id)
     names = list(model.feature_names_in_)
-    train = step.read(train_uri, [*names, step.label])
-    sample = train.sample(min(step.params.rows, train.height), seed=step.seed)
-    features, label = split_label(sample, step.label, names)
+    rows = sample(step.read(train_uri, [*names, step.label]), step.label, step.params.rows, step.seed)
+    features, label = split_label(rows, step.label, names)
     table = importance(model, features, label, step.params.repeats, step.seed)
     step.log_table(table, "feature_importance.json")
     step.log_figure(figure(table), "feature_importance.png")

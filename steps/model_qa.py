@@ -19,7 +19,7 @@ class Params:
 def check_auc(test_auc: float, minimum: float) -> dict[str, Any]:
     """Return the check's value, threshold, verdict and reason. Only a finite number can pass."""
     passed = math.isfinite(test_auc) and test_auc >= minimum
-    reason = f"test_auc {test_auc:.4g} is {'at least' if passed else 'not at least'} {minimum:.4g}"
+    reason = f"test_auc {test_auc} is {'at least' if passed else 'not at least'} {minimum}"
     return {
         "check": "min_test_auc",
         "value": str(test_auc),

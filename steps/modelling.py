@@ -15,7 +15,7 @@ FLOAT32_MAX = 3.4028234663852886e38  # scikit-learn's trees work in 32 bits at t
 
 
 def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
-    """Return the features and the label of a table, checked.
+    """Return the features and the label (as integers) of a table, checked.
 
     Raises:
         BadData: no rows, a label that isn't 0 or 1, one class, a feature that no estimator takes.
@@ -25,20 +25,25 @@ def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tup
     target = frame[label]
     if target.null_count():
         raise BadData(f"Label {label}: {target.null_count()} of {frame.height} rows have none.")
+    if str(target.dtype) == "String":
+        raise BadData(f"Label {label} is of type String; 0 and 1 are needed.")
     classes = sorted(target.unique().to_list())
     if classes != [0, 1]:
         shown = ", ".join(map(str, classes[:5]))
         raise BadData(f"Label {label} has the values {shown}; both 0 and 1 are needed, and nothing else.")
     for name in features:
         _check_feature(frame[name])
-    return frame.select(features), target
+    return frame.select(features), target.cast(int)
 
 
 def _check_feature(column: pl.Series) -> None:
-    if not (column.dtype.is_numeric() or str(column.dtype) in ("String", "Boolean")):
-        raise BadData(f"Feature {column.name} is of type {column.dtype}; only numbers, booleans and text are features.")
     if column.null_count() == len(column):
         raise BadData(f"Feature {column.name} is empty in all {len(column)} rows. Add it to data.drop.")
+    kind = column.dtype
+    if not (kind.is_integer() or kind.is_float() or str(kind) in ("String", "Boolean")):
+        raise BadData(
+            f"Feature {column.name} is of type {kind}; only integers, floats, booleans and text are features."
+        )
     if column.dtype.is_float():
         wrong = column.is_not_null() & ((column.abs() > FLOAT32_MAX) | column.is_nan())
         if bad := int(wrong.sum()):

@@ -34,14 +34,19 @@ def make_estimator(params: Params, seed: int) -> Any:
     Raises:
         ConfigError: no such class, no classifier with probabilities, or an option that it doesn't take.
     """
+    from sklearn.base import ClassifierMixin
+
     module, _, name = params.estimator.rpartition(".")
     if not module.startswith("sklearn."):
         raise ConfigError(f"steps.train.params.estimator: {params.estimator!r} is no sklearn.<module>.<Class>.")
     try:
         kind = getattr(importlib.import_module(module), name)
-        estimator = kind(**params.options)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"steps.train.params.estimator: there is no {params.estimator}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
+        raise ConfigError(f"steps.train.params.estimator: {params.estimator} is no classifier.")
+    try:
+        estimator = kind(**params.options)
     except TypeError as error:
         raise ConfigError(f"steps.train.params.options: {error}.") from error
     if not hasattr(estimator, "predict_proba"):
@@ -51,8 +56,11 @@ def make_estimator(params: Params, seed: int) -> Any:
     return estimator
 
 
-def make_encoder(features: pl.DataFrame, params: Params) -> ColumnTransformer:
-    """Return the unfitted encoder: text columns to numbers, numbers as the params say."""
+def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> ColumnTransformer:
+    """Return the unfitted encoder: text columns to numbers, numbers as the params say.
+
+    Ordinal codes of a category that is missing, or that training hasn't seen: NaN where the estimator takes that.
+    """
     import numpy as np
     import polars as pl
     from sklearn.compose import ColumnTransformer
@@ -64,8 +72,14 @@ def make_encoder(features: pl.DataFrame, params: Params) -> ColumnTransformer:
         raise ConfigError("steps.train.params: categories is ordinal or one_hot, missing is keep or median.")
     text = [name for name, dtype in features.schema.items() if dtype == pl.String]
     numbers = [name for name in features.columns if name not in text]
+    unseen, missing = (np.nan, np.nan) if takes_nan else (-1, -2)
     encode = (
-        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES)
+        OrdinalEncoder(
+            handle_unknown="use_encoded_value",
+            unknown_value=unseen,
+            encoded_missing_value=missing,
+            max_categories=MAX_CATEGORIES,
+        )
         if params.categories == "ordinal"
         else OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
     )
@@ -81,19 +95,25 @@ def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> 
 
     Raises:
         BadData: numbers are missing, and neither the estimator nor the params say what to do with them.
+        ConfigError: an option has a value that the estimator doesn't take.
     """
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
+    from sklearn.utils._param_validation import InvalidParameterError
 
     estimator = make_estimator(params, seed)
-    if params.missing == "keep" and not get_tags(estimator).input_tags.allow_nan:
-        for column in features:
-            if column.dtype.is_numeric() and column.null_count():
-                raise BadData(
-                    f"Feature {column.name}: {column.null_count()} of {len(column)} values are missing, and "
-                    f"{params.estimator} can't take that. Set steps.train.params.missing=median."
-                )
-    return Pipeline([("encode", make_encoder(features, params)), ("model", estimator)]).fit(features, label.to_numpy())
+    takes_nan = get_tags(estimator).input_tags.allow_nan
+    for column in features if params.missing == "keep" and not takes_nan else []:
+        if column.null_count() and str(column.dtype) != "String":
+            raise BadData(
+                f"Feature {column.name}: {column.null_count()} of {len(column)} values are missing, and "
+                f"{params.estimator} can't take that. Set steps.train.params.missing=median."
+            )
+    model = Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
+    try:
+        return model.fit(features, label.to_numpy())
+    except InvalidParameterError as error:
+        raise ConfigError(f"steps.train.params.options: {error}") from error
 
 
 def run(step: StepContext[Params], *, train_uri: str) -> Outputs:

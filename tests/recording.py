@@ -1,0 +1,119 @@
+"""A step's context in memory: frames by uri in; metrics, figures, tables, models, verdict out. No MLflow, no Delta."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines import models, tables
+from ml_pipelines.config import Config, load
+from ml_pipelines.errors import BadData
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class RecordingContext:
+    """What `run` of a step is given in a test. `test_recording.py` holds its methods to those of StepContext."""
+
+    def __init__(
+        self,
+        key: str,
+        params: Any,
+        frames: Mapping[str, pl.DataFrame] | None = None,
+        models: Mapping[str, Any] | None = None,
+        *,
+        source: DataFrame | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self._config = config or load("local")
+        self.step = self._config.steps[key]
+        self.params = params
+        self.seed = self._config.seed
+        self.data = self._config.data
+        self.run_id = f"{key}-run"
+        self.pipeline_run_id = "pipeline-run"
+        self.log = logging.getLogger(f"steps.{key}")
+        self.refusal: str | None = None
+        self._source = source
+        self._frames = dict(frames or {})
+        self._models = dict(models or {})
+        # what `run` did, for the test to look at
+        self.metrics: dict[str, float] = {}
+        self.logged_params: dict[str, Any] = {}
+        self.figures: dict[str, Figure] = {}
+        self.tables: dict[str, pl.DataFrame] = {}
+        self.json: dict[str, Any] = {}
+        self.models: list[tuple[Any, pl.DataFrame]] = []  # with their examples
+        self.written: dict[str, DataFrame] = {}
+        self.reads: list[str] = []  # the lineage
+        self.said: str | None = None
+
+    @property
+    def spark(self) -> SparkSession:
+        assert self._source is not None, "give the context a source"
+        return self._source.sparkSession
+
+    @property
+    def label(self) -> str:
+        return self.data.label
+
+    @property
+    def key(self) -> str | None:
+        return self.data.key
+
+    def source(self) -> DataFrame:
+        assert self._source is not None, "give the context a source"
+        return self._source
+
+    def write(self, output: str, frame: DataFrame) -> tables.Table:
+        self.written[output] = frame
+        return tables.Table(f"memory/{output.removesuffix('_uri')}", 0, frame.count(), "digest")
+
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        self.reads.append(uri)
+        frame = self._frames[uri]
+        if lost := [name for name in columns or [] if name not in frame.columns]:
+            raise BadData(f"Table {uri} has no column {', '.join(lost)}.")
+        return frame.select(list(dict.fromkeys(columns or frame.columns)))
+
+    def table_columns(self, uri: str) -> list[str]:
+        return self._frames[uri].columns
+
+    def feature_columns(self, uri: str) -> list[str]:
+        return [name for name in self.table_columns(uri) if name not in (self.label, self.key)]
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self.logged_params |= params
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        self.metrics |= metrics
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        self.figures[name] = figure
+
+    def log_json(self, content: Any, name: str) -> None:
+        self.json[name] = content
+
+    def log_table(self, frame: pl.DataFrame, name: str) -> None:
+        self.tables[name] = frame
+
+    def log_model(self, model: Any, example: pl.DataFrame) -> str:
+        models.dump(model, self._config.model.trusted_types)  # refuses what the store would refuse
+        self.models.append((model, example))
+        return f"models:/recorded-{len(self.models)}"
+
+    def load_model(self, train_run_id: str) -> Any:
+        return self._models[train_run_id]
+
+    def summary(self, text: str) -> None:
+        self.said = text
+
+    def refuse(self, reason: str) -> None:
+        self.refusal = reason
+
+    def tags(self) -> Mapping[str, str]:
+        return {} if self.said is None else {"summary": self.said}

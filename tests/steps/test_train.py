@@ -1,0 +1,162 @@
+"""train: any classifier of scikit-learn, behind an encoder for text and missing values."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+from recording import RecordingContext
+
+from ml_pipelines.config import load
+from ml_pipelines.errors import BadData, ConfigError
+from steps import train
+from steps.modelling import positive_score
+from steps.train import Params, fit, make_estimator
+
+GRADIENT_BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
+LOGISTIC = "sklearn.linear_model.LogisticRegression"
+FOREST = "sklearn.ensemble.RandomForestClassifier"
+
+NUMBERS = pl.DataFrame({"x": [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0, 10.0], "flag": [True, False] * 5})
+COLOURS = ["red", "red", None, "red", "red", "blue", "blue", "blue", "green", "blue"]
+MIXED = NUMBERS.with_columns(colour=pl.Series(COLOURS))
+GAPS = MIXED.with_columns(x=pl.Series([None, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0, None, 9.0, 10.0]))
+LABEL = pl.Series("label", [0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+SMALL_LEAVES = {"min_samples_leaf": 1, "max_iter": 10}
+
+
+def gradient_boosting(**changed: Any) -> Params:
+    return Params(**{"estimator": GRADIENT_BOOSTING, "options": SMALL_LEAVES} | changed)
+
+
+def logistic(**changed: Any) -> Params:
+    return Params(**{"estimator": LOGISTIC, "categories": "one_hot", "missing": "median", "scale": True} | changed)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param(gradient_boosting(), id="gradient boosting, ordinal"),
+        pytest.param(gradient_boosting(categories="one_hot"), id="gradient boosting, one-hot"),
+        pytest.param(logistic(), id="logistic regression, one-hot"),
+        pytest.param(logistic(categories="ordinal"), id="logistic regression, ordinal"),
+        pytest.param(Params(FOREST, {"n_estimators": 5}), id="forest"),
+    ],
+)
+@pytest.mark.parametrize("features", [NUMBERS, MIXED, MIXED.select("colour")], ids=["numbers", "mixed", "text"])
+def test_a_classifier_learns_from_numbers_and_text(params: Params, features: pl.DataFrame) -> None:
+    score = positive_score(fit(features, LABEL, params, seed=1), features)
+    assert score[-1] > 0.5 > score[0]
+
+
+@pytest.mark.parametrize("colour", ["violet", None], ids=["unseen", "missing"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        gradient_boosting(),
+        gradient_boosting(categories="one_hot"),
+        logistic(missing="keep"),
+        logistic(missing="keep", categories="ordinal"),
+    ],
+    ids=["trees, ordinal", "trees, one-hot", "linear, one-hot", "linear, ordinal"],
+)
+@pytest.mark.parametrize("trained_on", [MIXED, MIXED.drop_nulls()], ids=["with gaps", "without gaps"])
+def test_a_category_that_is_missing_or_unseen_is_scored(
+    params: Params, colour: str | None, trained_on: pl.DataFrame
+) -> None:
+    model = fit(trained_on, LABEL.head(trained_on.height), params, seed=1)
+    score = positive_score(model, MIXED.with_columns(colour=pl.lit(colour, pl.String)))
+    assert ((score >= 0) & (score <= 1)).all()
+
+
+@pytest.mark.parametrize("params", [gradient_boosting(), logistic()], ids=["keep", "median"])
+def test_a_missing_number_is_scored(params: Params) -> None:
+    model = fit(GAPS, LABEL, params, seed=1)
+    score = positive_score(model, GAPS.with_columns(x=pl.lit(None, pl.Float64)))
+    assert ((score >= 0) & (score <= 1)).all()
+
+
+def test_missing_numbers_become_the_median_where_the_params_say_so() -> None:
+    model = fit(GAPS.select("x"), LABEL, logistic(), seed=1)
+    median = GAPS["x"].median()
+    scores = positive_score(model, pl.DataFrame({"x": [None, median]}, schema={"x": pl.Float64}))
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    "column", [[None, None, *range(8)], [None, None, *map(float, range(8))], [None, None, *[True, False] * 4]]
+)
+def test_an_estimator_that_takes_no_missing_numbers_says_what_to_set(column: list[object]) -> None:
+    message = "Feature x: 2 of 10 values are missing, .*LogisticRegression.*Set steps.train.params.missing=median"
+    with pytest.raises(BadData, match=message):
+        fit(pl.DataFrame({"x": column}), LABEL, logistic(missing="keep"), seed=1)
+
+
+def test_the_seed_decides_the_predictions() -> None:
+    params = Params(FOREST, {"n_estimators": 3, "max_depth": 1})
+    scores = [positive_score(fit(NUMBERS, LABEL, params, seed), NUMBERS).tolist() for seed in (1, 1, 2)]
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_a_seed_in_the_options_wins() -> None:
+    assert make_estimator(Params(FOREST, {"random_state": 7}), seed=1).random_state == 7
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (Params("sklearn.ensemble.NoSuchClassifier"), "there is no sklearn.ensemble.NoSuchClassifier"),
+        (Params("sklearn.nowhere.Classifier"), "there is no sklearn.nowhere.Classifier"),
+        (Params("HistGradientBoostingClassifier"), "is no sklearn.<module>.<Class>"),
+        (Params("os.system"), "is no sklearn.<module>.<Class>"),
+        (Params("sklearn.ensemble"), "is no sklearn.<module>.<Class>"),
+        (Params("sklearn.linear_model.LinearRegression"), "is no classifier"),
+        (Params("sklearn.mixture.GaussianMixture"), "is no classifier"),
+        (Params("sklearn.metrics.roc_auc_score"), "is no classifier"),
+        (Params("sklearn.svm.LinearSVC"), "gives no probabilities"),
+        (Params(GRADIENT_BOOSTING, {"max_itr": 5}), "max_itr"),
+    ],
+)
+def test_a_wrong_estimator_or_option_is_an_error_of_the_configuration(params: Params, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit(NUMBERS, LABEL, params, seed=1)
+
+
+@pytest.mark.parametrize("options", [{"max_iter": -5}, {"learning_rate": "fast"}])
+def test_an_option_of_a_wrong_value_is_an_error_of_the_configuration(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"steps.train.params.options.*{next(iter(options))}"):
+        fit(NUMBERS, LABEL, gradient_boosting(options=options), seed=1)
+
+
+@pytest.mark.parametrize("changed", [{"categories": "hashed"}, {"missing": "mean"}])
+def test_an_unknown_treatment_is_an_error_of_the_configuration(changed: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="categories is ordinal or one_hot, missing is keep or median"):
+        fit(NUMBERS, LABEL, gradient_boosting(**changed), seed=1)
+
+
+TABLE = MIXED.with_columns(LABEL, id=pl.int_range(pl.len()))
+
+
+def test_run_hands_on_the_model_with_its_metrics() -> None:
+    step = RecordingContext("train", gradient_boosting(), {"uri": TABLE})
+    outputs = train.run(step, train_uri="uri")
+    assert outputs == {"train_run_id": step.run_id, "model_uri": "models:/recorded-1"}
+    assert step.metrics["train_auc"] == 1.0
+    assert step.metrics["train_rows"] == 10
+    assert step.metrics["features"] == 3
+    assert step.said == "auc 1.000 in training"
+
+
+def test_run_keeps_the_key_and_the_label_from_the_model() -> None:
+    step = RecordingContext("train", gradient_boosting(), {"uri": TABLE})
+    train.run(step, train_uri="uri")
+    model, example = step.models[0]
+    assert list(model.feature_names_in_) == example.columns == ["x", "flag", "colour"]
+
+
+def test_a_forest_is_refused_until_conf_trusts_its_types_and_the_message_is_how() -> None:
+    params = Params(FOREST, {"n_estimators": 2})
+    with pytest.raises(ConfigError, match="RandomForestClassifier needs") as refused:
+        train.run(RecordingContext("train", params, {"uri": TABLE}), train_uri="uri")
+    override = str(refused.value).rpartition("--set '")[2].removesuffix("'.")
+    trusting = RecordingContext("train", params, {"uri": TABLE}, config=load("local", [override]))
+    assert train.run(trusting, train_uri="uri")["model_uri"]
