@@ -165,12 +165,12 @@ class StepContext(Generic[P]):
         tags = tracking.get_run(train_run_id).data.tags
         if "output.model_uri" not in tags:
             raise ConfigError(f"train_run_id: run {train_run_id} has handed on no model.")
-        logged = models.Logged(tags["output.model_uri"], tags["output.model_uri.digest"])
+        logged = models.Logged(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
         return models.load(logged, self._config.model.trusted_types)
 
     def summary(self, text: str) -> None:
-        """Say in a few words what came out: shown in the terminal and on the pipeline run's page."""
-        self._tags["summary"] = text
+        """Say in a few words what came out: shown in the terminal, and as the description on MLflow's pages."""
+        self._tags |= {"summary": text, "mlflow.note.content": text}
 
     def refuse(self, reason: str) -> None:
         """Say no to the model: this step finishes, the pipeline run fails, and nothing after it is done."""

@@ -236,6 +236,8 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
     store = tracking.client()
     for key, value in tags.items():
         store.set_tag(parent.run_id, key, value)
+    if "profile" not in tracking.get_run(parent.run_id).data.params:  # `mlflow run` has logged them
+        store.log_batch(parent.run_id, params=tracking.params({"profile": config.profile, "set": config.overrides}))
     store.log_dict(parent.run_id, tracking.resolved(config), "config.json")
     how = f"{config.profile} · {config.spark.engine} · {plan.backend} · {config.experiment_name}"
     say(f"{tracking.PROJECT_RUN} {parent.run_id[:8]} · {how}")

@@ -5,11 +5,14 @@ Outputs travel as tags `output.<name>` of the step's run: the one channel that w
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 OUTPUT = "output."
 PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
+SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
 
 
 def connect(config: Config) -> str:
@@ -91,8 +95,10 @@ def experiment_id(name: str) -> str:
 
 @cache
 def provenance() -> Mapping[str, str]:
-    """Return tags that say which code ran: git commit, whether the tree had changes beside it, package version."""
+    """Return tags that say who ran which code: git commit, whether the tree had changes, package version."""
     tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.root())}
+    with suppress(KeyError, OSError, ImportError):  # a user without a name, as in some containers
+        tags["mlflow.user"] = getpass.getuser()
     try:
         tags["package_version"] = version("ml-pipelines")
     except PackageNotFoundError:  # unpacked, not installed
@@ -267,7 +273,10 @@ def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
 def log_table(run_id: str, frame: pl.DataFrame, name: str) -> None:
     """Log a table: `.json` in the form that MLflow's page shows as a table, `.parquet` for any size."""
     if name.endswith(".json"):
-        client().log_dict(run_id, {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}, name)
+        store, shown = client(), {"path": name, "type": "table"}
+        store.log_dict(run_id, {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}, name)
+        others = json.loads(get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
+        store.set_tag(run_id, SHOWN_TABLES, json.dumps([*(other for other in others if other != shown), shown]))
         return
     with tempfile.TemporaryDirectory() as folder:
         frame.write_parquet(Path(folder, name))

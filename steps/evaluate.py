@@ -46,17 +46,28 @@ def figures(label: pl.Series, score: np.ndarray[Any, Any], threshold: float) -> 
     from sklearn.calibration import CalibrationDisplay
 
     predicted = score >= threshold
-    draw: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any], dict[str, Any]]] = {
-        "roc": (metrics.RocCurveDisplay.from_predictions, score, {"plot_chance_level": True}),
-        "precision_recall": (metrics.PrecisionRecallDisplay.from_predictions, score, {"plot_chance_level": True}),
-        "calibration": (CalibrationDisplay.from_predictions, score, {"n_bins": 10, "strategy": "quantile"}),
-        "confusion_matrix": (metrics.ConfusionMatrixDisplay.from_predictions, predicted, {"colorbar": False}),
+    chance = {"plot_chance_level": True}
+    draw: dict[str, tuple[str, Callable[..., Any], np.ndarray[Any, Any], dict[str, Any]]] = {
+        "roc": ("ROC curve", metrics.RocCurveDisplay.from_predictions, score, chance),
+        "precision_recall": ("Precision and recall", metrics.PrecisionRecallDisplay.from_predictions, score, chance),
+        "calibration": (
+            "Calibration",
+            CalibrationDisplay.from_predictions,
+            score,
+            {"n_bins": 10, "strategy": "quantile"},
+        ),
+        "confusion_matrix": (
+            f"Scores from {threshold:g} on as class 1",
+            metrics.ConfusionMatrixDisplay.from_predictions,
+            predicted,
+            {"colorbar": False},
+        ),
     }
-    for name, (display, values, options) in draw.items():
+    for name, (title, display, values, options) in draw.items():
         figure = Figure(figsize=(5, 5), layout="constrained")  # no pyplot: it keeps global state
         axes = figure.add_subplot()
         display(label.to_numpy(), values, ax=axes, **options)
-        axes.set_title(f"{name.replace('_', ' ')} on the test table".capitalize())
+        axes.set_title(f"{title}, test table")
         yield name, figure
 
 
