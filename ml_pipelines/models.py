@@ -67,7 +67,7 @@ def log(model: Any, example: pl.DataFrame, trusted: Sequence[str]) -> Logged:
             f"{name}=={version(name)}" for name in ("mlflow", "scikit-learn", "skops", "polars", "pandas")
         ],
     )
-    return Logged(info.model_uri, hashlib.sha256(_file(info.model_uri).read_bytes()).hexdigest())
+    return Logged(info.model_uri, hashlib.sha256(_content(info.model_uri)).hexdigest())
 
 
 def load(logged: Logged, trusted: Sequence[str]) -> Any:
@@ -82,7 +82,7 @@ def load(logged: Logged, trusted: Sequence[str]) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    content = _file(logged.uri).read_bytes()
+    content = _content(logged.uri)
     if hashlib.sha256(content).hexdigest() != logged.digest:
         raise BadData(f"Model {logged.uri} is not the file that its run logged (SHA-256 differs). Train again.")
     try:
@@ -113,12 +113,11 @@ def signature(example: pl.DataFrame) -> Any:
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.integer)]))
 
 
-def _file(model_uri: str) -> Path:
+def _content(model_uri: str) -> bytes:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = mlflow.artifacts.download_artifacts(model_uri)
+        return Path(mlflow.artifacts.download_artifacts(model_uri), MODEL_FILE).read_bytes()
     except (MlflowException, OSError) as error:
         raise StepFailed(f"Model {model_uri} can't be read: {' '.join(str(error).split())[:200]}") from error
-    return Path(folder, MODEL_FILE)
