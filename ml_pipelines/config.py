@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+import keyword
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ml_pipelines import graph, paths
 from ml_pipelines.errors import ConfigError
@@ -25,10 +26,13 @@ from ml_pipelines.errors import ConfigError
 NONE = "none"  # how an MLproject parameter says "not given": an empty value doesn't survive every backend
 LOCAL = "local"  # a compute that is this machine
 RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
+# driver.py's own options: an input of that name would be taken for one of them.
+OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential)")
 _MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
+_TRAP = re.compile(r"(?i)yes|no|on|off|[-+]?0[0-9_]+|[-+]?0[bx][0-9a-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+")
 
 
 class SourceKind(enum.Enum):
@@ -185,15 +189,23 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
             f"There is no profile {profile!r}: conf/ has {', '.join(profiles())}. "
             f"A profile is a file: write conf/{profile}.yaml."
         )
+    layers: dict[str, Any] = {}
     try:
-        layers = [OmegaConf.load(paths.root() / "conf" / f"{name}.yaml") for name in ("config", profile)]
-    except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        for name in (f"conf/{stem}.yaml" for stem in ("config", profile)):
+            layers[name] = OmegaConf.load(paths.root() / name)
+            _refuse_traps(name, (paths.root() / name).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(
             f"conf/config.yaml or conf/{profile}.yaml is no YAML: {' '.join(str(error).split())}"
         ) from error
-    merged = OmegaConf.merge(*(layer or {} for layer in layers), _assigned(assignments))
-    if not isinstance(merged, DictConfig):
-        raise ConfigError(f"conf/{profile}.yaml holds a list; a profile is a mapping of keys to values.")
+    merged = OmegaConf.create()
+    for name, layer in {**layers, "--set": _assigned(assignments)}.items():
+        if not isinstance(layer, DictConfig):
+            raise ConfigError(f"{name} holds a list; it must be a mapping of keys to values.")
+        plain, added = OmegaConf.to_container(merged, resolve=False), OmegaConf.to_container(layer, resolve=False)
+        if key := _clash(plain, added):
+            raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
+        merged.merge_with(layer)
     for key in _keys(OmegaConf.to_container(merged, resolve=False)):
         if _SECRET.search(key.rsplit(".", 1)[-1]):
             raise ConfigError(
@@ -211,9 +223,33 @@ def _assigned(assignments: Iterable[str]) -> DictConfig:
         if "${" in text:
             raise ConfigError(f"--set takes plain values: {text!r} holds an interpolation.")
     try:
+        for text in assignments:
+            _refuse_traps(f"--set {text}", text.partition("=")[2])
         return OmegaConf.from_dotlist(assignments)
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"--set {' '.join(assignments)}: {' '.join(str(error).split())}") from error
+
+
+def _clash(base: Any, layer: Any, prefix: str = "") -> str | None:
+    """Return the first key under which one holds a list and the other a mapping."""
+    for key in (key for key in layer if key in base):
+        kinds = [type(base[key]), type(layer[key])]
+        if kinds in ([dict, list], [list, dict]):
+            return f"{prefix}{key}"
+        if kinds == [dict, dict] and (found := _clash(base[key], layer[key], f"{prefix}{key}.")):
+            return found
+    return None
+
+
+def _refuse_traps(where: str, text: str) -> None:
+    """Refuse what YAML 1.1 reads otherwise than it looks: `no` is false to it, `010` is 8, `1:30` is 90."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and _TRAP.fullmatch(event.value):
+            line = f", line {event.start_mark.line + 1}" if where.startswith("conf/") else ""
+            raise ConfigError(
+                f"{where}{line}: YAML reads {event.value} as {yaml.safe_load(event.value)}. "
+                f'Quote it ("{event.value}") where a text is meant; else write true, false, or a plain decimal number.'
+            )
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
@@ -225,15 +261,20 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 def _explain(error: OmegaConfBaseException, profile: str) -> str:
     what = str(error).split("\n", 1)[0].rstrip(".")
+    what += "" if what.endswith("?") else "."
     key = getattr(error, "full_key", None)
-    return f"{f'{key}: ' if key else ''}{what}. (profile {profile}; every key stands in conf/config.yaml)"
+    return f"{f'{key}: ' if key else ''}{what} (profile {profile}; every key stands in conf/config.yaml)"
 
 
 def _typed_params(step: Step) -> Step:
     """Return the step with `params` as its module's own Params."""
     if not _IDENTIFIER.fullmatch(step.key):
         raise ConfigError(f"steps.{step.key}: a step's name is a Python module's: small letters, digits, underscores.")
+    if step.key == "main":
+        raise ConfigError("steps.main: main is the entry point of the whole pipeline. Give the step another name.")
     name = f"steps.{step.key}"
+    if not isinstance(step.params, Mapping):
+        raise ConfigError(f"{name}.params: {step.params!r} is no mapping of names to values.")
     try:
         params_type = importlib.import_module(name).Params
     except ModuleNotFoundError as error:
@@ -245,7 +286,7 @@ def _typed_params(step: Step) -> Step:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
         return dataclasses.replace(step, params=OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         key, what = getattr(error, "full_key", None), str(error).split("\n", 1)[0].rstrip(".")
         raise ConfigError(f"{name}.params{f'.{key}' if key else ''}: {what}. (types: steps/{step.key}.py)") from error
 
@@ -254,10 +295,13 @@ def _check(config: Config) -> None:
     """Raise ConfigError for what types can't say."""
     for key, step in config.steps.items():
         for name in [*step.inputs, *step.outputs]:
-            if not _IDENTIFIER.fullmatch(name) or name in RESERVED - {"pipeline_run_id"}:
+            if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
                 raise ConfigError(
-                    f"steps.{key}: {name!r} can't name an input or output: small letters, digits, underscores."
+                    f"steps.{key}: {name!r} can't name an input or output: small letters, digits, underscores, "
+                    "and no word of Python's own."
                 )
+            if name in OPTIONS:
+                raise ConfigError(f"steps.{key}: {name} is an option of driver.py. Give the output another name.")
         if step.compute not in config.compute:
             known = ", ".join(config.compute) or "none"
             raise ConfigError(

@@ -63,7 +63,7 @@ def order(graph: Graph) -> list[str]:
         sorter = TopologicalSorter(needs)
         sorter.prepare()
     except CycleError as error:
-        cycle = " -> ".join(reversed(error.args[1]))
+        cycle = " -> ".join(error.args[1])
         raise ConfigError(f"steps: {cycle} is a cycle. Take one of these outputs out of the other's inputs.") from error
     done: list[str] = []
     while sorter.is_active():

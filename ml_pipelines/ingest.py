@@ -265,6 +265,8 @@ def label_classes(label: str, values: Sequence[Any], positive: str | None) -> tu
         )
     if len(values) > 2:
         raise BadData(f"Label {label} has {len(values)} classes ({', '.join(shown)}); this pipeline is for two.")
+    if positive in ("True", "False") and positive not in shown:
+        positive = positive.lower()  # YAML's true, which the configuration holds as Python's text of it
     if positive is not None and positive not in shown:
         raise BadData(f"data.positive: label {label} has the values {shown[0]} and {shown[1]}, not {positive!r}.")
     return (values[1], values[0]) if positive == shown[0] else (values[0], values[1])

@@ -32,10 +32,10 @@ def slug(name: str) -> str:
     """Return `name` as one part of a path that every reader of Delta tables understands.
 
     Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would climb. A name
-    that had to change gets eight digits of its SHA-256, so that two names never share a path.
+    that had to change, or looks as if it had, gets eight digits of its SHA-256, so that two names never share a path.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
-    if safe == name:
+    if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):
         return safe
     return f"{safe or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
