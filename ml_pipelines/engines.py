@@ -117,6 +117,7 @@ def _jvm() -> SparkSession:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.shuffle.partitions": "4",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",  # text, as on Sail
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.driver.memory": "4g",
         "spark.driver.host": "127.0.0.1",

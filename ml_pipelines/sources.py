@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,25 +86,48 @@ def _sample(spark: SparkSession) -> DataFrame:
 
 def _table(spark: SparkSession, source: Source) -> DataFrame:
     reader = spark.read if source.version is None else spark.read.option("versionAsOf", source.version)
-    return reader.table(str(source.table))
+    return _opened(lambda: reader.table(str(source.table)), f"data.source.table: {source.table}")
 
 
 def _file(spark: SparkSession, source: Source) -> Raw:
     uri, local = locate(source)
     kind = file_format(source)
     if kind is FileFormat.csv:
-        if local:
-            _check_csv(local, source.separator)
-        reader = spark.read.options(header=True, sep=source.separator, quote='"', escape='"', multiLine=True)
-        return Raw(reader.csv(uri), text=True)
+        return Raw(_csv(spark, uri, local, source.separator), text=True)
     if kind is FileFormat.parquet:
         if local:
             _check_parquet(local)
-        return Raw(spark.read.parquet(uri))
+        return Raw(_opened(lambda: spark.read.parquet(uri), uri))
     if local and not (local / "_delta_log").is_dir():
         raise BadData(f"{local} is no Delta table: it has no _delta_log. Set data.source.format to what it is.")
     delta = spark.read.format("delta")
-    return Raw((delta if source.version is None else delta.option("versionAsOf", source.version)).load(uri))
+    delta = delta if source.version is None else delta.option("versionAsOf", source.version)
+    odd = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
+    hint = f" (Sail opens no Delta table below a name with {odd[0]!r}: rename it)" if odd else ""
+    return Raw(_opened(lambda: delta.load(uri), f"{uri}{hint}"))
+
+
+def _csv(spark: SparkSession, uri: str, local: Path | None, separator: str) -> DataFrame:
+    """Return all columns as text, named by position: each engine has its own way with blank and repeated names."""
+    reader = spark.read.options(header=True, sep=separator, quote='"', escape='"', multiLine=True)
+    if local is None:
+        return _opened(lambda: reader.csv(uri), uri)
+    header = _check_csv(local, separator)
+    columns = ", ".join(f"_c{i} STRING" for i in range(len(header)))
+    frame = _opened(lambda: reader.schema(columns).csv(uri), uri)
+    return frame.toDF(*header)
+
+
+def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:
+    """Return what `load` returns, once its columns are known: Spark Connect opens nothing before."""
+    from pyspark.errors import PySparkException
+
+    try:
+        frame = load()
+        _ = frame.schema
+    except PySparkException as error:
+        raise BadData(f"{name} can't be read: {' '.join(str(error).split())[:200]}") from error
+    return frame
 
 
 def locate(source: Source) -> tuple[str, Path | None]:
@@ -118,6 +144,10 @@ def locate(source: Source) -> tuple[str, Path | None]:
         raise BadData(f"data.source.path: {local} does not exist. A relative path is taken from {paths.root()}.")
     if not any(local.iterdir()) if local.is_dir() else local.stat().st_size == 0:
         raise BadData(f"data.source.path: {local} is empty.")
+    if re.search(r"[*?\[\]{}]", str(local)):
+        raise BadData(
+            f"data.source.path: Spark takes * ? [ ] {{ }} in {local} for a pattern. Rename the file or folder."
+        )
     return str(local), local
 
 
@@ -132,9 +162,7 @@ def file_format(source: Source) -> FileFormat:
     uri, local = locate(source)
     suffix = Path(uri).suffix.lower()
     if local and local.is_dir():
-        suffix = (
-            ".delta" if (local / "_delta_log").is_dir() else next((p.suffix for p in sorted(local.rglob("*.*"))), "")
-        )
+        suffix = ".delta" if (local / "_delta_log").is_dir() else next((p.suffix for p in _files(local)), "")
     known = {".csv": FileFormat.csv, ".parquet": FileFormat.parquet, ".delta": FileFormat.delta}
     if suffix not in known:
         raise BadData(
@@ -143,47 +171,75 @@ def file_format(source: Source) -> FileFormat:
     return known[suffix]
 
 
-def _check_csv(local: Path, separator: str) -> None:
-    """Read the CSV once, by a strict reader: Spark drops surplus cells silently and fills up missing ones."""
-    import pyarrow as pa
-    from pyarrow import csv
+def _files(local: Path) -> list[Path]:
+    """Return the files of a source: of a folder those that Spark reads, not _SUCCESS or .part-0.crc."""
+    if not local.is_dir():
+        return [local]
+    found = (path for path in sorted(local.rglob("*")) if path.is_file())
+    files = [path for path in found if not any(part[0] in "._" for part in path.relative_to(local).parts)]
+    if not files:
+        raise BadData(f"data.source.path: {local} holds no file of data.")
+    return files
 
-    ragged: list[csv.InvalidRow] = []
 
-    def note(row: csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
+def _check_csv(local: Path, separator: str) -> list[str]:
+    """Return the names of the columns, after reading every line once.
 
-    for file in sorted(local.rglob("*.csv")) if local.is_dir() else [local]:
-        parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=note)
-        read = csv.ReadOptions(use_threads=False)  # a row's number is known only so
+    Spark drops surplus cells silently, fills up missing ones, and takes what follows an open quote for one cell.
+    """
+    files = _files(local)
+    if any("=" in folder for file in files if file != local for folder in file.relative_to(local).parent.parts):
+        raise BadData(f"{local} has columns in its folders' names, which Sail doesn't read of a CSV. Write Parquet.")
+    headers = {tuple(_check_csv_file(file, separator)): file for file in files}
+    if len(headers) > 1:
+        first, second, *_ = headers.values()
+        raise BadData(f"{first} and {second} have different headers. All files of a folder need the same.")
+    return list(*headers)
+
+
+def _check_csv_file(file: Path, separator: str) -> list[str]:
+    csv.field_size_limit(2**31 - 1)
+    line = 0
+    header: list[str] = []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, delimiter=separator, strict=True)
         try:
-            with csv.open_csv(file, read_options=read, parse_options=parse) as reader:
-                names = reader.schema.names
-                convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise BadData(f"{file}: the header names {', '.join(repeated)} twice. Rename one of them.")
-            with csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
-                for _ in reader:
-                    pass
-        except pa.ArrowInvalid as error:
-            if ragged:
-                row = ragged[0]
-                where = f"line {row.number}" if row.number else "a line"
-                raise BadData(
-                    f"{file}: {where} has {row.actual_columns} cells, the header has {row.expected_columns}: "
-                    f"{str(row.text)[:80]!r}. Mend the line, or set data.source.separator."
-                ) from error
-            raise BadData(f"{file} is no CSV in UTF-8: {' '.join(str(error).split())[:200]}") from error
+            for row in reader:
+                if not header:
+                    header = _header(row, file)
+                elif row and len(row) != len(header):
+                    raise BadData(
+                        f"{file}: line {line + 1} has {len(row)} cells, the header has {len(header)}: "
+                        f"{separator.join(row)[:80]!r}. Mend the line, or set data.source.separator."
+                    )
+                line = reader.line_num
+        except UnicodeDecodeError as error:
+            raise BadData(f"{file} is no CSV in UTF-8, somewhere after line {line}: {error.reason}.") from error
+        except csv.Error as error:
+            wrong = "has a quote that is never closed" if "end of data" in str(error) else f"is malformed: {error}"
+            raise BadData(f"{file}: line {line + 1} {wrong}. A quote inside a cell is doubled.") from error
+    if not header:
+        raise BadData(f"{file} is empty: it has only blank lines.")
+    return header
+
+
+def _header(row: list[str], file: Path) -> list[str]:
+    """Return the names in a CSV's first line; a column without one is `_c<position>`, as Spark calls it."""
+    names = [name.strip() or f"_c{i}" for i, name in enumerate(row)]
+    if "\0" in "".join(names):
+        raise BadData(f"{file} is no CSV in UTF-8: it holds zero bytes.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise BadData(f"{file}: the header names {', '.join(repeated)} twice. Rename one of them.")
+    if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), None)):
+        raise BadData(f"{file} has one column, {names[0]!r}. Set data.source.separator, perhaps to {other!r}.")
+    return names
 
 
 def _check_parquet(local: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    files = sorted(local.rglob("*.parquet")) if local.is_dir() else [local]
-    for file in files:
+    for file in _files(local):
         try:
             parquet.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
