@@ -6,6 +6,7 @@ Outputs travel as tags `output.<name>` of the step's run: the one channel that w
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -42,7 +43,6 @@ def connect(config: Config) -> str:
         ConfigError: the store can't be opened.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     given = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
     uri = paths.absolute_uri(given)
@@ -50,7 +50,7 @@ def connect(config: Config) -> str:
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
     try:
         client().get_experiment("0")
-    except MlflowException as error:
+    except Exception as error:  # of MLflow, of the database's driver, of the file system
         if "No Experiment with id" not in str(error):
             raise ConfigError(
                 f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
@@ -284,18 +284,22 @@ def log_table(run_id: str, frame: pl.DataFrame, name: str) -> None:
 
 
 def log_delta_input(run_id: str, table: Table, context: str) -> None:
-    """Log a Delta table as the run's input: its lineage, without loading it. An own table's name is its folder's."""
-    import mlflow.data.meta_dataset as meta
-    from mlflow.data.delta_dataset_source import DeltaDatasetSource
-    from mlflow.entities import DatasetInput, InputTag
+    """Log a Delta table as the run's input: its lineage, without loading it. An own table's name is its folder's.
 
-    source = DeltaDatasetSource(path=table.uri, delta_table_version=table.version)
-    dataset = meta.MetaDataset(
-        source, name=table.uri.rstrip("/").rsplit("/", 1)[-1], digest=(table.digest or "")[:8] or None
+    The source is written here, as MLflow's DeltaDatasetSource reads it: its own writer leaves out version 0.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = {"path": table.uri, "delta_table_version": table.version}
+    dataset = Dataset(
+        name=table.uri.rstrip("/").rsplit("/", 1)[-1],
+        digest=(table.digest or hashlib.sha256(json.dumps(source).encode()).hexdigest())[:8],
+        source_type="delta_table",
+        source=json.dumps(source),
+        profile=json.dumps({"num_rows": table.rows}),
     )
     tags = {"mlflow.data.context": context, "dataset_path": table.uri, "dataset_version": str(table.version)}
-    entity = DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[InputTag(k, v) for k, v in tags.items()])
-    client().log_inputs(run_id, [entity])
+    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag(k, v) for k, v in tags.items()])])
 
 
 def resolved(config: Config, step: str | None = None) -> dict[str, Any]:

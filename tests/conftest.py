@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,9 @@ class Store:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a fresh sqlite store: migrated once, copied for each test that wants one."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # where the Default experiment's artifacts go
+        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -86,29 +89,53 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Give the test a store and a folder for tables of its own."""
     shutil.copy(migrated, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    mlflow.set_tracking_uri(uri)
-    yield Store(uri, tmp_path / "delta")
+    opened = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "delta")
+    _use(opened, monkeypatch)
+    yield opened
     while mlflow.active_run():
         mlflow.end_run()
+
+
+@pytest.fixture(scope="session")
+def finished(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store that holds one finished pipeline run: to look at, not to write into."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(migrated, folder / "mlflow.db")
+    opened = Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
+    with pytest.MonkeyPatch.context() as patch:
+        _use(opened, patch)
+        result = _drive(opened)
+    assert result.code == 0, result.text
+    return opened
+
+
+@pytest.fixture
+def earlier(finished: Store, store: Store, tmp_path: Path) -> Store:
+    """Give the test a store of its own in which an earlier pipeline run finished."""
+    shutil.copy(finished.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    return store
 
 
 @pytest.fixture
 def drive(store: Store) -> Callable[..., Result]:
     """Run driver.py's command in this process, on few rows, with the store and the tables of the test."""
+    return partial(_drive, store)
 
-    def run(*arguments: str, small: bool = True) -> Result:
-        options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
-        done = CliRunner().invoke(driver.main, [*options, *arguments])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return Result(done.exit_code, done.stdout, done.stderr)
 
-    return run
+def _use(store: Store, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    patch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        patch.delenv(name, raising=False)
+    mlflow.set_tracking_uri(store.uri)
+
+
+def _drive(store: Store, *arguments: str, small: bool = True) -> Result:
+    options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
+    done = CliRunner().invoke(driver.main, [*options, *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Result(done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture

@@ -1,0 +1,300 @@
+"""What a pipeline run leaves in the MLflow store, and where the store is."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import deltalake
+import mlflow
+import polars as pl
+import pytest
+from conftest import Result, Store
+from mlflow.entities import Run
+
+from ml_pipelines import paths, tables, tracking
+from ml_pipelines.config import load
+from ml_pipelines.errors import ConfigError
+
+Drive = Callable[..., Result]
+
+STEPS = ["prepare_data", "train", "evaluate", "feature_importance", "model_qa"]
+TABLES = ["train_uri", "test_uri"]
+READS = {"train": "train_uri", "evaluate": "test_uri", "feature_importance": "train_uri"}
+
+
+def content(store: Store, run: Run, name: str) -> dict[str, object]:
+    """Return a JSON artifact."""
+    return dict(json.loads(store.artifact(run, name).read_text()))
+
+
+# -- what a step hands on
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_declared_output_is_a_tag_of_the_step_s_run(finished: Store, step: str) -> None:
+    run = finished.child(step)
+    assert tracking.outputs(run).keys() == set(load("local").steps[step].outputs)
+
+
+def test_ids_and_verdicts_are_handed_on_as_they_are(finished: Store) -> None:
+    assert finished.child("train").data.tags["output.train_run_id"] == finished.child("train").info.run_id
+    assert finished.child("prepare_data").data.tags["output.pipeline_run_id"] == finished.parent().info.run_id
+    assert finished.child("model_qa").data.tags["output.qa_passed"] == "true"
+    evaluated = finished.child("evaluate")
+    assert float(evaluated.data.tags["output.test_auc"]) == evaluated.data.metrics["test_auc"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_handed_on_with_its_version_rows_and_digest(finished: Store, name: str) -> None:
+    tags = finished.child("prepare_data").data.tags
+    uri = tags[f"output.{name}"]
+    table = deltalake.DeltaTable(uri)
+    assert tags[f"output.{name}.version"] == str(table.version())
+    assert tags[f"output.{name}.rows"] == str(pl.read_delta(uri).height)
+    assert tags[f"output.{name}.digest"] == tables.measure(uri, table.version())[1]
+
+
+def test_a_table_s_path_says_environment_experiment_pipeline_run_and_step(finished: Store) -> None:
+    run = finished.child("prepare_data")
+    parts = Path(run.data.tags["output.train_uri"]).relative_to(finished.tables).parts
+    pipeline = f"pipeline_run_{finished.parent().info.run_id}"
+    assert parts == (
+        "local",
+        "local_pipeline_experiment",
+        pipeline,
+        f"01_prepare_data_{run.info.run_id[:8]}",
+        "train",
+    )
+
+
+# -- lineage
+
+
+@pytest.mark.parametrize(("step", "name"), READS.items())
+def test_a_step_that_reads_a_table_has_it_as_input(finished: Store, step: str, name: str) -> None:
+    uri = finished.child("prepare_data").data.tags[f"output.{name}"]
+    [logged] = finished.child(step).inputs.dataset_inputs
+    assert logged.dataset.source_type == "delta_table"
+    assert mlflow.data.get_source(logged).path == uri
+    assert mlflow.data.get_source(logged).delta_table_version == 0
+    tags = {tag.key: tag.value for tag in logged.tags}
+    assert tags == {"mlflow.data.context": step, "dataset_path": uri, "dataset_version": "0"}
+
+
+@pytest.mark.parametrize("step", ["prepare_data", "model_qa"])
+def test_a_step_that_reads_no_table_has_no_input(finished: Store, step: str) -> None:
+    assert finished.child(step).inputs.dataset_inputs == []
+
+
+def test_lineage_can_be_turned_off(earlier: Store, drive: Drive) -> None:
+    assert drive("--only=train", "--set=mlflow.log_datasets=false").code == 0
+    assert earlier.child("train").inputs.dataset_inputs == []
+
+
+# -- what a run says of itself
+
+
+def test_params_are_logged_flat_with_the_seed(finished: Store) -> None:
+    params = finished.child("train").data.params
+    assert params["estimator"] == "sklearn.ensemble.HistGradientBoostingClassifier"
+    assert params["options.max_iter"] == "5"
+    assert params["seed"] == "42"
+    assert finished.child("evaluate").data.params["threshold"] == "0.5"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_logs_its_own_configuration(finished: Store, step: str) -> None:
+    logged = content(finished, finished.child(step), "config.json")
+    assert list(logged["steps"]) == [step]  # type: ignore[call-overload]
+    assert logged["profile"] == "local"
+
+
+def test_the_pipeline_run_logs_the_whole_configuration(finished: Store) -> None:
+    logged = content(finished, finished.parent(), "config.json")
+    assert list(logged["steps"]) == STEPS  # type: ignore[call-overload]
+    assert logged["data"]["source"]["rows"] == 400  # type: ignore[index]
+
+
+def test_a_value_from_the_environment_is_not_in_what_is_logged(
+    store: Store, drive: Drive, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = project / "conf" / "local.yaml"
+    text = profile.read_text().replace("local_pipeline_experiment", "${oc.env:EXPERIMENT_OF_THIS_TEST}")
+    profile.write_text(text)
+    monkeypatch.setenv("EXPERIMENT_OF_THIS_TEST", "kept-to-itself")
+    monkeypatch.setattr(paths, "root", lambda: project)
+    assert drive("--only=prepare_data").code == 0
+    assert store.client.get_experiment_by_name("kept-to-itself") is not None
+    for run in (store.parent(), store.child("prepare_data")):
+        text = store.artifact(run, "config.json").read_text()
+        assert "${oc.env:EXPERIMENT_OF_THIS_TEST}" in text
+        assert "kept-to-itself" not in text
+
+
+def test_headline_metrics_are_copied_to_the_pipeline_run(finished: Store) -> None:
+    declared = {name: step for step in STEPS for name in load("local").steps[step].headline}
+    assert finished.parent().data.metrics == {
+        name: finished.child(step).data.metrics[name] for name, step in declared.items()
+    }
+
+
+def test_the_pipeline_run_s_description_shows_what_ran_and_what_came_out(finished: Store) -> None:
+    note = finished.parent().data.tags["mlflow.note.content"]
+    for words in ("`local`", "`sail`", "`inline`", "`synthetic`", "✓ 02_train", "auc ", "passed 1 of 1"):
+        assert words in note
+
+
+def test_the_pipeline_run_is_tagged_with_how_it_ran(finished: Store) -> None:
+    tags = finished.parent().data.tags
+    assert {name: tags[name] for name in ("profile", "env", "engine", "backend", "exit_code")} == {
+        "profile": "local",
+        "env": "local",
+        "engine": "sail",
+        "backend": "inline",
+        "exit_code": "0",
+    }
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_s_log_is_an_artifact_of_its_run(finished: Store, step: str) -> None:
+    run = finished.child(step)
+    assert f"steps.{step}: run {run.info.run_id}" in finished.artifact(run, f"{step}.log").read_text()
+
+
+def test_a_step_s_own_words_and_warnings_are_in_its_log(
+    earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+    import warnings
+
+    def talk(*_: object) -> dict[str, object]:
+        logging.getLogger("steps.model_qa").info("a word of the step's own")
+        warnings.warn("a library's warning", stacklevel=1)
+        return {"check": "it", "passed": True, "reason": ""}
+
+    monkeypatch.setattr("steps.model_qa.check_auc", talk)
+    assert drive("--only=model_qa").code == 0
+    text = earlier.artifact(earlier.child("model_qa"), "model_qa.log").read_text()
+    assert "a word of the step's own" in text
+    assert "a library's warning" in text
+
+
+# -- which code ran
+
+
+@pytest.fixture
+def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a copy of the project as a git repository of one commit."""
+    me = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    monkeypatch.setattr(paths, "root", lambda: project)
+    tracking.provenance.cache_clear()
+    yield project
+    tracking.provenance.cache_clear()
+
+
+def test_the_commit_and_the_package_version_are_tags_of_parent_and_child(
+    store: Store, drive: Drive, repository: Path
+) -> None:
+    assert drive("--only=prepare_data").code == 0
+    head = subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True)
+    for run in (store.parent(), store.child("prepare_data")):
+        assert run.data.tags["mlflow.source.git.commit"] == head.stdout.strip()
+        assert run.data.tags["git.dirty"] == "false"
+        assert run.data.tags["package_version"]
+
+
+@pytest.mark.parametrize("change", ["steps/train.py", "a_new_file.py"])
+def test_a_changed_tree_does_not_look_clean(repository: Path, change: str) -> None:
+    with (repository / change).open("a") as file:
+        file.write("# changed\n")
+    assert tracking.provenance()["git.dirty"] == "true"
+
+
+def test_without_git_there_is_no_commit_to_tell(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "root", lambda: project)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
+    assert "mlflow.source.git.commit" not in tracking.provenance.__wrapped__()
+
+
+# -- where the store is
+
+
+def test_artifacts_stand_beside_the_database_from_any_working_directory(
+    store: Store, drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert drive("--only=prepare_data").code == 0
+    assert list(elsewhere.iterdir()) == []
+    for run in (store.parent(), store.child("prepare_data")):
+        assert Path(run.info.artifact_uri).is_relative_to(tmp_path / "mlruns")
+    assert "prepare_data.log" in store.artifacts(store.child("prepare_data"))
+
+
+def test_a_relative_store_means_the_same_from_any_working_directory(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.connect(load("local")) == store.uri
+
+
+def test_the_environment_s_store_wins_over_the_profile_s(store: Store) -> None:
+    assert tracking.connect(load("local", ["mlflow.tracking_uri=sqlite:////nowhere/mlflow.db"])) == store.uri
+
+
+def test_the_default_store_is_the_file_beside_mlproject(
+    project: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").rename(project / "mlflow.db")
+    monkeypatch.setattr(paths, "root", lambda: project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert tracking.connect(load("local")) == f"sqlite:///{project / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("name", ["a_text", "a_text/mlflow.db"], ids=["no database", "below a file"])
+def test_a_store_that_can_not_be_opened_is_one_line(
+    store: Store, drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "a_text").write_text("This is a text, and it is long enough to have the header of a database.\n" * 2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / name}")
+    result = drive()
+    assert result.code == 2
+    assert f"The MLflow store sqlite:///{tmp_path / name} can't be opened" in result.err
+    assert len(result.text.splitlines()) == 1
+
+
+# -- finding earlier runs
+
+
+def test_a_pipeline_run_is_found_by_the_beginning_of_its_id(finished: Store, earlier: Store) -> None:
+    run = finished.parent().info
+    assert tracking.find_pipeline_run(run.run_id[:8], run.experiment_id) == run.run_id
+    with pytest.raises(ConfigError, match="0 runs of this experiment begin with 'xyz'"):
+        tracking.find_pipeline_run("xyz", run.experiment_id)
+    with pytest.raises(ConfigError, match="6 runs of this experiment begin with ''"):
+        tracking.find_pipeline_run("", run.experiment_id)
+
+
+def test_the_latest_run_that_has_the_outputs_is_found(earlier: Store) -> None:
+    run = earlier.parent().info
+    assert tracking.latest_with({"train_uri", "train_run_id"}, run.experiment_id, "local") == run.run_id
+    with pytest.raises(ConfigError, match="No earlier pipeline run of profile local has champion"):
+        tracking.latest_with({"champion"}, run.experiment_id, "local")
+
+
+@pytest.mark.parametrize("look", [tracking.get_run, tracking.children])
+def test_a_run_that_is_not_there_is_named_with_the_store(earlier: Store, look: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigError, match=f"There is no run nothing in {earlier.uri}"):
+        look("nothing")
+
+
+def test_the_last_line_is_the_command_that_shows_the_run(store: Store, drive: Drive) -> None:
+    command = drive("--only=prepare_data").out.rstrip().splitlines()[-1].rpartition("look at it with: ")[2]
+    assert shlex.split(command) == ["mlflow", "ui", "--backend-store-uri", store.uri]
+    assert mlflow.get_tracking_uri() == store.uri
