@@ -21,13 +21,15 @@ if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") i
 
 import click
 
-from ml_pipelines import config, paths, plan, terminal
+from ml_pipelines import alone, config, forking, paths, plan, reuse, terminal
 from ml_pipelines.errors import Interrupted, PipelineError, one_line
 from ml_pipelines.signals import raise_on_signals
 
 
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs are there; return the exit code."""
+    if planned.backend == "forkserver":
+        forking.start()  # its imports go on beside ours
     import mlflow
 
     from ml_pipelines import backends, pipeline
@@ -58,8 +60,9 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
+@click.option("--force", multiple=True, is_flag=False, flag_value="all", help="Run a step, or all, though unchanged.")
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
-@click.option("--backend", help="Where steps run, instead of the profile's: inline or local.")
+@click.option("--backend", help="Where steps run, instead of the profile's: forkserver, inline, local.")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="Run one step in the run that MLflow made (MLproject's entry points).")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")
@@ -74,14 +77,14 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
     try:
         settings = config.load(profile, overrides)
         if step:
-            from ml_pipelines import alone
-
             sys.exit(alone.run_step(step, settings, alone.parameters(inputs)))
         if inputs:
             raise click.UsageError(f"No such option: {' '.join(inputs)}")
-        planned = plan.make(settings, chosen["backend"], chosen["only"], chosen["start"], chosen["end"])
+        planned = plan.make(
+            settings, chosen["backend"], chosen["only"], chosen["start"], chosen["end"], chosen["force"]
+        )
         if chosen["dry_run"]:
-            terminal.say(planned.describe())
+            terminal.say(planned.describe(reuse.explain(planned)))
         else:
             sys.exit(run_pipeline(planned, chosen["resume"]))
     except (PipelineError, Interrupted) as error:

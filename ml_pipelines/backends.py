@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlflow.projects import SubmittedRun
 from mlflow.projects.backend import loader
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
-from ml_pipelines import execution, tracking
-
-AVAILABLE = ("inline", "local")  # `local` is MLflow's own: a shell and a fresh interpreter a step
+from ml_pipelines import execution, forking, tracking
+from ml_pipelines.errors import StepFailed
+from ml_pipelines.terminal import say
 
 
 class FinishedRun(SubmittedRun):  # type: ignore[misc]
@@ -52,14 +56,92 @@ class InlineBackend(AbstractBackend):  # type: ignore[misc]
         experiment_id: str,
     ) -> FinishedRun:
         """Create the step's run below the active one, run the step, and return when it has ended."""
-        import mlflow
-
-        parent = mlflow.active_run()
-        run_id = tracking.create_step_run(experiment_id, entry_point, parent.info.run_id if parent else None)
-        tracking.client().log_batch(run_id, params=tracking.params(params or {}))
+        run_id = _create_run(experiment_id, entry_point, params)
         return FinishedRun(run_id, execution.execute(entry_point, params or {}, run_id))
+
+
+class ForkedRun(SubmittedRun):  # type: ignore[misc]
+    """A step in a forked process; what it writes is shown as it comes, and is its run's log artifact at the end."""
+
+    def __init__(self, run_id: str, step: str, parameters: Mapping[str, str], threads: int) -> None:
+        self._run_id = run_id
+        self._step = step
+        self._folder = Path(tempfile.mkdtemp(prefix="ml-pipelines-"))
+        self._log = self._folder / f"{step}.log"
+        self._child = forking.Child(
+            execution.execute_in_child,
+            (step, dict(parameters), run_id, self._log, threads),
+            os.environ,
+            self._on_line,
+            self._on_end,
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The step's MLflow run."""
+        return self._run_id
+
+    def wait(self) -> bool:
+        """Wait for the end; return whether the step succeeded."""
+        return self._child.wait() == 0
+
+    def get_status(self) -> str:
+        """Return RUNNING, FINISHED or FAILED."""
+        code = self._child.exit_code
+        return "RUNNING" if code is None else "FAILED" if code else "FINISHED"
+
+    def cancel(self) -> None:
+        """Stop the step: TERM, and KILL where that isn't enough."""
+        self._child.stop()
+
+    def _on_line(self, line: str) -> None:
+        say(f"    {self._step} | {line}")
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
+
+    def _on_end(self, code: int) -> None:
+        if self._log.exists():
+            tracking.client().log_artifact(self._run_id, str(self._log))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if code < 0:
+            cause = f"its process was killed by signal {-code}"
+            tags = {"exit_code": str(StepFailed.exit_code), "signal": str(-code), "cause": cause}
+            tracking.close(self._run_id, "FAILED", tags)
+
+
+class ForkServerBackend(AbstractBackend):  # type: ignore[misc]
+    """Run the step in a child of a fork server that has done the imports: see forking."""
+
+    def run(
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: Mapping[str, str],
+        version: str | None,
+        backend_config: Mapping[str, Any],
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> ForkedRun:
+        """Create the step's run below the active one, start the step, and return at once."""
+        run_id = _create_run(experiment_id, entry_point, params)
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+        return ForkedRun(run_id, entry_point, params or {}, int(backend_config.get("threads") or os.cpu_count() or 1))
+
+
+OURS = {"inline": InlineBackend, "forkserver": ForkServerBackend}
+AVAILABLE = (*OURS, "local")  # `local` is MLflow's own: a shell and a fresh interpreter a step
+
+
+def _create_run(experiment_id: str, step: str, parameters: Mapping[str, str] | None) -> str:
+    import mlflow
+
+    parent = mlflow.active_run()
+    run_id = tracking.create_step_run(experiment_id, step, parent.info.run_id if parent else None)
+    tracking.client().log_batch(run_id, params=tracking.params(parameters or {}))
+    return run_id
 
 
 def register() -> None:
     """Make our backends known to MLflow where the package isn't installed, and its entry points therefore aren't."""
-    loader.MLFLOW_BACKENDS.setdefault("inline", InlineBackend)
+    for name, backend in OURS.items():
+        loader.MLFLOW_BACKENDS.setdefault(name, backend)

@@ -128,6 +128,7 @@ class Step:
     compute: str
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    external: list[str] = field(default_factory=list)
     headline: list[str] = field(default_factory=list)
     params: Any = field(default_factory=dict)
     key: str = ""
@@ -148,6 +149,7 @@ class Config:
     steps: dict[str, Step]
     compute: dict[str, str] = field(default_factory=dict)
     max_parallel: int = 2
+    reuse: bool = True
     profile: str = ""
     overrides: str = NONE
 

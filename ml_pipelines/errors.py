@@ -5,6 +5,7 @@
      +-- BadData         3   the source, the label, the split
      +-- StepFailed      4   anything else that a step raised
      +-- QaRefused       5   the QA gate said no
+     +-- NothingToDo     0   every result is there already
 
 A message says what is wrong, where, and what to do next, in one line.
 """
@@ -46,6 +47,12 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.exit_code = 128 + signum
+
+
+class NothingToDo(PipelineError):
+    """Every step's result is there already. No failure: exit code 0."""
+
+    exit_code = 0
 
 
 def one_line(error: BaseException) -> str:

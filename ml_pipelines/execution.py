@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import logging
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -19,15 +20,20 @@ from typing import Any
 from ml_pipelines import tracking
 from ml_pipelines.config import NONE, Step, load
 from ml_pipelines.context import Output, Outputs, StepContext
-from ml_pipelines.errors import ConfigError, PipelineError, QaRefused, StepFailed, one_line
+from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, one_line
+from ml_pipelines.signals import raise_on_signals
 
 CASTS: dict[str, Callable[[str], Output]] = {"str": str, "float": float, "bool": lambda text: text == "true"}
 
 
-def execute(key: str, parameters: Mapping[str, str], run_id: str) -> int:
+def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | None = None) -> int:
     """Run step `key` in the MLflow run `run_id`, close that run, and return the exit code.
 
-    `parameters` are the entry point's: profile, set, pipeline_run_id and the step's inputs, as text.
+    Args:
+        key: the step's name in conf.
+        parameters: the entry point's: profile, set, pipeline_run_id and the step's inputs, as text.
+        run_id: the step's run.
+        log: where to append what is logged, if someone else makes an artifact of it.
     """
     import mlflow
 
@@ -35,7 +41,7 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str) -> int:
     mlflow.start_run(run_id=run_id, nested=True)
     status, tags = "FAILED", {"exit_code": "0"}
     try:
-        with _log_artifact(run_id, key):
+        with _logging_to(log, run_id, key):
             try:
                 tags |= _run(key, parameters, run_id)
                 status = "FINISHED"
@@ -124,20 +130,34 @@ def _text(value: Output) -> str:
 
 
 @contextmanager
-def _log_artifact(run_id: str, key: str) -> Iterator[None]:
-    """Collect everything that is logged meanwhile, warnings too, as the artifact `<step>.log`."""
+def _logging_to(log: Path | None, run_id: str, key: str) -> Iterator[None]:
+    """Collect what is logged meanwhile, warnings too, in `log`, else as an artifact of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        handler = logging.FileHandler(Path(folder, f"{key}.log"), encoding="utf-8")
+        handler = logging.FileHandler(log or Path(folder, f"{key}.log"), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root, logger = logging.getLogger(), logging.getLogger("steps")
-        logger.setLevel(logging.INFO)
+        logging.getLogger("steps").setLevel(logging.INFO)
         logging.captureWarnings(True)
-        root.addHandler(handler)
+        logging.getLogger().addHandler(handler)
         logging.getLogger(f"steps.{key}").info("run %s", run_id)
         try:
             yield
         finally:
-            root.removeHandler(handler)
+            logging.getLogger().removeHandler(handler)
             logging.captureWarnings(False)
             handler.close()
-            tracking.client().log_artifact(run_id, handler.baseFilename)
+            if log is None:
+                tracking.client().log_artifact(run_id, handler.baseFilename)
+
+
+def execute_in_child(key: str, parameters: Mapping[str, str], run_id: str, log: Path, threads: int) -> int:
+    """Do as `execute` in a process of its own, with at most `threads` OpenMP threads; stopped by a signal, say so."""
+    import mlflow
+    import threadpoolctl
+
+    raise_on_signals()
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    try:
+        with threadpoolctl.threadpool_limits(threads, user_api="openmp"):
+            return execute(key, parameters, run_id, log)
+    except Interrupted as error:
+        return error.exit_code

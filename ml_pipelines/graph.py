@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
@@ -91,14 +92,14 @@ def select(graph: Graph, only: Iterable[str] = (), start: str | None = None, end
     needs = upstream(graph)
     kept = set(only or graph)
     if start:
-        kept &= {start} | {key for key in graph if start in _closure(key, needs)}
+        kept &= {start} | {key for key in graph if start in closure(key, needs)}
     if end:
-        kept &= {end} | _closure(end, needs)
+        kept &= {end} | closure(end, needs)
     if not kept:
         raise ConfigError("--only, --from and --to together leave no step to run.")
     return [key for key in order(graph) if key in kept]
 
 
-def _closure(key: str, needs: Mapping[str, set[str]]) -> set[str]:
+def closure(key: str, needs: Mapping[str, AbstractSet[str]]) -> set[str]:
     """Return every step that `key` needs, directly or not."""
-    return needs[key] | {deeper for near in needs[key] for deeper in _closure(near, needs)}
+    return set(needs[key]) | {deeper for near in needs[key] for deeper in closure(near, needs)}

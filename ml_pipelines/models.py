@@ -82,13 +82,24 @@ def load(logged: Logged, trusted: Sequence[str]) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    content = _content(logged.uri)
-    if hashlib.sha256(content).hexdigest() != logged.digest:
-        raise BadData(f"Model {logged.uri} is not the file that its run logged (SHA-256 differs). Train again.")
+    content = check(logged)
     try:
         return skops.io.loads(content, trusted=[*TRUSTED, *trusted])
     except UntrustedTypesFoundException as error:
         raise BadData(f"Model {logged.uri} holds types that model.trusted_types doesn't allow: {error}") from error
+
+
+def check(logged: Logged) -> bytes:
+    """Return the model's file, if it is the one that its run logged.
+
+    Raises:
+        StepFailed: it is missing.
+        BadData: it is another.
+    """
+    content = _content(logged.uri)
+    if hashlib.sha256(content).hexdigest() != logged.digest:
+        raise BadData(f"Model {logged.uri} is not the file that its run logged (SHA-256 differs). Train again.")
+    return content
 
 
 def signature(example: pl.DataFrame) -> Any:

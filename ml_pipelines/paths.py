@@ -40,6 +40,11 @@ def slug(name: str) -> str:
     return f"{safe or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def absolute(prefix: str) -> str:
+    """Return a prefix of tables as a URI or an absolute path, without a slash at its end."""
+    return (prefix if "://" in prefix else str(root() / prefix)).rstrip("/")
+
+
 def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:
     """Return `<prefix>/<parts...>/<step_name>_<run_id8>/<dataset>`, each part slugged.
 
@@ -48,10 +53,10 @@ def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, datas
     Raises:
         ConfigError: the prefix itself is one that readers of Delta tables fail on.
     """
-    base = prefix if "://" in prefix else str(root() / prefix)
+    base = absolute(prefix)
     if not re.fullmatch(r"[A-Za-z0-9_./:@+=~-]+", base):
         raise ConfigError(
             f"data.delta_prefix: tables can't stand below {base!r}: only letters, digits and _ . - / : @ + = "
             "are read back by every engine. Set data.delta_prefix.local to a folder without others."
         )
-    return "/".join([base.rstrip("/"), *map(slug, parts), f"{slug(step_name)}_{run_id[:8]}", slug(dataset)])
+    return "/".join([base, *map(slug, parts), f"{slug(step_name)}_{run_id[:8]}", slug(dataset)])

@@ -11,11 +11,11 @@ from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from ml_pipelines import paths, sources, tracking
+from ml_pipelines import fingerprint, paths, reuse, sources, tracking
 from ml_pipelines.backends import AVAILABLE
 from ml_pipelines.config import SourceKind, Step
-from ml_pipelines.errors import ConfigError, Interrupted, QaRefused, StepFailed, one_line
-from ml_pipelines.plan import Plan
+from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, one_line
+from ml_pipelines.plan import Decision, Plan, Reason
 from ml_pipelines.terminal import say, step_line
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class PipelineRun:
     """A pipeline run under way: hands out steps whose inputs are there, and takes in what they hand on."""
 
-    def __init__(self, plan: Plan, run: Run, inputs: Mapping[str, str]) -> None:
+    def __init__(self, plan: Plan, run: Run, inputs: Mapping[str, Run]) -> None:
         self.plan = plan
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
-        self._outputs = dict(inputs)
+        self._producers = dict(inputs)  # output -> the run that handed it on
+        self._decisions: dict[str, Decision] = {}
         self._running: dict[str, SubmittedRun] = {}
         self._ended: Queue[str] = Queue()
         self._causes: dict[str, int] = {}  # failed step -> exit code
@@ -53,6 +54,8 @@ class PipelineRun:
                 ]:
                     self._skip(step, lost)
                     sorter.done(step.key)
+                elif self._taken(step):
+                    sorter.done(step.key)
                 else:
                     yield step
             if self._running:
@@ -62,17 +65,32 @@ class PipelineRun:
 
     def parameters(self, step: Step) -> dict[str, str]:
         """Return the entry point's parameters, its inputs among them."""
-        return self.plan.parameters(step, self._outputs)
+        outputs = {name: tracking.outputs(run)[name] for name, run in self._producers.items()}
+        return self.plan.parameters(step, outputs)
 
     def started(self, step: Step, submitted: SubmittedRun) -> None:
         """Take note of a step that was handed to its backend."""
         self._running[step.key] = submitted
+        decision = self._decisions[step.key]
+        tracking.set_tags(str(submitted.run_id), reuse.tags(decision))
 
         def wait() -> None:
             submitted.wait()
             self._ended.put(step.key)
 
         Thread(target=wait, daemon=True, name=f"wait-{step.key}").start()
+
+    def _taken(self, step: Step) -> bool:
+        """Take a finished run for the step where nothing it depends on has changed; return whether there was one."""
+        decision = reuse.decide(self.plan, step, self._producers, self.experiment_id)
+        self._decisions[step.key] = decision
+        if decision.run is None:
+            return False
+        run = tracking.take(decision.run, self.run_id, step.step_name, reuse.tags(decision))
+        self._producers |= dict.fromkeys(step.outputs, run)
+        self._line("taken", step, None, f"reused ({decision}) · {run.data.tags.get('summary', '')}")
+        self._headline(step, run)
+        return True
 
     def _finish(self, step: Step, submitted: SubmittedRun) -> None:
         """Read the step's run: its outputs, or why there are none."""
@@ -82,12 +100,18 @@ class PipelineRun:
             tracking.close(run.info.run_id, "FAILED", {"exit_code": str(StepFailed.exit_code)})
         code = int(tags.get("exit_code", StepFailed.exit_code))
         if run.info.status == "FINISHED" and code == 0:
-            self._outputs |= tracking.outputs(run)
-            self._line("done", step, seconds, tags.get("summary", ""))
+            self._producers |= dict.fromkeys(step.outputs, run)
+            decision = self._decisions[step.key]
+            why = "" if decision.reason in (Reason.first_run, Reason.off) else f" · ran: {decision}"
+            self._line("done", step, seconds, tags.get("summary", "") + why)
         else:
             self._causes[step.key] = code or StepFailed.exit_code
             self._line("failed", step, seconds, tags.get("cause", "its process ended without a word"))
             tracking.client().set_tag(self.run_id, "failed_step", step.key)
+        self._headline(step, run)
+
+    def _headline(self, step: Step, run: Run) -> None:
+        """Show the step's headline metrics on the pipeline run too."""
         headline = {name: value for name, value in run.data.metrics.items() if name in step.headline}
         tracking.log_metrics(self.run_id, headline)
 
@@ -150,6 +174,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     """
     import mlflow
 
+    fingerprint.forget()
     adopted = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     preflight(plan)
@@ -161,6 +186,8 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     else:
         experiment = tracking.experiment_id(plan.config.experiment_name)
     plan, inputs, source = _resumed(plan, experiment, resume)
+    if not adopted and (current := reuse.current(plan, inputs, experiment)):
+        raise NothingToDo(f"Nothing has changed: pipeline run {current} is current (--force runs it all again).")
     active = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=tracking.PROJECT_RUN)
     parent = PipelineRun(plan, active, inputs)
     _describe(parent, source)
@@ -205,7 +232,7 @@ def _say_whose(plan: Plan, experiment: str) -> None:
         say(f"`mlflow run` chose experiment {name!r}; the profile's is {plan.config.experiment_name!r}.")
 
 
-def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dict[str, str], str | None]:
+def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:
     """Return the plan without the steps that `resume` has finished, the inputs taken from it, and its id."""
     if resume is None and not plan.missing:
         return plan, {}, None
@@ -213,7 +240,7 @@ def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dic
         source = tracking.latest_with(plan.missing, experiment, plan.config.profile)
     else:
         source = tracking.find_pipeline_run(resume, experiment)
-    found = tracking.outputs_of_pipeline(source)
+    found = tracking.producers(source)
     if resume is not None:
         plan = plan.without_finished(found)
     if lost := plan.missing - found.keys():
@@ -233,9 +260,8 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
         "backend": plan.backend,
         **({"inputs_from": source} if source else {}),
     }
+    tracking.set_tags(parent.run_id, tags)
     store = tracking.client()
-    for key, value in tags.items():
-        store.set_tag(parent.run_id, key, value)
     if "profile" not in tracking.get_run(parent.run_id).data.params:  # `mlflow run` has logged them
         store.log_batch(parent.run_id, params=tracking.params({"profile": config.profile, "set": config.overrides}))
     store.log_dict(parent.run_id, tracking.resolved(config), "config.json")

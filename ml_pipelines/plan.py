@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
+import enum
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from ml_pipelines import graph
 from ml_pipelines.config import NONE, Config, Step, cluster_spec
+from ml_pipelines.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+EVERYTHING = "all"  # what --force means without a step
+
+
+class Reason(enum.Enum):
+    """Why a step runs, or that it needn't."""
+
+    unchanged = "unchanged"
+    off = "reuse is off"
+    forced = "forced"
+    asked = "asked for"
+    first_run = "first run"
+    code = "code changed"
+    param = "param"
+    input = "input changed"
+    source = "source changed"
+    external = "external changed"
+    engine = "engine"
+    library = "library"
+    setting = "setting"
+    outputs = "outputs are gone or damaged"
+    unknowable = "the source's content can't be known without reading it"
+    upstream = "upstream runs"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with a step: `run` is the finished run that stands for it, where there is one."""
+
+    reason: Reason
+    detail: str = ""
+    run: Run | None = None
+    parts: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        """Say it in words: `param options.max_iter 100 -> 200`."""
+        return f"{self.reason.value} {self.detail}".strip()
 
 
 @dataclass(frozen=True)
@@ -18,6 +62,7 @@ class Plan:
     backend: str
     steps: tuple[Step, ...]
     needs: Mapping[str, frozenset[str]]  # step -> those of `steps` that it waits for
+    forced: Mapping[str, Reason]  # steps that run though nothing changed, and who says so
 
     @property
     def missing(self) -> set[str]:
@@ -37,12 +82,21 @@ class Plan:
         return known | {name: outputs.get(name, NONE) for name in step.inputs}
 
     def backend_config(self, step: Step) -> dict[str, object]:
-        """Return a fresh copy of the step's cluster spec; MLflow writes keys of its own into it."""
+        """Return a fresh copy of the step's cluster spec, or its share of this machine; MLflow writes into it."""
         spec = cluster_spec(self.config, step)
-        return dict(json.loads(spec.read_text())) if spec else {}
+        return dict(json.loads(spec.read_text())) if spec else {"threads": self.threads(step)}
 
-    def describe(self) -> str:
-        """Return the plan as text: steps, order, parameters, compute, backend."""
+    def threads(self, step: Step) -> int:
+        """Return the step's share of the processors: all, divided by the steps that can run beside it and itself."""
+        beside = [other for other in self.steps if not self._related(step.key, other.key)]
+        together = min(1 + len(beside), self.config.max_parallel)
+        return max(1, (os.cpu_count() or 1) // together)
+
+    def _related(self, one: str, other: str) -> bool:
+        return one == other or other in graph.closure(one, self.needs) or one in graph.closure(other, self.needs)
+
+    def describe(self, decisions: Mapping[str, Decision]) -> str:
+        """Return the plan as text: steps, order, parameters, compute, backend, and why each step would run or not."""
         config = self.config
         lines = [
             f"profile {config.profile} · env {config.env_name} · engine {config.spark.engine} · backend {self.backend}",
@@ -56,6 +110,8 @@ class Plan:
             waits = ", ".join(key for key in config.steps if key in self.needs[step.key]) or "nothing"
             lines.append(f"  {step.step_name:<24}waits for {waits} · compute {step.compute} ({where})")
             lines.append(f"  {'':<24}takes {', '.join(step.inputs) or 'the source'} · gives {', '.join(step.outputs)}")
+            if decision := decisions.get(step.key):
+                lines.append(f"  {'':<24}{'reused' if decision.run else 'runs'}: {decision}")
             params = asdict(step.params)
             if params:
                 lines.append(f"  {'':<24}{' · '.join(f'{name}={value}' for name, value in params.items())}")
@@ -70,6 +126,7 @@ def make(
     only: Iterable[str] = (),
     start: str | None = None,
     end: str | None = None,
+    force: Iterable[str] = (),
 ) -> Plan:
     """Return the plan for the selected steps.
 
@@ -79,11 +136,16 @@ def make(
     nodes = {key: graph.Node(tuple(step.inputs), tuple(step.outputs)) for key, step in config.steps.items()}
     chosen = graph.select(nodes, only, start, end)
     upstream = graph.upstream(nodes)
+    forced = set(force) - {NONE}
+    if unknown := forced - {EVERYTHING, *config.steps}:
+        raise ConfigError(f"--force: there is no step {', '.join(unknown)}: the steps are {', '.join(config.steps)}.")
+    asked = dict.fromkeys(chosen if only or start else (), Reason.asked)
     plan = Plan(
         config,
         backend or config.backend,
         tuple(config.steps[key] for key in chosen),
         {key: frozenset(upstream[key] & set(chosen)) for key in chosen},
+        asked | dict.fromkeys(chosen if EVERYTHING in forced else forced, Reason.forced),
     )
     for step in plan.steps:
         cluster_spec(config, step)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ml_pipelines.errors import BadData, StepFailed
@@ -79,24 +81,52 @@ def check_protocol(uri: str, version: int | None = None) -> int:
     return table.version()
 
 
+@cache
 def measure(uri: str, version: int) -> tuple[int, str]:
     """Return the number of rows, and a digest of names, types and content that doesn't depend on the rows' order.
 
     The digest sums two hashes of each row, so it is as strong against accidents as 128 bits are, and no
     protection against intent. Polars' hash is stable within a version of Polars, which is why that is in it.
+
+    Raises:
+        BadData, StepFailed: the table is damaged.
     """
     import polars as pl
 
-    table = pl.scan_delta(uri, version=version)
-    schema = table.collect_schema()
-    row = pl.struct(sorted(schema.names()))
-    sums = (
-        table.select(pl.len(), *(row.hash(seed).sum().alias(str(seed)) for seed in (0, 1)))
-        .collect(engine="streaming")
-        .row(0)
+    with _reading(uri, version):
+        table = pl.scan_delta(uri, version=version)
+        schema = table.collect_schema()
+        row = pl.struct(sorted(schema.names()))
+        sums = (row.hash(seed).sum().alias(str(seed)) for seed in (0, 1))
+        rows, *hashes = table.select(pl.len(), *sums).collect(engine="streaming").row(0)
+    text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), rows, *hashes))
+    return rows, hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def files(uri: str, version: int | None) -> str:
+    """Return a digest of the names, sizes and times of a table's files: theirs are never written to again."""
+    from deltalake import DeltaTable
+
+    actions = DeltaTable(uri, version=check_protocol(uri, version)).get_add_actions()
+    listed = sorted(
+        zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time")), strict=True)
     )
-    text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), sums))
-    return sums[0], hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(listed).encode()).hexdigest()
+
+
+@contextmanager
+def _reading(uri: str, version: int) -> Iterator[None]:
+    """Turn what a reader says of a damaged table into one line."""
+    import polars as pl
+
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadData(f"Table damaged: {uri} at version {version}: {' '.join(str(error).split())[:200]}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # Polars' panics are no Exceptions
+            raise
+        raise StepFailed(f"Table damaged: {uri} at version {version} can't be read.") from error
 
 
 def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.DataFrame:
@@ -110,22 +140,14 @@ def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.Dat
     import polars as pl
 
     check_protocol(table.uri, table.version)
-    try:
+    with _reading(table.uri, table.version):
         scan = pl.scan_delta(table.uri, version=table.version)
         names = scan.collect_schema().names()
         if lost := [name for name in columns or [] if name not in names]:
             raise BadData(f"Table {table.uri} has no column {', '.join(lost)}. Its columns: {', '.join(names)}.")
         wanted = list(dict.fromkeys(columns or names))
         keyed = key is not None and key in names
-        frame = scan.select(list(dict.fromkeys([*wanted, str(key)])) if keyed else wanted).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadData(
-            f"Table damaged: {table.uri} at version {table.version}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # Polars' panics are no Exceptions
-            raise
-        raise StepFailed(f"Table damaged: {table.uri} at version {table.version} can't be read.") from error
+        frame = scan.select(list(dict.fromkeys([*wanted, str(key)] if keyed else wanted))).collect()
     if table.rows not in (None, frame.height):
         raise BadData(
             f"Table damaged: {table.uri} at version {table.version} has {frame.height:,} rows, "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines import paths
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
 
 if TYPE_CHECKING:
@@ -34,18 +35,18 @@ OUTPUT = "output."
 PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
+KEPT = ("step", "summary", "fingerprint", "fingerprint.parts")  # what a reused step's run says of itself again
 
 
 def connect(config: Config) -> str:
-    """Point MLflow at the store, and return its URI: MLFLOW_TRACKING_URI, else the profile's, else sqlite here.
+    """Point MLflow at the store, and return its URI.
 
     Raises:
         ConfigError: the store can't be opened.
     """
     import mlflow
 
-    given = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
-    uri = paths.absolute_uri(given)
+    uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
     try:
@@ -56,6 +57,12 @@ def connect(config: Config) -> str:
                 f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
             ) from error
     return uri
+
+
+def store_uri(config: Config) -> str:
+    """Return the store's absolute URI: MLFLOW_TRACKING_URI, else the profile's, else sqlite beside MLproject."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
+    return paths.absolute_uri(given)
 
 
 def migrate() -> None:
@@ -165,11 +172,49 @@ def outputs(run: Run) -> dict[str, str]:
     }
 
 
+def producers(run_id: str) -> dict[str, Run]:
+    """Return output -> the finished step run of a pipeline run that handed it on."""
+    return {name: run for run in children(run_id) if run.info.status == "FINISHED" for name in outputs(run)}
+
+
 def outputs_of_pipeline(run_id: str) -> dict[str, str]:
     """Return all outputs that the finished steps of a pipeline run handed on."""
-    return {
-        name: value for run in children(run_id) if run.info.status == "FINISHED" for name, value in outputs(run).items()
-    }
+    return {name: outputs(run)[name] for name, run in producers(run_id).items()}
+
+
+def finished_steps(experiment: str, step: str, fingerprint: str | None = None) -> list[Run]:
+    """Return finished runs of a step that bear a fingerprint (this one, where given), the newest first."""
+    wanted = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags.fingerprint "
+    wanted += f"= '{fingerprint}'" if fingerprint else "!= ''"
+    return list(client().search_runs([experiment], wanted, max_results=3, order_by=["attributes.start_time DESC"]))
+
+
+def table_of(run: Run, name: str) -> Table | None:
+    """Return the table that is the run's output `name`, as recorded, or None where that is something else."""
+    tags, tag = run.data.tags, f"{OUTPUT}{name}"
+    if f"{tag}.version" not in tags:
+        return None
+    return Table(tags[tag], int(tags[f"{tag}.version"]), int(tags[f"{tag}.rows"]), tags[f"{tag}.digest"])
+
+
+def model_of(run: Run, name: str) -> Logged | None:
+    """Return the model that is the run's output `name`, or None where that is something else."""
+    tags, tag = run.data.tags, f"{OUTPUT}{name}"
+    return (
+        Logged(tags[tag], tags[f"{tag}.digest"]) if f"{tag}.digest" in tags and f"{tag}.version" not in tags else None
+    )
+
+
+def take(run: Run, parent: str, step_name: str, tags: Mapping[str, str]) -> Run:
+    """Let a finished run stand below another parent: a run with its outputs and metrics, that says whose they are."""
+    kept = {key: value for key, value in run.data.tags.items() if key.startswith(OUTPUT) or key in KEPT}
+    origin = run.data.tags.get("reused_from", run.info.run_id)
+    taken = create_step_run(run.info.experiment_id, kept["step"], parent)
+    everything = {**kept, **tags, "reused_from": origin, "mlflow.runName": step_name, "exit_code": "0"}
+    set_tags(taken, everything)
+    log_metrics(taken, run.data.metrics)
+    client().set_terminated(taken, "FINISHED")
+    return get_run(taken)
 
 
 def find_pipeline_run(run_id: str, experiment: str) -> str:
@@ -217,17 +262,14 @@ def find_table(uri: str, names: Iterable[str], experiment: str) -> Table | None:
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
         for run in client().search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
-            tags = run.data.tags
-            return Table(uri, int(tags[f"{tag}.version"]), int(tags[f"{tag}.rows"]), tags[f"{tag}.digest"])
+            return table_of(run, tag.removeprefix(OUTPUT))
     return None
 
 
-def close(run_id: str, status: str, tags: Mapping[str, Any] | None = None) -> None:
+def close(run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
     """Set the tags and end the run, with status FINISHED, FAILED or KILLED."""
-    store = client()
-    for key, value in (tags or {}).items():
-        store.set_tag(run_id, key, value)
-    store.set_terminated(run_id, status)
+    set_tags(run_id, tags or {})
+    client().set_terminated(run_id, status)
 
 
 def get_run(run_id: str) -> Run:
@@ -314,3 +356,16 @@ def resolved(config: Config, step: str | None = None) -> dict[str, Any]:
     merged = OmegaConf.to_container(raw(config.profile, split_overrides(config.overrides)), resolve=False)
     whole: dict[str, Any] = {"profile": config.profile, **dict(merged)}  # type: ignore[arg-type]
     return whole if step is None else {**whole, "steps": {step: whole["steps"][step]}}
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags in one batch."""
+    from mlflow.entities import RunTag
+
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def has_store(config: Config) -> bool:
+    """Return whether the store is one that looking into neither creates nor needs a workspace for."""
+    uri = store_uri(config)
+    return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")

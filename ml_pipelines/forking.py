@@ -1,0 +1,163 @@
+"""A fork server: the heavy imports done once, then a forked child a step, in tens of milliseconds.
+
+Python's own `multiprocessing` fork server, with what it leaves open closed: a child gets exactly the environment
+it is given, never imports the caller's `__main__` (bin/mlflow, or the text that MLflow pastes a preamble to),
+writes into a pipe that is read here, and dies with this process, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from ml_pipelines import paths
+
+# Imported by the server, in this order. What starts threads at import is safe as far as `make chaos` shows it;
+# what each costs a step when it isn't here is in docs/forkserver.md.
+PRELOAD = (
+    "ml_pipelines.dying",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.data.meta_dataset",
+    "mlflow.projects",
+    "polars",
+    "deltalake",
+    "pyspark.sql.connect.session",
+    "pysail.spark",
+    "sklearn.ensemble",
+    "sklearn.compose",
+    "sklearn.pipeline",
+    "skops.io",
+    "mlflow.sklearn",
+    "sklearn.inspection",
+    "sklearn.calibration",
+    "matplotlib.figure",
+    "ml_pipelines.execution",
+)
+OF_THE_CALLER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # a server that kept them would hand them to every child
+GRACE_S = 5.0  # between TERM and KILL
+
+
+def supported() -> bool:
+    """Return whether this platform has what the fork server relies on."""
+    return sys.platform == "linux"
+
+
+def start() -> None:
+    """Start the server, which imports `PRELOAD` while the caller goes on; nothing where it already runs."""
+    forkserver.set_forkserver_preload(list(PRELOAD))
+    with _environment(
+        {"PYTHONPATH": os.pathsep.join([str(paths.root()), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    ):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _environment(more: Mapping[str, str]) -> Iterator[None]:
+    saved = dict(os.environ)
+    for name in OF_THE_CALLER:
+        os.environ.pop(name, None)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+class Child:
+    """A forked process that calls one function; its output comes through `on_line`, its end through `on_end`."""
+
+    def __init__(
+        self,
+        target: Callable[..., int],
+        arguments: tuple[Any, ...],
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+        on_end: Callable[[int], None],
+    ) -> None:
+        start()
+        context = multiprocessing.get_context("forkserver")
+        reader, writer = context.Pipe(duplex=False)
+        self._process: BaseProcess = context.Process(
+            target=_call, args=(target, arguments, dict(environment), str(Path.cwd()), writer), daemon=False
+        )
+        with _no_main():
+            self._process.start()
+        writer.close()
+        self._follower = threading.Thread(target=self._follow, args=(reader, on_line, on_end), name="follow-child")
+        self._follower.start()
+
+    def _follow(self, reader: Connection, on_line: Callable[[str], None], on_end: Callable[[int], None]) -> None:
+        with os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace") as lines:
+            reader.close()
+            for line in lines:
+                on_line(line.rstrip("\n"))
+        self._process.join()
+        on_end(self.exit_code or 0)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, minus a signal's number, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        """Wait until the child has ended and all it wrote was read; return its exit code."""
+        self._follower.join()
+        return self.exit_code or 0
+
+    def stop(self) -> None:
+        """Ask the child to end, and kill it where it doesn't."""
+        self._process.terminate()
+        self._process.join(GRACE_S)
+        self._process.kill()
+        self._follower.join()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the caller's `__main__` while a child's preparation data is made, so that no child imports it."""
+    main = sys.modules["__main__"]
+    saved: dict[str, Any] = {
+        name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
+    }
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(saved)
+
+
+def _call(
+    target: Callable[..., int], arguments: tuple[Any, ...], environment: dict[str, str], folder: str, out: Connection
+) -> None:
+    """In the child: take on the caller's environment, folder and output, then call."""
+    die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor in (1, 2):
+        os.dup2(out.fileno(), descriptor)
+    out.close()
+    code = target(*arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)  # Sail's and Polars' threads have nothing to say at an interpreter's end
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that ends (Linux, prctl(2))."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it ended meanwhile
+        os._exit(128 + signal.SIGKILL)

@@ -1,0 +1,121 @@
+"""Whether a step need not run again, and if it must, why.
+
+A finished step's run bears its fingerprint as a tag: MLflow is the index. It is taken when the fingerprint is the
+same, its tables stand below this profile's own prefix, and what it wrote is still what it recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ml_pipelines import fingerprint, models, paths, tables, tracking
+from ml_pipelines.config import Config, Step
+from ml_pipelines.errors import PipelineError
+from ml_pipelines.fingerprint import Parts
+from ml_pipelines.plan import Decision, Plan, Reason
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def decide(plan: Plan, step: Step, producers: Mapping[str, Run], experiment: str) -> Decision:
+    """Return whether `step` must run, given the runs that handed on its inputs."""
+    config = plan.config
+    parts = fingerprint.parts(config, step, producers)
+    if step.key in plan.forced:
+        return Decision(plan.forced[step.key], parts=parts)
+    if not config.reuse:
+        return Decision(Reason.off, parts=parts)
+    if "source" in parts and not fingerprint.knowable(config):
+        return Decision(Reason.unknowable, parts=parts)
+    twins = tracking.finished_steps(experiment, step.key, fingerprint.digest(parts))
+    for twin in twins:
+        if _intact(config, twin):
+            return Decision(Reason.unchanged, run=twin, parts=parts)
+    if twins:
+        return Decision(Reason.outputs, parts=parts)
+    earlier = tracking.finished_steps(experiment, step.key)
+    if not earlier:
+        return Decision(Reason.first_run, parts=parts)
+    return _difference(json.loads(earlier[0].data.tags["fingerprint.parts"]), parts)
+
+
+def _difference(old: Parts, new: Parts) -> Decision:
+    """Return the first part that differs: what a person changed before what follows from it."""
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    kinds = ("code", "param", "source", "external", "engine", "seed", "data", "model", "library", "input")
+    name = min(changed, key=lambda name: (kinds.index(name.replace(".", " ").split()[0]), name))
+    kind, _, what = name.partition(" ")
+    if kind == "code":
+        return Decision(Reason.code, f"({what})", parts=new)
+    if kind in ("input", "source", "external"):
+        return Decision(Reason[kind], f"({what})" if what else "", parts=new)
+    text = f"{what or name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+    return Decision(Reason[kind] if kind in Reason.__members__ else Reason.setting, text, parts=new)
+
+
+def _intact(config: Config, run: Run) -> bool:
+    """Return whether everything the run handed on is still there, below our own prefix, and what it recorded."""
+    for name in tracking.outputs(run):
+        try:
+            if table := tracking.table_of(run, name):
+                own = paths.absolute(config.data.delta_prefix.local)
+                if not table.uri.startswith(f"{own}/") or tables.measure(table.uri, table.version) != (
+                    table.rows,
+                    table.digest,
+                ):
+                    return False
+            elif logged := tracking.model_of(run, name):
+                models.check(logged)
+        except PipelineError:
+            return False
+    return True
+
+
+def preview(plan: Plan, producers: Mapping[str, Run], experiment: str) -> dict[str, Decision]:
+    """Return what would be done with each step, without doing it: behind a step that runs, nothing can be known."""
+    known = dict(producers)
+    decisions: dict[str, Decision] = {}
+    for step in plan.steps:
+        if waits := [
+            need for need in plan.config.steps if need in plan.needs[step.key] and decisions[need].run is None
+        ]:
+            decision = Decision(plan.forced.get(step.key, Reason.upstream), f"({', '.join(waits)})")
+        else:
+            decision = decide(plan, step, known, experiment)
+        decisions[step.key] = decision
+        if decision.run:
+            known |= dict.fromkeys(step.outputs, decision.run)
+    return decisions
+
+
+def current(plan: Plan, producers: Mapping[str, Run], experiment: str) -> str | None:
+    """Return the pipeline run whose steps stand for all of the plan's, or None where something must run."""
+    decisions = preview(plan, producers, experiment)
+    runs = [decision.run for decision in decisions.values() if decision.run]
+    parents = {tracking.parent_of(run) for run in runs}
+    return parents.pop() if len(runs) == len(plan.steps) and len(parents) == 1 else None
+
+
+def tags(decision: Decision) -> dict[str, str]:
+    """Return what a step's run says of why it ran, and of what its result depends."""
+    found = {"reason": str(decision)}
+    if decision.parts is not None:
+        parts = json.dumps(dict(decision.parts), separators=(",", ":"))
+        found |= {"fingerprint": fingerprint.digest(decision.parts), "fingerprint.parts": parts}
+    return found
+
+
+def explain(plan: Plan) -> dict[str, Decision]:
+    """Return, for a dry run, what would be done with each step; nothing where there is no store to look into yet."""
+    if not tracking.has_store(plan.config):
+        return {}
+    tracking.connect(plan.config)
+    found = tracking.client().get_experiment_by_name(plan.config.experiment_name)
+    if found is None:
+        return {}
+    experiment = str(found.experiment_id)
+    source = tracking.latest_with(plan.missing, experiment, plan.config.profile) if plan.missing else None
+    return preview(plan, tracking.producers(source) if source else {}, experiment)
