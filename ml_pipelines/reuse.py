@@ -42,18 +42,40 @@ def decide(plan: Plan, step: Step, producers: Mapping[str, Run], experiment: str
     return _difference(json.loads(earlier[0].data.tags["fingerprint.parts"]), parts)
 
 
+# The kinds of parts, what a person changes before what follows from it.
+KINDS = {
+    "code": Reason.code,
+    "param": Reason.param,
+    "source": Reason.source,
+    "external": Reason.external,
+    "engine": Reason.engine,
+    "seed": Reason.setting,
+    "data": Reason.setting,
+    "model": Reason.setting,
+    "library": Reason.library,
+    "input": Reason.input,
+}
+CONTENT = (
+    Reason.code,
+    Reason.source,
+    Reason.external,
+    Reason.input,
+)  # whose values are digests, which tell nobody anything
+
+
 def _difference(old: Parts, new: Parts) -> Decision:
-    """Return the first part that differs: what a person changed before what follows from it."""
-    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    kinds = ("code", "param", "source", "external", "engine", "seed", "data", "model", "library", "input")
-    name = min(changed, key=lambda name: (kinds.index(name.replace(".", " ").split()[0]), name))
-    kind, _, what = name.partition(" ")
-    if kind == "code":
-        return Decision(Reason.code, f"({what})", parts=new)
-    if kind in ("input", "source", "external"):
-        return Decision(Reason[kind], f"({what})" if what else "", parts=new)
-    text = f"{what or name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
-    return Decision(Reason[kind] if kind in Reason.__members__ else Reason.setting, text, parts=new)
+    """Return the first part that differs, in the order of KINDS."""
+
+    def kind(part: str) -> str:
+        return part.replace(".", " ").split()[0]
+
+    changed = (part for part in {**old, **new} if old.get(part) != new.get(part))
+    part = min(changed, key=lambda part: (list(KINDS).index(kind(part)), part))
+    reason, name = KINDS[kind(part)], part.partition(" ")[2]
+    if reason in CONTENT:
+        return Decision(reason, f"({name})" if name else "", parts=new)
+    name = part if reason is Reason.setting else name
+    return Decision(reason, f"{name} {old.get(part, 'none')} -> {new.get(part, 'none')}".strip(), parts=new)
 
 
 def _intact(config: Config, run: Run) -> bool:
@@ -110,6 +132,7 @@ def tags(decision: Decision) -> dict[str, str]:
 
 def explain(plan: Plan) -> dict[str, Decision]:
     """Return, for a dry run, what would be done with each step; nothing where there is no store to look into yet."""
+    fingerprint.forget()
     if not tracking.has_store(plan.config):
         return {}
     tracking.connect(plan.config)

@@ -132,6 +132,8 @@ def _use(store: Store, patch: pytest.MonkeyPatch) -> None:
 
 def _drive(store: Store, *arguments: str, small: bool = True) -> Result:
     options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
+    if not any(argument.startswith(("--backend", "--profile", "--step")) for argument in arguments):
+        options.append(f"--backend={os.environ.get('TEST_BACKEND', 'inline')}")
     done = CliRunner().invoke(driver.main, [*options, *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
