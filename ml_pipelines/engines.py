@@ -69,7 +69,9 @@ def session(engine: str) -> SparkSession:
     except (ConfigError, StepFailed):
         raise
     except Exception as error:
-        raise StepFailed(f"spark.engine={engine} doesn't start: {' '.join(str(error).split())[:300]}") from error
+        said = re.search(r'details = "([^"]+)"', str(error))  # gRPC's own words, where it is a server that is away
+        why = " ".join((said[1] if said else str(error)).split())[:300]
+        raise StepFailed(f"spark.engine={engine} can't be reached or doesn't start: {why}") from error
     return spark
 
 

@@ -49,6 +49,8 @@ def connect(config: Config) -> str:
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
+    if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
+        os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
     try:
         client().get_experiment("0")
     except Exception as error:  # of MLflow, of the database's driver, of the file system

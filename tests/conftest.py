@@ -125,7 +125,7 @@ def drive(store: Store) -> Callable[..., Result]:
 def _use(store: Store, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_TRACKING_URI", store.uri)
     patch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI"):
         patch.delenv(name, raising=False)
     mlflow.set_tracking_uri(store.uri)
 
