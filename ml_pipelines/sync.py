@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ml_pipelines import paths
 from ml_pipelines.config import LOCAL, NONE, RESERVED, Step, load
 from ml_pipelines.errors import ConfigError
+
+_OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
 
 def sync(check: bool = False) -> list[str]:
@@ -44,8 +47,9 @@ def _edit(path: Path, edit: Callable[[Any], None], check: bool) -> list[str]:
         before = path.read_text()
         document = yaml.load(before)
         edit(document)
-    except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path.name} can't be brought in step: {type(error).__name__} {error}.") from error
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, YAMLError, StopIteration) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{path.name} can't be brought in step: {type(error).__name__} {said}.") from error
     out = io.StringIO()
     yaml.dump(document, out)
     after = out.getvalue()
@@ -67,8 +71,9 @@ def _mlproject(document: Any, steps: list[Step]) -> None:
     _set_list(document["databricks_spark_job"], "python_libraries", pins())
     points = document["entry_points"]
     declared = {step.key for step in steps}
-    for name in [name for name in points if name != "main" and name not in declared]:
-        del points[name]
+    for name in [name for name in points if name not in declared]:
+        if f"--step={name}" in str(points[name].get("command")).split():  # others are the person's own
+            del points[name]
     for step in steps:
         point = points.setdefault(step.key, {})
         parameters = point.setdefault("parameters", {})
@@ -78,10 +83,20 @@ def _mlproject(document: Any, steps: list[Step]) -> None:
             del parameters[name]
         for name in wanted:
             parameters.setdefault(name, _flow({"type": "string", "default": LOCAL if name == "profile" else NONE}))
-        options = " ".join(f"--{name.replace('_', '-')}={{{name}}}" for name in parameters)
-        command = f"python driver.py --step={step.key} {options}"
+        command = _command(step.key, list(parameters), str(point.get("command", "")))
         if point.get("command") != command:
             point["command"] = _quoted(command)
+
+
+def _command(key: str, parameters: list[str], present: str) -> str:
+    """Return the command with one unquoted option a parameter, and whatever else a person wrote in it."""
+    step, options = f"--step={key}", [f"--{name.replace('_', '-')}={{{name}}}" for name in parameters]
+    parts = present.split()
+    at = parts.index(step) if step in parts else -1
+    before, after = (parts[:at], parts[at + 1 :]) if at >= 0 else (["python", "driver.py"], [])
+    own = [[part for part in side if not _OPTION.fullmatch(part)] for side in (before, after)]
+    wanted = [*own[0], step, *options, *own[1]]
+    return present if sorted(parts) == sorted(wanted) else " ".join(wanted)
 
 
 def _conda(document: Any) -> None:
@@ -90,12 +105,18 @@ def _conda(document: Any) -> None:
 
 
 def _set_list(parent: Any, key: str, values: list[str]) -> None:
-    """Make parent[key] hold these pins and, after them, whatever other packages a person added."""
-    names = {re.split(r"[\[=]", value)[0] for value in values}
-    others = [value for value in parent.get(key) or [] if re.split(r"[\[=<>~! ]", value)[0] not in names]
-    wanted = [*values, *others]
-    if list(parent.get(key) or []) != wanted:
-        parent[key] = wanted
+    """Make parent[key] hold these pins, each where it stood; whatever other packages a person added stay."""
+    if not parent.get(key):
+        parent[key] = list(values)
+    items = parent[key]
+    for value in values:
+        names = [re.split(r"[\[=<>~!; ]", item)[0] if isinstance(item, str) else "" for item in items]
+        name = re.split(r"[\[=]", value)[0]
+        if name not in names:
+            after = [at for at, other in enumerate(names) if other > name]
+            items.insert(after[0] if after else len(items) - 1, value)  # the last one holds the empty line below it
+        elif items[names.index(name)] != value:
+            items[names.index(name)] = value
 
 
 def pins(extra: str | None = None) -> list[str]:

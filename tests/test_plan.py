@@ -119,9 +119,17 @@ def test_a_dry_run_works_as_a_process_in_another_working_directory(shell: Run, s
     assert list(elsewhere.iterdir()) == [] and nothing_happened(store)
 
 
-@pytest.mark.parametrize("option", ["--help", "--dry-run"])
-def test_help_and_plan_are_quick_since_they_import_nothing_heavy(shell: Run, option: str) -> None:
-    result = shell("python", "-X", "importtime", "driver.py", option)
+def test_a_dry_run_in_a_fresh_clone_leaves_no_file_behind(shell: Run, project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    clean = {"MLFLOW_TRACKING_URI": "", "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
+    for profile in ("local", "dev"):
+        result = shell("python", "driver.py", "--dry-run", "--profile", profile, cwd=project, **clean)
+        assert (result.code, planned(result)) == (0, STEPS), result.text
+    assert sorted(project.rglob("*")) == before
+
+
+def test_help_is_quick_since_it_imports_nothing_heavy(shell: Run) -> None:
+    result = shell("python", "-X", "importtime", "driver.py", "--help")
     imported = {line.rsplit("|", 1)[1].strip() for line in result.err.splitlines() if "|" in line}
     assert result.code == 0 and "click" in imported
     assert imported & HEAVY == set()
@@ -129,5 +137,16 @@ def test_help_and_plan_are_quick_since_they_import_nothing_heavy(shell: Run, opt
 
 def test_help_names_every_option(drive: Run) -> None:
     text = drive("--help").out
-    for option in ("--profile", "--set", "--only", "--from", "--to", "--resume", "--backend", "--dry-run", "--step"):
+    for option in (
+        "--profile",
+        "--set",
+        "--only",
+        "--from",
+        "--to",
+        "--force",
+        "--resume",
+        "--backend",
+        "--dry-run",
+        "--step",
+    ):
         assert option in text
