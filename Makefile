@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow check sync lock
+.PHONY: help setup run test test-slow chaos check sync lock
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -26,6 +26,9 @@ test: $(READY) ## the quick tests
 
 test-slow: $(READY) ## the slow ones: the JVM engine, whole set-ups
 	$(BIN)/pytest -n 2 -m slow
+
+chaos: $(READY) ## marathons: 2,000 forks, and more
+	PYTHONPATH=.:tests $(BIN)/python -c "import sys; from chaos import forks; sys.exit(forks.main())"
 
 check: $(READY) ## format, lint, types, and the files that are kept in step
 	$(BIN)/ruff format --check .

@@ -1,6 +1,9 @@
 """The fork server: what a child gets, and that nothing of it outlives its driver."""
 
+import contextlib
 import os
+import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -8,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Result
+from conftest import FAST, ROOT, Result, Store
 
 Drive = Callable[..., Result]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is for Linux")
@@ -56,3 +59,87 @@ def test_a_child_has_exactly_the_environment_it_was_given(tmp_path: Path) -> Non
     """
     done = python(script(tmp_path, body), EARLIER="1")
     assert done.stdout.strip() == f'{{"PATH": "{os.environ["PATH"]}", "GIVEN": "yes"}}', done.stderr
+
+
+def test_output_is_shown_as_it_comes_and_the_exit_code_is_known(tmp_path: Path) -> None:
+    body = """
+    from ml_pipelines import forking
+    if __name__ == "__main__":
+        ended = []
+        child = forking.Child(exec, ("print('one'); import os; os.write(2, b'two'); raise SystemExit(7)",),
+                              {}, lambda line: print("got", line), ended.append)
+        print(child.wait(), ended)
+    """
+    assert python(script(tmp_path, body)).stdout.split() == ["got", "one", "got", "two", "7", "[7]"]
+
+
+def test_a_child_that_ignores_being_asked_is_killed(tmp_path: Path) -> None:
+    body = """
+    import threading
+    from ml_pipelines import forking
+    forking.GRACE_S = 0.2
+    if __name__ == "__main__":
+        ready = threading.Event()
+        ignore = "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+        child = forking.Child(exec, (ignore,), {}, lambda line: ready.set(), lambda code: None)
+        ready.wait()
+        child.stop()
+        print(child.exit_code)
+    """
+    assert python(script(tmp_path, body)).stdout.strip() == "-9"
+
+
+def test_a_child_and_the_server_die_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    from ml_pipelines import forking
+    if __name__ == "__main__":
+        def on_line(line):
+            print(line, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        forking.Child(exec, ("import os, signal; print(os.getpid(), os.getppid(), flush=True); signal.pause()",),
+                      {}, on_line, print)
+    """
+    done = python(script(tmp_path, body))
+    assert done.returncode == -signal.SIGKILL
+    for pid in map(int, done.stdout.split()):
+        # The kernel sends the signal at the driver's end; a process that got it goes away by itself.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            descriptor = os.pidfd_open(pid)
+            assert select.select([descriptor], [], [], 20)[0], f"process {pid} outlived its driver"
+
+
+@pytest.mark.parametrize("backend", ["forkserver", "local"])
+@pytest.mark.slow
+def test_every_backend_gives_the_same_numbers_to_the_last_digit(
+    backend: str, drive: Drive, shell: Drive, store: Store
+) -> None:
+    assert drive("--backend=inline").code == 0
+    inline = {run.data.tags["step"]: run.data.metrics for run in store.runs("tags.step != ''")}
+    done = shell(
+        "python",
+        "driver.py",
+        f"--backend={backend}",
+        "--force",
+        f"--set={FAST}",
+        f"--set=data.delta_prefix.local={store.tables}",
+    )
+    assert done.code == 0, done.text
+    parent = store.parent().info.run_id
+    children = store.runs(f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert {run.data.tags["step"]: run.data.metrics for run in children} == inline
+    assert all(f"{run.data.tags['step']}.log" in store.artifacts(run) for run in children)
+
+
+@pytest.mark.slow
+def test_many_forks_with_a_polars_query_each_never_hang(tmp_path: Path) -> None:
+    """The long form, 2,000 of these and 50 with Sail and Delta, is `make chaos`."""
+    body = f"""
+    import sys
+    sys.path.insert(0, {str(ROOT / "tests")!r})
+    from chaos import forks
+    if __name__ == "__main__":
+        print(forks.polars(60), forks.spark(3))
+    """
+    done = python(script(tmp_path, body))
+    assert done.stdout.split() == ["60", "3"], done.stderr

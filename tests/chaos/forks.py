@@ -1,0 +1,66 @@
+"""Forks by the thousand: is it safe to fork what has imported Polars, deltalake and pysail? `make chaos` runs it long.
+
+Each child must end within its time: a lock that was held at the fork would stop it for ever.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ml_pipelines import forking
+
+LIMIT_S = 60.0
+
+
+def query() -> int:
+    """Use Polars' thread pool, from a forked child."""
+    import polars as pl
+
+    frame = pl.DataFrame({"a": range(10_000)}).lazy().group_by((pl.col("a") % 10).alias("b")).agg(pl.col("a").sum())
+    return 0 if frame.collect().height == 10 else 1
+
+
+def step(folder: str) -> int:
+    """Start Sail, write a Delta table and read it back, from a forked child."""
+    import polars as pl
+
+    from ml_pipelines import engines, tables
+
+    spark = engines.session("sail")
+    written = tables.write(spark.range(5_000).withColumnRenamed("id", "a"), folder)
+    return 0 if pl.scan_delta(folder, version=written.version).collect().height == 5_000 else 1
+
+
+def polars(count: int) -> int:
+    """Return how many of `count` children, two at a time, gave the right answer in time."""
+    return sum(_ended(children) for children in ([_child(query), _child(query)] for _ in range(count // 2)))
+
+
+def spark(count: int) -> int:
+    """Return how many of `count` children wrote and read a table in time."""
+    with tempfile.TemporaryDirectory() as folder:
+        return sum(_ended([_child(step, str(Path(folder, str(i))))]) for i in range(count))
+
+
+def _child(target: object, *arguments: str) -> forking.Child:
+    return forking.Child(target, arguments, os.environ, print, lambda code: None)  # type: ignore[arg-type]
+
+
+def _ended(children: list[forking.Child]) -> int:
+    right = 0
+    for child in children:
+        child._process.join(LIMIT_S)
+        if child.exit_code is None:
+            child.stop()
+        right += child.exit_code == 0
+    return right
+
+
+def main() -> int:
+    """Run the long form; return the exit code. Called from another module, since a child never imports `__main__`."""
+    wanted = (2_000, 50)
+    found = (polars(wanted[0]), spark(wanted[1]))
+    text = f"forks with a Polars query: {found[0]} of {wanted[0]}; with Sail and Delta: {found[1]} of {wanted[1]}"
+    sys.stdout.write(f"{text}\n")
+    return int(found != wanted)
