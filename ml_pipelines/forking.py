@@ -23,27 +23,6 @@ from typing import Any
 
 from ml_pipelines import paths
 
-# Imported by the server, in this order. What starts threads at import is safe as far as `make chaos` shows it;
-# what each costs a step when it isn't here is in docs/forkserver.md.
-PRELOAD = (
-    "ml_pipelines.dying",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.data.meta_dataset",
-    "mlflow.projects",
-    "polars",
-    "deltalake",
-    "pyspark.sql.connect.session",
-    "pysail.spark",
-    "sklearn.ensemble",
-    "sklearn.compose",
-    "sklearn.pipeline",
-    "skops.io",
-    "mlflow.sklearn",
-    "sklearn.inspection",
-    "sklearn.calibration",
-    "matplotlib.figure",
-    "ml_pipelines.execution",
-)
 OF_THE_CALLER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # a server that kept them would hand them to every child
 GRACE_S = 5.0  # between TERM and KILL
 
@@ -54,8 +33,8 @@ def supported() -> bool:
 
 
 def start() -> None:
-    """Start the server, which imports `PRELOAD` while the caller goes on; nothing where it already runs."""
-    forkserver.set_forkserver_preload(list(PRELOAD))
+    """Start the server, which does its imports while the caller goes on; nothing where it already runs."""
+    forkserver.set_forkserver_preload(["ml_pipelines.forking_server"])
     with _environment(
         {"PYTHONPATH": os.pathsep.join([str(paths.root()), *filter(None, [os.environ.get("PYTHONPATH")])])}
     ):
@@ -95,33 +74,36 @@ class Child:
         with _no_main():
             self._process.start()
         writer.close()
+        self._code: int | None = None
         self._follower = threading.Thread(target=self._follow, args=(reader, on_line, on_end), name="follow-child")
         self._follower.start()
 
     def _follow(self, reader: Connection, on_line: Callable[[str], None], on_end: Callable[[int], None]) -> None:
+        """Read to the end of the output, then take the exit code: in this thread alone, it can be read only once."""
         with os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace") as lines:
             reader.close()
             for line in lines:
                 on_line(line.rstrip("\n"))
         self._process.join()
-        on_end(self.exit_code or 0)
+        self._code = self._process.exitcode
+        on_end(self._code or 0)
 
     @property
     def exit_code(self) -> int | None:
         """The exit code, minus a signal's number, or None while it runs."""
-        return self._process.exitcode
+        return self._code
 
-    def wait(self) -> int:
-        """Wait until the child has ended and all it wrote was read; return its exit code."""
-        self._follower.join()
-        return self.exit_code or 0
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the child has ended and all it wrote was read; return its exit code, None where it still runs."""
+        self._follower.join(timeout_s)
+        return self._code
 
     def stop(self) -> None:
         """Ask the child to end, and kill it where it doesn't."""
         self._process.terminate()
-        self._process.join(GRACE_S)
-        self._process.kill()
-        self._follower.join()
+        if self.wait(GRACE_S) is None:
+            self._process.kill()
+            self.wait()
 
 
 @contextmanager

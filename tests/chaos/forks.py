@@ -50,8 +50,7 @@ def _child(target: object, *arguments: str) -> forking.Child:
 def _ended(children: list[forking.Child]) -> int:
     right = 0
     for child in children:
-        child._process.join(LIMIT_S)
-        if child.exit_code is None:
+        if child.wait(LIMIT_S) is None:
             child.stop()
         right += child.exit_code == 0
     return right
