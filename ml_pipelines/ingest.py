@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 FLOAT32_MAX = 3.4028234663852886e38  # what scikit-learn's trees accept at most
-NUMERIC = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "boolean")
+INTEGER = ("tinyint", "smallint", "int", "bigint")
+NUMERIC = (*INTEGER, "float", "double", "decimal", "boolean")
 CLASSES_SHOWN = 20
+COLUMNS_AT_ONCE = 200  # Sail plans an aggregate of n columns in n^2 time
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class Profile:
     dtype: str  # Spark's simple name
     present: int  # cells that are not missing
     numbers: int  # of these, the ones that are numbers
-    infinite: int
-    beyond_float32: int
+    largest: float  # of these, without their sign
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def ingest(raw: Raw, data: Data) -> Ingested:
     treatments = {p.name: treat(p, declared.get(p.name), raw.text, rows) for p in profiles}
     for profile in profiles:
         if treatments[profile.name] is Treatment.number:
-            _check_numbers(frame, profile, raw.text)
+            _check_numbers(frame, profile)
     mapping, is_positive = _label(frame, label, data, rows)
-    columns = [frame[key]] if key else []
+    columns = [_key(frame, key, str(data.key))] if key else []
     columns += [_typed(frame, name, treatments[name]) for name in features]
     columns.append(is_positive.cast("int").alias(label))
     renamed = {old: new for old, new in names.items() if old != new}
@@ -86,14 +87,12 @@ def ingest(raw: Raw, data: Data) -> Ingested:
 def standard_names(columns: Sequence[str]) -> dict[str, str]:
     """Return column -> its name in our tables: letters, digits and underscores of the original.
 
-    Delta refuses blanks and `,;{}()=` in names, and other readers more.
+    Delta refuses blanks and `,;{}()=` in names, and other readers more. Letters are those of any script.
 
     Raises:
         BadData: two columns that would have one name, or differ only by case.
     """
-    names = {
-        name: re.sub(r"\W+", "_", name.lstrip("\ufeff"), flags=re.ASCII).strip("_") or "column" for name in columns
-    }
+    names = {name: re.sub(r"\W+", "_", name.lstrip("\ufeff")).strip("_") or "column" for name in columns}
     seen: dict[str, str] = {}
     for name in columns:
         if (twin := seen.setdefault(names[name].lower(), name)) is not name:
@@ -149,7 +148,7 @@ def _with_nulls(frame: DataFrame, markers: Sequence[str]) -> DataFrame:
         column = frame[name]
         if dtype == "string":
             trimmed = F.trim(column)
-            columns.append(F.when(~trimmed.isin(list(markers)), trimmed).alias(name))
+            columns.append(F.when(~trimmed.isin("", *markers), trimmed).alias(name))  # Sail's CSV has no "" but null
         elif dtype in ("float", "double"):
             columns.append(F.when(column.isNotNull() & ~F.isnan(column), column).alias(name))
         else:
@@ -162,80 +161,96 @@ def _number(frame: DataFrame, name: str, dtype: str) -> Column:
     from pyspark.sql import functions as F
 
     if dtype == "string":
-        plain = frame[name].rlike(r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?[iI]nf(inity)?$")
+        plain = frame[name].rlike(r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\z|^[+-]?[iI]nf(inity)?\z")
         finite = F.when(plain & ~F.lower(frame[name]).contains("inf"), frame[name]).try_cast("double")
         sign = F.when(frame[name].startswith("-"), float("-inf")).otherwise(float("inf"))
         return F.when(plain & F.lower(frame[name]).contains("inf"), sign).otherwise(finite)
+    if dtype.split("(")[0] not in NUMERIC:
+        return F.lit(None).cast("double")
     return frame[name].cast("float" if dtype == "float" else "double")
 
 
 def _profile(frame: DataFrame, features: Sequence[str], key: str | None) -> tuple[int, list[Profile], int]:
-    """Return the number of rows, a profile of each feature, and the number of rows without a key: one pass."""
+    """Return the number of rows, a profile of each feature, and the number of rows without a key."""
     from pyspark.sql import functions as F
 
-    dtypes = dict(frame.dtypes)
-    scalar = [name for name in features if dtypes[name].split("(")[0] in (*NUMERIC, "string")]
-    sums = [F.count(F.lit(1)).alias("rows"), F.count(frame[key] if key else F.lit(1)).alias("keys")]
-    for i, name in enumerate(features):
-        sums.append(F.count(frame[name]).alias(f"present_{i}"))
-        if name in scalar:
-            size = F.abs(_number(frame, name, dtypes[name]))
-            infinite = size == float("inf")
-            sums.append(F.count(size).alias(f"numbers_{i}"))
-            sums.append(F.count(F.when(infinite, 1)).alias(f"infinite_{i}"))
-            sums.append(F.count(F.when(~infinite & (size > FLOAT32_MAX), 1)).alias(f"beyond_{i}"))
-    found = frame.agg(*sums).collect()[0].asDict()
-    profiles = [
-        Profile(
-            name,
-            dtypes[name],
-            found[f"present_{i}"],
-            *(found.get(f"{what}_{i}", 0) for what in ("numbers", "infinite", "beyond")),
+    dtypes, profiles, found = dict(frame.dtypes), [], {}
+    for start in range(0, len(features), COLUMNS_AT_ONCE):
+        names = features[start : start + COLUMNS_AT_ONCE]
+        cells = frame.select(
+            (frame[key] if key else F.lit(1)).isNotNull().alias("keyed"),
+            *(frame[name].isNotNull().alias(f"present_{i}") for i, name in enumerate(names)),
+            *(_number(frame, name, dtypes[name]).alias(f"number_{i}") for i, name in enumerate(names)),
         )
-        for i, name in enumerate(features)
-    ]
+        sums = [F.count(F.lit(1)).alias("rows"), F.count_if("keyed").alias("keys")]
+        for i in range(len(names)):
+            sums.append(F.count_if(f"present_{i}").alias(f"present_{i}"))
+            sums.append(F.count(f"number_{i}").alias(f"numbers_{i}"))
+            sums.append(F.max(F.abs(f"number_{i}")).alias(f"largest_{i}"))
+        found = cells.agg(*sums).collect()[0].asDict()
+        profiles += [
+            Profile(name, dtypes[name], found[f"present_{i}"], found[f"numbers_{i}"], found[f"largest_{i}"] or 0.0)
+            for i, name in enumerate(names)
+        ]
     return found["rows"], profiles, found["rows"] - found["keys"]
 
 
-def _check_numbers(frame: DataFrame, profile: Profile, text: bool) -> None:
+def _check_numbers(frame: DataFrame, profile: Profile) -> None:
+    """Raise BadData where a column that is to be a number holds text, infinity, or what float32 can't hold."""
     from pyspark.sql import functions as F
 
-    number = _number(frame, profile.name, profile.dtype)
-    for count, what, bad, advice in (
-        (
-            profile.present - profile.numbers,
-            "no numbers",
-            frame[profile.name].isNotNull() & number.isNull(),
-            f"Mend them, add the text to data.null_values, or set data.columns.{profile.name}=category.",
-        ),
-        (profile.infinite, "infinite", F.abs(number) == float("inf"), "Mend them, or drop the column."),
-        (
-            profile.beyond_float32,
-            "beyond what a 32-bit float holds (3.4e38)",
-            F.abs(number) > FLOAT32_MAX,
-            "Rescale the column, or drop it.",
-        ),
-    ):
-        if count:
-            examples = [
-                row[0] for row in frame.where(bad).select(frame[profile.name].cast("string")).limit(3).collect()
-            ]
-            shown = ", ".join(map(repr, examples))
-            raise BadData(f"Column {profile.name}: {count} of {profile.present} values are {what} ({shown}). {advice}")
+    column, number = frame[profile.name], _number(frame, profile.name, profile.dtype)
+    if profile.numbers < profile.present:
+        bad, what = column.isNotNull() & number.isNull(), "no numbers"
+        advice = f"Mend them, add the text to data.null_values, or set data.columns.{profile.name}=category."
+    elif profile.largest == float("inf"):
+        bad, what, advice = F.abs(number) == profile.largest, "infinite", "Mend them, or drop the column."
+    elif profile.largest > FLOAT32_MAX:
+        bad, what = F.abs(number) > FLOAT32_MAX, "beyond what a 32-bit float holds (3.4e38)"
+        advice = "Rescale the column, or drop it."
+    else:
+        return
+    cells = frame.where(bad).select(column.cast("string"))
+    shown = ", ".join(repr(row[0]) for row in cells.limit(3).collect())
+    raise BadData(f"Column {profile.name}: {cells.count()} of {profile.present} values are {what} ({shown}). {advice}")
 
 
 def _typed(frame: DataFrame, name: str, treatment: Treatment) -> Column:
     if treatment is Treatment.category:
-        return frame[name].cast("string").alias(name)
+        return _text(frame, name).alias(name)
     return _number(frame, name, dict(frame.dtypes)[name]).alias(name)
+
+
+def _text(frame: DataFrame, name: str) -> Column:
+    """Return the column as text. A whole float without its `.0`: engines write 1e7 each in their own way."""
+    from pyspark.sql import functions as F
+
+    column = frame[name]
+    if dict(frame.dtypes)[name] not in ("float", "double"):
+        return column.cast("string")
+    whole = (column == F.floor(column)) & (F.abs(column) < 2**53)
+    return F.when(whole, column.cast("bigint").cast("string")).otherwise(column.cast("string"))
+
+
+def _key(frame: DataFrame, name: str, original: str) -> Column:
+    """Return the key as a whole number or as text: a hash of it decides the split, so its type must not vary."""
+    kind = dict(frame.dtypes)[name].split("(")[0]
+    if kind in INTEGER:
+        return frame[name].cast("bigint").alias(name)
+    if kind not in (*NUMERIC, "string") and kind[:4] not in ("date", "time"):
+        raise BadData(f"data.key: {original} is of type {kind}, which is no key. Choose another, or set data.key=null.")
+    return _text(frame, name).alias(name)
 
 
 def _label(frame: DataFrame, label: str, data: Data, rows: int) -> tuple[dict[str, int], Column]:
     """Return label value -> class, and the column that is true for the positive one."""
     from pyspark.sql import functions as F
 
-    dtype = dict(frame.dtypes)[label]
-    column = frame[label] if dtype in ("string", "boolean") else frame[label].cast("double")
+    dtype = dict(frame.dtypes)[label].split("(")[0]
+    if dtype not in (*NUMERIC, "string"):
+        raise BadData(f"Label {label} is of type {dtype}; classes are numbers, booleans or text.")
+    same = {"string": "string", "boolean": "boolean", **dict.fromkeys(INTEGER, "bigint")}
+    column = frame[label].cast(same.get(dtype, "double"))
     counted = frame.groupBy(column.alias("value")).count()
     missing = sum(row["count"] for row in counted.where("value is null").collect())
     if missing:
@@ -254,7 +269,7 @@ def label_classes(label: str, values: Sequence[Any], positive: str | None) -> tu
     Raises:
         BadData: one class, more than two, or a `positive` that is none of them.
     """
-    values = sorted(values, key=lambda value: (_as_number(value) is None, _as_number(value) or 0, str(value)))
+    values = sorted(values, key=lambda v: (_as_number(v) is None, _as_number(v) or 0, str(v).casefold(), str(v)))
     shown = [_show(value) for value in values]
     if len(values) == 1:
         raise BadData(f"Label {label} has one class, {shown[0]}; a classifier needs two.")

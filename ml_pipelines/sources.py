@@ -95,9 +95,8 @@ def _file(spark: SparkSession, source: Source) -> Raw:
     if kind is FileFormat.csv:
         return Raw(_csv(spark, uri, local, source.separator), text=True)
     if kind is FileFormat.parquet:
-        if local:
-            _check_parquet(local)
-        return Raw(_opened(lambda: spark.read.parquet(uri), uri))
+        hint = _check_parquet(local) if local else ""
+        return Raw(_opened(lambda: spark.read.parquet(uri), f"{uri}{hint}"))
     if local and not (local / "_delta_log").is_dir():
         raise BadData(f"{local} is no Delta table: it has no _delta_log. Set data.source.format to what it is.")
     delta = spark.read.format("delta")
@@ -235,12 +234,17 @@ def _header(row: list[str], file: Path) -> list[str]:
     return names
 
 
-def _check_parquet(local: Path) -> None:
+def _check_parquet(local: Path) -> str:
+    """Return which columns Spark may fail on: it says no name. Pandas writes such types."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    odd = {}
     for file in _files(local):
         try:
-            parquet.read_metadata(file)
+            for field in parquet.read_schema(file):
+                if str(field.type).startswith(("dictionary", "timestamp[ns", "halffloat")):
+                    odd[field.name] = f"{field.name} ({field.type})"
         except (pa.ArrowInvalid, OSError) as error:
             raise BadData(f"{file} is no Parquet file: {' '.join(str(error).split())[:200]}") from error
+    return f" (write {', '.join(odd.values())} as text or a plain type)" if odd else ""
