@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ class PipelineRun:
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
         self._producers = dict(inputs)  # output -> the run that handed it on
+        names = {key: plan.config.steps[key].outputs for key in plan.kept}
+        self.kept = {key: inputs[name].info.run_id for key in names for name in names[key] if name in inputs}
         self._decisions: dict[str, Decision] = {}
         self._running: dict[str, SubmittedRun] = {}
         self._ended: Queue[str] = Queue()
@@ -245,7 +248,8 @@ def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dic
         plan = plan.without_finished(found)
     if lost := plan.missing - found.keys():
         raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
-    return plan, {name: found[name] for name in plan.missing}, source
+    needed = plan.missing | {name for key in plan.kept for name in plan.config.steps[key].outputs}
+    return plan, {name: run for name, run in found.items() if name in needed}, source
 
 
 def _describe(parent: PipelineRun, source: str | None) -> None:
@@ -258,7 +262,7 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
         "env": config.env_name,
         "engine": config.spark.engine,
         "backend": plan.backend,
-        **({"inputs_from": source} if source else {}),
+        **({"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}),
     }
     tracking.set_tags(parent.run_id, tags)
     store = tracking.client()

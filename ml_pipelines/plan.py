@@ -70,6 +70,13 @@ class Plan:
         written = {name for step in self.steps for name in step.outputs}
         return {name for step in self.steps for name in step.inputs} - written
 
+    @property
+    def kept(self) -> list[str]:
+        """The steps that this plan neither runs nor makes out of date: what they handed on stays true beside it."""
+        running = {step.key for step in self.steps}
+        needs = graph.upstream(nodes(self.config))
+        return [key for key in self.config.steps if not running & {key, *graph.closure(key, needs)}]
+
     def without_finished(self, outputs: Mapping[str, str]) -> Plan:
         """Return the plan without the steps whose every output is already there."""
         steps = tuple(step for step in self.steps if not set(step.outputs) <= outputs.keys())
@@ -133,9 +140,8 @@ def make(
     Raises:
         ConfigError: an unknown step, an empty selection, or a cluster spec that isn't there.
     """
-    nodes = {key: graph.Node(tuple(step.inputs), tuple(step.outputs)) for key, step in config.steps.items()}
-    chosen = graph.select(nodes, only, start, end)
-    upstream = graph.upstream(nodes)
+    chosen = graph.select(nodes(config), only, start, end)
+    upstream = graph.upstream(nodes(config))
     forced = set(force) - {NONE}
     if unknown := forced - {EVERYTHING, *config.steps}:
         raise ConfigError(f"--force: there is no step {', '.join(unknown)}: the steps are {', '.join(config.steps)}.")
@@ -150,6 +156,11 @@ def make(
     for step in plan.steps:
         cluster_spec(config, step)
     return plan
+
+
+def nodes(config: Config) -> graph.Graph:
+    """Return what each step takes and gives."""
+    return {key: graph.Node(tuple(step.inputs), tuple(step.outputs)) for key, step in config.steps.items()}
 
 
 def _source(config: Config) -> str:

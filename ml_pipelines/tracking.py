@@ -175,12 +175,17 @@ def outputs(run: Run) -> dict[str, str]:
 
 
 def producers(run_id: str) -> dict[str, Run]:
-    """Return output -> the finished step run of a pipeline run that handed it on."""
-    return {name: run for run in children(run_id) if run.info.status == "FINISHED" for name in outputs(run)}
+    """Return output -> the finished step run that handed it on, below this pipeline run or kept from an earlier one."""
+    run = get_run(run_id)
+    runs = children(run_id)
+    if kept := json.loads(run.data.tags.get("kept", "{}")):
+        ids = ", ".join(f"'{step_run}'" for step_run in kept.values())
+        runs = [*client().search_runs([run.info.experiment_id], f"attributes.run_id IN ({ids})"), *runs]
+    return {name: run for run in runs if run.info.status == "FINISHED" for name in outputs(run)}
 
 
 def outputs_of_pipeline(run_id: str) -> dict[str, str]:
-    """Return all outputs that the finished steps of a pipeline run handed on."""
+    """Return all outputs that the finished steps of a pipeline run, and those it kept, handed on."""
     return {name: outputs(run)[name] for name, run in producers(run_id).items()}
 
 

@@ -51,6 +51,10 @@ class Store:
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(self.uri)
 
+    def copy_to(self, other: "Store") -> None:
+        """Let the other store begin with these runs; their artifacts and tables stay where they are."""
+        shutil.copy(self.uri.removeprefix("sqlite:///"), other.uri.removeprefix("sqlite:///"))
+
     def runs(self, filter_string: str = "") -> list[Run]:
         """Return the runs of all experiments, the newest first."""
         experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
@@ -88,9 +92,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Give the test a store and a folder for tables of its own."""
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    opened = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "delta")
-    _use(opened, monkeypatch)
+    opened = _new_store(migrated, tmp_path)
+    use(opened, monkeypatch)
     yield opened
     while mlflow.active_run():
         mlflow.end_run()
@@ -99,30 +102,34 @@ def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.fixture(scope="session")
 def finished(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return a store that holds one finished pipeline run: to look at, not to write into."""
-    folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(migrated, folder / "mlflow.db")
-    opened = Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
+    opened = _new_store(migrated, tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
-        _use(opened, patch)
-        result = _drive(opened)
+        use(opened, patch)
+        result = drive_in(opened)
     assert result.code == 0, result.text
     return opened
 
 
 @pytest.fixture
-def earlier(finished: Store, store: Store, tmp_path: Path) -> Store:
+def earlier(finished: Store, store: Store) -> Store:
     """Give the test a store of its own in which an earlier pipeline run finished."""
-    shutil.copy(finished.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    finished.copy_to(store)
     return store
 
 
 @pytest.fixture
 def drive(store: Store) -> Callable[..., Result]:
     """Run driver.py's command in this process, on few rows, with the store and the tables of the test."""
-    return partial(_drive, store)
+    return partial(drive_in, store)
 
 
-def _use(store: Store, patch: pytest.MonkeyPatch) -> None:
+def _new_store(migrated: Path, folder: Path) -> Store:
+    shutil.copy(migrated, folder / "mlflow.db")
+    return Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
+
+
+def use(store: Store, patch: pytest.MonkeyPatch) -> None:
+    """Make the store the one that everything in this process and its children uses."""
     patch.setenv("MLFLOW_TRACKING_URI", store.uri)
     patch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI"):
@@ -130,7 +137,8 @@ def _use(store: Store, patch: pytest.MonkeyPatch) -> None:
     mlflow.set_tracking_uri(store.uri)
 
 
-def _drive(store: Store, *arguments: str, small: bool = True) -> Result:
+def drive_in(store: Store, *arguments: str, small: bool = True) -> Result:
+    """Run driver.py's command in this process, on few rows, with this store."""
     options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
     if not any(argument.startswith(("--backend", "--profile", "--step")) for argument in arguments):
         options.append(f"--backend={os.environ.get('TEST_BACKEND', 'inline')}")
