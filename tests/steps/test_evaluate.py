@@ -60,7 +60,7 @@ def test_a_model_that_never_says_1_has_an_f1_of_0() -> None:
 def test_there_are_four_figures_each_with_a_title() -> None:
     drawn = dict(figures(TABLE["label"], TABLE["chance"].to_numpy(), 0.5))
     assert sorted(drawn) == ["calibration", "confusion_matrix", "precision_recall", "roc"]
-    assert drawn["roc"].axes[0].get_title() == "Roc on the test table"
+    assert drawn["roc"].axes[0].get_title() == "ROC curve, test table"
 
 
 def test_run_logs_every_metric_of_the_contract() -> None:
