@@ -89,7 +89,7 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
         else:
             sys.exit(run_pipeline(planned, chosen["resume"]))
     except (PipelineError, Interrupted) as error:
-        terminal.complain(one_line(error))
+        (terminal.complain if error.exit_code else terminal.say)(one_line(error))
         sys.exit(error.exit_code)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from ml_pipelines import graph
+from ml_pipelines import forking, graph
 from ml_pipelines.config import NONE, Config, Step, cluster_spec
 from ml_pipelines.errors import ConfigError
 
@@ -148,7 +148,7 @@ def make(
     asked = dict.fromkeys(chosen if only or start else (), Reason.asked)
     plan = Plan(
         config,
-        backend or config.backend,
+        _here(backend or config.backend),
         tuple(config.steps[key] for key in chosen),
         {key: frozenset(upstream[key] & set(chosen)) for key in chosen},
         asked | dict.fromkeys(chosen if EVERYTHING in forced else forced, Reason.forced),
@@ -161,6 +161,11 @@ def make(
 def nodes(config: Config) -> graph.Graph:
     """Return what each step takes and gives."""
     return {key: graph.Node(tuple(step.inputs), tuple(step.outputs)) for key, step in config.steps.items()}
+
+
+def _here(backend: str) -> str:
+    """Return the backend, or what stands for the fork server where the platform has none."""
+    return "local" if backend == "forkserver" and not forking.supported() else backend
 
 
 def _source(config: Config) -> str:
