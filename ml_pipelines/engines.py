@@ -111,6 +111,8 @@ def _databricks() -> SparkSession:
 def _jvm() -> SparkSession:
     from pyspark.sql import SparkSession
 
+    for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):  # from a parent process that used Spark Connect
+        os.environ.pop(name, None)
     jars = ",".join(str(path) for path in delta_jars())
     builder = SparkSession.builder.master("local[*]").appName("ml-pipelines")
     for key, value in {

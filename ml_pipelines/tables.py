@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from ml_pipelines.errors import BadData, StepFailed
 
 if TYPE_CHECKING:
     import polars as pl
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame
 
 # Features that a plain Delta reader may lack, off: deletion vectors and column mapping are read wrongly or not at all.
@@ -21,7 +24,7 @@ WRITE_OPTIONS = {
     "delta.checkpointPolicy": "classic",
     "delta.columnMapping.mode": "none",
 }
-READER_VERSION = 1  # what a table written so needs at most
+READABLE = {"timestampNtz", "deletionVectors"}  # what Polars reads rightly, where someone else wrote it
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
 
 
@@ -40,7 +43,7 @@ def write(frame: DataFrame, uri: str) -> Table:
 
     Raises:
         BadData: a column whose type is no feature's.
-        StepFailed: the table needs reader features that this project doesn't write.
+        StepFailed: the engine gave the table reader features, though it was told not to.
     """
     for name, dtype in frame.dtypes:
         if dtype not in SCALARS:
@@ -49,9 +52,11 @@ def write(frame: DataFrame, uri: str) -> Table:
                 "Make it a number or a string before it is written."
             )
     frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
-    version = check_protocol(uri)
-    rows, digest = measure(uri, version)
-    return Table(uri, version, rows, digest)
+    written = _open(uri, None)
+    if features := _reader_features(written):
+        raise StepFailed(f"Table {uri} was written with {', '.join(sorted(features))}, which not every reader knows.")
+    rows, digest = measure(uri, written.version())
+    return Table(uri, written.version(), rows, digest)
 
 
 def check_protocol(uri: str, version: int | None = None) -> int:
@@ -60,25 +65,35 @@ def check_protocol(uri: str, version: int | None = None) -> int:
     Raises:
         BadData: no Delta table, no such version, or one that needs features which would be read wrongly.
     """
+    table = _open(uri, version)
+    if features := _reader_features(table) - READABLE:
+        raise BadData(
+            f"Table {uri} uses {', '.join(sorted(features))}, which Polars doesn't read rightly. "
+            "Write it again with delta.columnMapping.mode=none and delta.checkpointPolicy=classic."
+        )
+    return table.version()
+
+
+def _open(uri: str, version: int | None) -> DeltaTable:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     try:
-        table = DeltaTable(uri, version=version)
+        return DeltaTable(uri, version=version)
     except (DeltaError, OSError, ValueError) as error:
         at = "" if version is None else f" at version {version}"
         raise BadData(f"Table {uri}{at} can't be opened: {' '.join(str(error).split())[:200]}") from error
-    protocol, settings = table.protocol(), table.metadata().configuration
-    features = set(protocol.reader_features or []) - {"timestampNtz", "deletionVectors"}
-    if settings.get("delta.columnMapping.mode", "none") != "none":
+
+
+def _reader_features(table: DeltaTable) -> set[str]:
+    """Return what a reader of the table must know beyond plain Delta."""
+    protocol = table.protocol()
+    features = set(protocol.reader_features or [])
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         features.add("columnMapping")
-    if features or (protocol.min_reader_version > READER_VERSION and protocol.reader_features is None):
-        needed = ", ".join(sorted(features)) or f"reader version {protocol.min_reader_version}"
-        raise BadData(
-            f"Table {uri} uses {needed}, which Polars doesn't read rightly. "
-            " Write it again with delta.columnMapping.mode=none and delta.checkpointPolicy=classic."
-        )
-    return table.version()
+    if protocol.min_reader_version > 1 and not (features or protocol.reader_features == []):
+        features.add(f"reader version {protocol.min_reader_version}")
+    return features
 
 
 @cache
@@ -89,7 +104,7 @@ def measure(uri: str, version: int) -> tuple[int, str]:
     protection against intent. Polars' hash is stable within a version of Polars, which is why that is in it.
 
     Raises:
-        BadData, StepFailed: the table is damaged.
+        BadData: the table is damaged.
     """
     import polars as pl
 
@@ -105,9 +120,7 @@ def measure(uri: str, version: int) -> tuple[int, str]:
 
 def files(uri: str, version: int | None) -> str:
     """Return a digest of the names, sizes and times of a table's files: theirs are never written to again."""
-    from deltalake import DeltaTable
-
-    actions = DeltaTable(uri, version=check_protocol(uri, version)).get_add_actions()
+    actions = _open(uri, check_protocol(uri, version)).get_add_actions()
     listed = sorted(
         zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time")), strict=True)
     )
@@ -119,14 +132,27 @@ def _reading(uri: str, version: int) -> Iterator[None]:
     """Turn what a reader says of a damaged table into one line."""
     import polars as pl
 
+    damaged = f"Table damaged: {uri} at version {version}"
     try:
+        for file, size in _local_files(uri, version):
+            if file.stat().st_size != size:
+                raise BadData(f"{damaged}: {file.name} has {file.stat().st_size:,} bytes, not {size:,}.")
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadData(f"Table damaged: {uri} at version {version}: {' '.join(str(error).split())[:200]}") from error
+        raise BadData(f"{damaged}: {' '.join(str(error).split())[:200]}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # Polars' panics are no Exceptions
             raise
-        raise StepFailed(f"Table damaged: {uri} at version {version} can't be read.") from error
+        raise BadData(f"{damaged} can't be read.") from error
+
+
+def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
+    """Yield the files of a local table, with the sizes they should have: Polars panics at a shorter one."""
+    if "://" not in uri:
+        actions = _open(uri, version).get_add_actions()
+        for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
+            if "://" not in path:
+                yield Path(uri, unquote(path)), size
 
 
 def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.DataFrame:
