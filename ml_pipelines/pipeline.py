@@ -139,6 +139,9 @@ class PipelineRun:
         for submitted in self._running.values():
             submitted.cancel()
             tracking.close(str(submitted.run_id), "KILLED", {"cause": reason})
+        for run in tracking.children(self.run_id):
+            if run.info.status == "RUNNING":  # it was just being submitted
+                tracking.close(run.info.run_id, "KILLED", {"cause": reason})
 
     def close(self) -> None:
         """End the parent with its true status, and say what came out."""
