@@ -30,7 +30,7 @@ RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry 
 OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
-_SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential)")
+_SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 _MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
 _TRAP = re.compile(r"(?i)yes|no|on|off|[-+]?0[0-9_]+|[-+]?0[bx][0-9a-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+")
 
@@ -209,7 +209,7 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
             raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
         merged.merge_with(layer)
     for key in _keys(OmegaConf.to_container(merged, resolve=False)):
-        if _SECRET.search(key.rsplit(".", 1)[-1]):
+        if _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
             raise ConfigError(
                 f"{key} looks like a secret, and conf is no place for one: it would be logged. "
                 "Take it from the environment or a Databricks secret scope where it is used."

@@ -197,9 +197,11 @@ def delta_jars() -> list[Path]:
     return [folder / f"{jar.name}-{jar.version}.jar" for jar in JARS]
 
 
-# How DataFusion, Sail's planner, prints them; sample and randomSplit become `random(`.
-_RANDOM = re.compile(r"(?<![\w.])(random|rand|randn|shuffle|uuid)\(")
-_LITERAL = re.compile(r'Utf8\("(?:[^"\\]|\\.)*"\)|(?<= AS )[^,\n]*')
+# How DataFusion, Sail's planner, prints them; sample and randomSplit become random( or random_poisson(.
+_RANDOM = re.compile(r"(?<![\w.])(random|rand|randn|random_poisson|randstr|uniform|shuffle|uuid)\(")
+# Text and aliases, in which such a name means nothing. An alias has no parenthesis before its first `(`, which
+# keeps `CAST(x AS Float64) * random(` apart from it.
+_NAMES = re.compile(r'Utf8\w*\(".*?"\)|(?<= AS )[^,\n()]*\(', re.DOTALL)
 
 
 def refuse_random(frame: DataFrame, engine: str) -> None:
@@ -209,15 +211,15 @@ def refuse_random(frame: DataFrame, engine: str) -> None:
     in train and test alike. The resolved plan is read, in which SQL text, expressions and views are all resolved.
 
     Raises:
-        ConfigError: rand, randn, shuffle, uuid, sample or randomSplit is in the plan.
+        ConfigError: rand, randn, uniform, randstr, shuffle, uuid, sample or randomSplit is in the plan.
     """
     if engine not in ("sail",) and not engine.startswith("sc://"):
         return
     plan = frame._explain_string(extended=True)  # type: ignore[operator]
     logical = plan.split("== Analyzed Logical Plan ==", 1)[0]
-    if found := _RANDOM.search(_LITERAL.sub("", logical)):
+    if found := _RANDOM.search(_NAMES.sub("", logical)):
         raise ConfigError(
-            f"The rows come from {found[1]}() (rand, randn, shuffle, uuid, sample or randomSplit), "
+            f"The rows come from {found[1]}() (rand, randn, uniform, shuffle, uuid, sample or randomSplit), "
             "which repeats its values every 8,192 rows on Sail. Draw from a hash of the row's key instead: "
             "(F.xxhash64(key, F.lit(seed)).bitwiseAND(2**53 - 1) + 0.5) / 2**53 is uniform in (0, 1). "
             "Or use spark.engine=jvm."
