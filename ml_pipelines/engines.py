@@ -111,9 +111,9 @@ def _databricks() -> SparkSession:
 def _jvm() -> SparkSession:
     from pyspark.sql import SparkSession
 
+    jars = ",".join(str(path) for path in delta_jars())
     for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):  # from a parent process that used Spark Connect
         os.environ.pop(name, None)
-    jars = ",".join(str(path) for path in delta_jars())
     builder = SparkSession.builder.master("local[*]").appName("ml-pipelines")
     for key, value in {
         "spark.jars": jars,  # spark.jars.packages would resolve again at each start, 20 s
