@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,16 +91,18 @@ def _reachable(module: str) -> set[str]:
     return found
 
 
-def _imports(module: str) -> Iterator[str]:
-    """Yield every module that this one may import: `from a import b` may mean a.b."""
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """Return every module that this one may import: `from a import b` may mean a.b."""
+    found: set[str] = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*package, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
 
 
 @cache
@@ -180,5 +182,5 @@ def _sha(*texts: str) -> str:
 
 def forget() -> None:
     """Forget what was read of code, files and tables: another pipeline run of this process must look again."""
-    for cached in (code, third_party, _tree, file_digest, tables.measure):
+    for cached in (code, third_party, _imports, _tree, file_digest, tables.measure):
         cached.cache_clear()
