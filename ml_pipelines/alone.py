@@ -30,20 +30,21 @@ def run_step(key: str, config: Config, inputs: Mapping[str, str]) -> int:
     Raises:
         ConfigError: conf declares no such step.
     """
-    if key not in config.steps:
-        raise ConfigError(f"There is no step {key}: conf/config.yaml declares {', '.join(config.steps)}.")
+    step = config.step(key)
     tracking.connect(config)
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     if run_id is None:
         run_id = tracking.create_step_run(tracking.experiment_id(config.experiment_name), key, None)
+    else:
+        tracking.set_tags(run_id, tracking.provenance())
     given = {**inputs, "profile": config.profile, "set": config.overrides}
     started = time.monotonic()
     code = execution.execute(key, given, run_id)
     run = tracking.get_run(run_id)
     if tracking.parent_of(run) is None:  # below a parent, that one speaks
         tags, mark = run.data.tags, "failed" if code else "done"
-        say(step_line(mark, config.steps[key].step_name, time.monotonic() - started, tags.get("summary", "")))
+        say(step_line(mark, step.step_name, time.monotonic() - started, tags.get("summary", "")))
         for name, value in tracking.outputs(run).items():
             say(f"      {name}={value}")
         if code:

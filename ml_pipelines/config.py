@@ -153,6 +153,16 @@ class Config:
     profile: str = ""
     overrides: str = NONE
 
+    def step(self, key: str) -> Step:
+        """Return the step `key`.
+
+        Raises:
+            ConfigError: it isn't declared.
+        """
+        if key not in self.steps:
+            raise ConfigError(f"There is no step {key}: conf/config.yaml declares {', '.join(self.steps)}.")
+        return self.steps[key]
+
 
 def profiles() -> list[str]:
     """Return the names of the profiles in conf/."""

@@ -64,7 +64,7 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
 def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]:
     """Call the step's module, and return the tags that hand on what it returned."""
     config = load(parameters.get("profile", "local"), [parameters.get("set", NONE)])
-    step = config.steps[key]
+    step = config.step(key)
     store = tracking.client()
     run = tracking.get_run(run_id)
     store.set_tag(run_id, "mlflow.runName", step.step_name)
