@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,9 @@ def _create_run(experiment_id: str, step: str, parameters: Mapping[str, str] | N
 
 
 def register() -> None:
-    """Make our backends known to MLflow where the package isn't installed, and its entry points therefore aren't."""
+    """Make our backends known to MLflow, also where the package isn't installed, and this environment to `local`."""
+    own = str(Path(sys.executable).parent)  # has the `python` and `mlflow` that `local` starts
+    if not os.environ.get("PATH", "").startswith(own):
+        os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
     for name, backend in OURS.items():
         loader.MLFLOW_BACKENDS.setdefault(name, backend)

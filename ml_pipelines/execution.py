@@ -53,7 +53,8 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
     except BaseException as error:
-        tracking.close(run_id, "KILLED", {"cause": one_line(error)})
+        status = "KILLED"
+        tracking.close(run_id, status, {"cause": one_line(error)})
         raise
     finally:
         mlflow.end_run(status)

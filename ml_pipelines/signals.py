@@ -19,3 +19,12 @@ def raise_on_signals() -> None:
     for name in STOPPING:
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), stop)
+
+
+def keep_interruptible() -> None:
+    """Let a waiting main thread notice SIGINT again, after an import of Polars (which `import mlflow` does too).
+
+    Polars puts a handler of its own before Python's, and has system calls restarted: a wait would just go on.
+    """
+    if hasattr(signal, "siginterrupt"):  # not on Windows
+        signal.siginterrupt(signal.SIGINT, True)

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import paths
+from ml_pipelines import paths, signals
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
@@ -46,6 +46,7 @@ def connect(config: Config) -> str:
     """
     import mlflow
 
+    signals.keep_interruptible()
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
