@@ -9,10 +9,12 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from ml_pipelines import paths, sources, tables, tracking
 from ml_pipelines.config import Config, FileFormat, SourceKind, load
-from ml_pipelines.errors import ConfigError, StepFailed
+from ml_pipelines.errors import BadData, ConfigError, StepFailed
+from ml_pipelines.ingest import standard_names
 from ml_pipelines.terminal import say
 
 ENGINES = ("sail", "jvm")
@@ -32,12 +34,13 @@ def compare(profile: str, overrides: list[str], rows: int) -> list[str]:
             overrides = [*overrides, f"data.source.path={excerpt(config, rows, Path(folder))}"]
         written = {engine: _prepare(engine, profile, overrides, Path(folder)) for engine in ENGINES}
         differences = []
+        key = standard_names([config.data.key])[config.data.key] if config.data.key else None
         for name in sorted(written["sail"]):
             sail, jvm = written["sail"][name], written["jvm"][name]
             if sail.digest == jvm.digest:
                 say(f"{name}: {sail.rows:,} rows, the same on sail and jvm")
             else:
-                differences.append(f"{name}: {_difference(sail, jvm, config.data.key)}")
+                differences.append(f"{name}: {_difference(sail, jvm, key)}")
     return differences
 
 
@@ -51,19 +54,25 @@ def excerpt(config: Config, rows: int, folder: Path) -> str:
 
     if kind is FileFormat.csv:
         target = folder / "excerpt.csv"
-        with local.open(newline="", encoding="utf-8") as lines:
+        csv.field_size_limit(2**31 - 1)
+        with _as_it_is(local) as lines:
             reader = csv.reader(lines, delimiter=config.data.source.separator)
             for _ in islice(reader, rows + 1):
                 pass
             count = reader.line_num
-        with local.open(newline="", encoding="utf-8") as lines:
-            target.write_text("".join(islice(lines, count)), encoding="utf-8")
+        with _as_it_is(local) as lines, _as_it_is(target, "w") as excerpted:
+            excerpted.writelines(islice(lines, count))
         return str(target)
     if kind is FileFormat.delta:
         return uri  # read at its version by both
     target = folder / "excerpt.parquet"
     pl.scan_parquet(local / "**/*.parquet" if local.is_dir() else local).head(rows).sink_parquet(target)
     return str(target)
+
+
+def _as_it_is(path: Path, mode: str = "r") -> IO[str]:
+    """Open a text so that every byte comes out as it went in, UTF-8 or not."""
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> dict[str, tables.Table]:
@@ -89,7 +98,7 @@ def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> d
         lines = [line for line in (done.stderr + done.stdout).splitlines() if "✗" in line or "Set" in line] or [
             done.stderr.strip()
         ]
-        error = {2: ConfigError}.get(done.returncode, StepFailed)
+        error = {2: ConfigError, 3: BadData}.get(done.returncode, StepFailed)
         raise error(f"prepare_data failed on {engine}: {lines[-1].strip()}")
     import mlflow
 
@@ -112,7 +121,8 @@ def _difference(sail: tables.Table, jvm: tables.Table, key: str | None) -> str:
     if left.height != right.height:
         return f"sail wrote {left.height:,} rows, jvm {right.height:,}"
     for a, b in zip(left.iter_rows(named=True), right.iter_rows(named=True), strict=True):
-        if a != b:
-            cells = [f"{name}: sail {a[name]!r}, jvm {b[name]!r}" for name in a if a[name] != b[name]]
-            return f"row {key}={a.get(key or '')!r}: " + "; ".join(cells[:5])
-    return "digests differ, rows compare equal (NaN or -0.0)"
+        # By what they show, so that NaN is the same as NaN, and 0.0 another than -0.0.
+        if cells := [f"{name}: sail {a[name]!r}, jvm {b[name]!r}" for name in a if repr(a[name]) != repr(b[name])]:
+            row = f"row {key}={a[key]!r}: " if key and key in a else ""
+            return row + "; ".join(cells[:5])
+    return "the digests differ, and every cell is the same"
