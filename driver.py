@@ -54,16 +54,21 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 110})
-@click.option(
-    "--profile", default="local", show_default=True, help="Where and how: a file of conf/ (local, dev, prod)."
-)
+@click.option("--profile", default="local", show_default=True, metavar="NAME", help="A file of conf/: where and how.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the configuration.")
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
-@click.option("--force", multiple=True, is_flag=False, flag_value="all", help="Run a step, or all, though unchanged.")
+@click.option(
+    "--force",
+    multiple=True,
+    is_flag=False,
+    flag_value="all",
+    metavar="[STEP]",
+    help="Run it, or all, though unchanged.",
+)
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
-@click.option("--backend", help="Where steps run, instead of the profile's: forkserver, inline, local.")
+@click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, local.")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="Run one step in the run that MLflow made (MLproject's entry points).")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")

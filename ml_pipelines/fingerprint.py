@@ -34,7 +34,7 @@ Parts = Mapping[str, str]
 def parts(config: Config, step: Step, producers: Mapping[str, Run]) -> Parts:
     """Return the parts of the step's fingerprint; `producers` is input -> the run that handed it on."""
     found = {f"code {module}": digest for module, digest in code(f"steps.{step.key}").items()}
-    found |= {f"param {name}": str(value) for name, value in tracking.flatten(dataclasses.asdict(step.params)).items()}
+    found |= {f"param {name}": str(value) for name, value in _params(step).items()}
     found["seed"] = str(config.seed)
     found |= {f"data.{name}": str(value) for name, value in _data(config).items()}
     found["model.trusted_types"] = str(config.model.trusted_types)
@@ -116,6 +116,11 @@ def _file(module: str) -> Path | None:
         return None
     stem = paths.root().joinpath(*module.split("."))
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+
+
+def _params(step: Step) -> dict[str, Any]:
+    """Return the params by dotted name; an empty mapping is none, so that the first name in it is what changed."""
+    return {name: value for name, value in tracking.flatten(dataclasses.asdict(step.params)).items() if value != {}}
 
 
 def _data(config: Config) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 One pipeline run on a CSV is made once; most tests then ask `--dry-run`, which executes nothing, what would be done.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from click.testing import CliRunner
 from conftest import FAST, ROOT, Store
 
 import driver
+from ml_pipelines import fingerprint
+from ml_pipelines.config import load
 
 STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
 
@@ -257,3 +260,10 @@ def test_code_that_a_step_imports_invalidates_it_and_other_code_does_not(
     )
     assert reasons(done.stdout)[step] == reason
     assert project != ROOT
+
+
+@pytest.mark.parametrize(("options", "named"), [("{}", set()), ("{max_iter: 9}", {"param options.max_iter"})])
+def test_the_first_option_given_is_named_by_itself(options: str, named: set[str]) -> None:
+    config = load("local", [f"steps.train.params.options={options}"])
+    parts = fingerprint.parts(config, dataclasses.replace(config.steps["train"], inputs=[]), {})
+    assert {part for part in parts if part.startswith("param options")} == named
