@@ -60,12 +60,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
 @click.option(
-    "--force",
-    multiple=True,
-    is_flag=False,
-    flag_value="all",
-    metavar="[STEP]",
-    help="Run it, or all, though unchanged.",
+    "--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it though unchanged, or all."
 )
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
 @click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, local.")
