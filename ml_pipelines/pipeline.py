@@ -228,7 +228,7 @@ def preflight(plan: Plan) -> None:
     prefix = config.data.delta_prefix.local
     paths.table_path(prefix, [], "step", "run", "table")
     if config.data.source.kind is SourceKind.file and any(not step.inputs for step in plan.steps):
-        sources.locate(config.data.source)
+        sources.file_format(config.data.source)
 
 
 def _say_whose(plan: Plan, experiment: str) -> None:

@@ -97,8 +97,6 @@ def _file(spark: SparkSession, source: Source) -> Raw:
     if kind is FileFormat.parquet:
         hint = _check_parquet(local) if local else ""
         return Raw(_opened(lambda: spark.read.parquet(uri), f"{uri}{hint}"))
-    if local and not (local / "_delta_log").is_dir():
-        raise BadData(f"{local} is no Delta table: it has no _delta_log. Set data.source.format to what it is.")
     delta = spark.read.format("delta")
     delta = delta if source.version is None else delta.option("versionAsOf", source.version)
     odd = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
@@ -154,14 +152,17 @@ def file_format(source: Source) -> FileFormat:
     """Return what a file source is: as declared, else by its suffix.
 
     Raises:
-        BadData: the suffix is none that is known.
+        BadData: there is nothing there, a suffix that isn't known, or no Delta table where one is declared.
     """
+    uri, local = locate(source)
+    is_delta = local is not None and (local / "_delta_log").is_dir()
+    if source.format is FileFormat.delta and local and not is_delta:
+        raise BadData(f"{local} is no Delta table: it has no _delta_log. Set data.source.format to what it is.")
     if source.format is not FileFormat.auto:
         return source.format
-    uri, local = locate(source)
     suffix = Path(uri).suffix.lower()
     if local and local.is_dir():
-        suffix = ".delta" if (local / "_delta_log").is_dir() else next((p.suffix for p in _files(local)), "")
+        suffix = ".delta" if is_delta else _files(local)[0].suffix
     known = {".csv": FileFormat.csv, ".parquet": FileFormat.parquet, ".delta": FileFormat.delta}
     if suffix not in known:
         raise BadData(

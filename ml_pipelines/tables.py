@@ -119,12 +119,17 @@ def measure(uri: str, version: int) -> tuple[int, str]:
 
 
 def files(uri: str, version: int | None) -> str:
-    """Return a digest of the names, sizes and times of a table's files: theirs are never written to again."""
-    actions = _open(uri, check_protocol(uri, version)).get_add_actions()
-    listed = sorted(
-        zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time")), strict=True)
-    )
-    return hashlib.sha256(repr(listed).encode()).hexdigest()
+    """Return a digest of a table by its log: its id, its version, and the names, sizes and times of its files.
+
+    The version is among them since a commit may change what is read, and no file: a deletion vector, a new name of
+    a column. What a reader needs to know is not asked: Spark reads tables that Polars doesn't.
+    """
+    table = _open(uri, version)
+    actions = table.get_add_actions()
+    columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
+    return hashlib.sha256(
+        repr((table.metadata().id, table.version(), sorted(zip(*columns, strict=True)))).encode()
+    ).hexdigest()
 
 
 @contextmanager

@@ -37,7 +37,9 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -
     from pyspark.sql import functions as F
 
     hashed = [frame[key]] if key else [frame[name] for name in frame.columns]
-    bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed)), F.lit(BUCKETS))
+    # A null changes no hash. Sail's fails where every argument is a constant, as in a file of one key; this is none.
+    null = F.when(F.monotonically_increasing_id() < 0, 0)
+    bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed), null), F.lit(BUCKETS))
     return frame.withColumn("is_test", bucket < F.lit(round(fraction * BUCKETS)))
 
 

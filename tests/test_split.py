@@ -61,6 +61,15 @@ def test_all_rows_of_a_key_are_on_one_side(spark: SparkSession) -> None:
     assert len({side.is_test for side in sides}) == 2
 
 
+def test_a_file_with_one_key_splits_as_well(spark: SparkSession, tmp_path: Path) -> None:
+    """Sail takes a column for a constant where a file's statistics say so, and hashes no constants."""
+    for key in range(20):
+        pl.DataFrame({"id": [key] * 3, "x": [1.0, 2.0, 3.0]}).write_delta(str(tmp_path / "visits"), mode="append")
+    frame = spark.read.format("delta").load(str(tmp_path / "visits"))
+    found = {row.id for row in assign_test(frame, "id", 1, 0.3).collect() if row.is_test}
+    assert sorted(found) == on_test_side(spark, list(range(20)), 0.3)
+
+
 def test_without_a_key_equal_rows_are_on_one_side(spark: SparkSession) -> None:
     rows = [(float(i % 40), None if i % 2 else "a", i % 2) for i in range(400)]
     sides = assign_test(spark.createDataFrame(rows, "x double, c string, label int"), None, 1, 0.3).distinct()

@@ -209,6 +209,18 @@ def test_the_digest_of_a_row_among_many_changes(tmp_path: Path) -> None:
     assert digest(many, tmp_path, "many") != digest(other, tmp_path, "other")
 
 
+def test_the_digest_of_a_log_changes_with_every_commit_of_any_table(copy: Table) -> None:
+    """One may change what is read, and no file: a deletion vector, a column's name."""
+    before = tables.files(copy.uri, None)
+    DeltaTable(copy.uri).alter.set_table_properties({"delta.appendOnly": "false"})
+    assert tables.files(copy.uri, None) != before
+    assert tables.files(copy.uri, 0) == before
+
+
+def test_the_digest_of_a_log_is_that_of_a_table_moved_elsewhere(copy: Table, written: Table) -> None:
+    assert tables.files(copy.uri, None) == tables.files(written.uri, None)
+
+
 # -- damage
 
 
@@ -357,7 +369,9 @@ def test_tables_as_delta_writes_them_on_a_cluster_are_read_rightly_or_refused(
     assert made.code == 0, made.text
     uri = str(tmp_path / "deletion_vectors")
     assert tables.read(Table(uri, tables.check_protocol(uri)), ["id"], "id")["id"].to_list() == list(range(10, 100))
+    mapped = str(tmp_path / "column_mapping")
     with pytest.raises(BadData, match="column_mapping uses columnMapping"):
-        tables.check_protocol(str(tmp_path / "column_mapping"))
-    source = Source(kind=SourceKind.file, path=str(tmp_path / "column_mapping"))  # which Sail understands
+        tables.check_protocol(mapped)
+    assert all(tables.files(name, 0) != tables.files(name, 1) for name in (uri, mapped))
+    source = Source(kind=SourceKind.file, path=mapped)  # which Sail understands
     assert sources.read(spark, source, seed=1).frame.orderBy("id").tail(1)[0].asDict() == {"id": 99, "y": 49.5}

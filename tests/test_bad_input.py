@@ -1,0 +1,182 @@
+"""Bad input, as a user meets it: the exit code, one line that says what and where, no run left running, no table.
+
+The modules' own tests hold each rule in detail; this is the table of docs/data.md through driver.py.
+"""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Result, Store
+
+Drive = Callable[..., Result]
+Content = str | bytes | pl.DataFrame | None
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source (CSV text, Parquet rows, or none) and settings; what is said of them."""
+
+    name: str
+    content: Content
+    said: str
+    settings: str = ""
+    file: str = ""  # the file's name, where it isn't cells.csv or rows.parquet
+
+
+def rows(**columns: list[object]) -> pl.DataFrame:
+    """Return 40 good rows, with some columns as given: a list is repeated to 40 cells."""
+    good = {"id": list(range(40)), "x": [i / 7 for i in range(40)], "label": [0, 1]}
+    filled = {name: (cells * 40)[:40] for name, cells in {**good, **columns}.items()}
+    return pl.DataFrame(filled, strict=False)
+
+
+def csv(header: str, *lines: str) -> str:
+    """Return a CSV of 40 lines: those given, again and again; `{i}` is the line's number."""
+    body = [lines[i % len(lines)].replace("{i}", str(i)) for i in range(40)]
+    return "\n".join([header, *body]) + "\n"
+
+
+GOOD = csv("id,x,label", "{i},1.5,no", "{i},2.5,yes")
+FILE = [
+    Case("csv-empty", "", "cells.csv is empty"),
+    Case("csv-header-only", "id,x,label\n", "The source has 0 rows"),
+    Case("csv-one-row", "id,x,label\n1,2,0\n", "The source has 1 rows"),
+    Case("csv-short-line", GOOD + "41,2\n", "line 42 has 2 cells, the header has 3: '41,2'"),
+    Case("csv-long-line", GOOD + "41,2,no,9\n", "line 42 has 4 cells, the header has 3: '41,2,no,9'"),
+    Case("csv-open-quote", GOOD + '41,"2,no\n', "line 42 has a quote that is never closed"),
+    Case("csv-not-utf-8", GOOD.replace("yes", "é").encode("latin-1"), "is no CSV in UTF-8"),
+    Case("csv-is-parquet", b"PAR1" + bytes(200) + b"PAR1", "is no CSV in UTF-8"),
+    Case("csv-other-separator", GOOD.replace(",", ";"), "Set data.source.separator, perhaps to ';'"),
+    Case("csv-name-twice", csv("id,x,x,label", "{i},1,2,0", "{i},1,2,1"), "the header names x twice"),
+    Case("parquet-is-text", GOOD, "rows.parquet is no Parquet file", file="rows.parquet"),
+    Case("parquet-empty", rows().clear(), "The source has 0 rows"),
+    Case("unknown-suffix", GOOD, "ends in .xlsx. Set data.source.format", file="cells.xlsx"),
+    Case("pattern-in-the-name", GOOD, "for a pattern. Rename the file", file="cells[1].csv"),
+    Case("not-a-delta-table", GOOD, "is no Delta table: it has no _delta_log", "data.source.format=delta"),
+]
+COLUMNS = [
+    Case("names-by-case", rows(X=[1.0]), "Columns 'x' and 'X' would have one name"),
+    Case("feature-inf", rows(x=[1.0, INFINITY]), "Column x: 20 of 40 values are infinite ("),
+    Case("feature-beyond-float32", rows(x=[1.0, 1e39]), "Column x: 20 of 40 values are beyond what a 32-bit"),
+    Case("feature-all-null", rows(x=[None]), "Column x is empty in all 40 rows"),
+    Case("feature-all-nan", rows(x=[float("nan")]), "Column x is empty in all 40 rows"),
+    Case("feature-date", rows(when=[dt.date(2024, 1, 1)]), "Column when is of type date, which is no feature"),
+    Case("feature-list", rows(many=[[1.0, 2.0]]), "Column many is of type array<double>"),
+    Case("feature-struct", rows(pair=[{"a": 1}]), "Column pair is of type struct<a:bigint>"),
+    Case("feature-binary", rows(blob=[b"a"]), "Column blob is of type binary"),
+    Case("numbers-as-text", rows(x=["1", "2.5"]), "Column x holds numbers stored as text"),
+    Case("text-among-numbers", csv("id,x,label", "{i},1,0", "{i},2,1", "{i},ten,0"), "13 of 40 values are no numbers"),
+    Case("declared-number", rows(x=["a", "b"]), "40 of 40 values are no numbers ('", "data.columns={x: number}"),
+    Case("only-the-label-left", rows(), "The source has no feature: only id, x, label", "data.drop=[x]"),
+    Case("drop-absent", rows(), "data.drop: the source has no column 'y'. Its columns: id, x, label", "data.drop=[y]"),
+    Case("key-absent", rows(), "data.key: the source has no column 'pk'", "data.key=pk"),
+    Case("key-null", rows(id=[1, None, 3, 4]), "data.key: 10 of 40 rows have no id"),
+]
+LABEL = [
+    Case("label-absent", rows(), "no column 'target'. Its columns: id, x, label", "data.label=target"),
+    Case("label-null", rows(label=[0, 1, None, 1]), "Label label: 10 of 40 rows have none"),
+    Case("label-nan", rows(label=[0.0, 1.0, float("nan"), 1.0]), "Label label: 10 of 40 rows have none"),
+    Case("label-empty-cell", csv("id,x,label", "{i},1,no", "{i},2,", "{i},3,yes"), "Label label: 13 of 40 rows"),
+    Case("label-one-class", rows(label=[1]), "Label label has one class, 1; a classifier needs two"),
+    Case("label-three-classes", rows(label=["a", "b", "c"]), "Label label has 3 classes (a, b, c)"),
+    Case("label-continuous", rows(label=[i / 3 for i in range(40)]), "has more than 20 values"),
+    Case("label-date", rows(label=[dt.date(2024, 1, 1), dt.date(2024, 1, 2)]), "Label label is of type date"),
+    Case("positive-absent", rows(label=["a", "b"]), "has the values a and b, not 'c'", "data.positive=c"),
+]
+SPLIT = [
+    Case("no-test-rows", rows(), "The test side has 0 rows of class 0 (of 20 in all)", "data.test_fraction=0.0001"),
+    Case("no-train-rows", rows(), "The training side has 0 rows of class 0", "data.test_fraction=0.9999"),
+    Case("rare-class", rows(label=[1] + [0] * 39), "rows of class 1 (of 1 in all); at least 2 are needed"),
+    Case("one-key", rows(id=[7]), "side has 0 rows of class 0 (of 20 in all)"),
+]
+
+
+def write(case: Case, folder: Path) -> Path:
+    path = folder / (case.file or ("rows.parquet" if isinstance(case.content, pl.DataFrame) else "cells.csv"))
+    if isinstance(case.content, pl.DataFrame):
+        case.content.write_parquet(path)
+    elif case.content is not None:
+        path.write_bytes(case.content if isinstance(case.content, bytes) else case.content.encode())
+    return path.parent if "format=delta" in case.settings else path
+
+
+@pytest.mark.parametrize("case", FILE + COLUMNS + LABEL + SPLIT, ids=lambda case: case.name)
+def test_bad_data_ends_with_exit_code_3_and_one_line_and_no_table(
+    drive: Drive, store: Store, tmp_path: Path, case: Case
+) -> None:
+    source = write(case, tmp_path)
+    settings = [f"data.source.kind=file,data.source.path={source}", case.settings]
+    result = drive("--only=prepare_data", *(f"--set={setting}" for setting in settings if setting))
+    assert result.code == 3, result.text
+    lines = [line for line in result.text.splitlines() if case.said in line]
+    assert len(lines) == 1, result.text
+    assert "Traceback" not in result.text
+    assert {run.info.status for run in store.runs()} <= {"FAILED"}
+    assert not store.tables.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("data.source.kind=file,data.source.path=/no/such/rows.csv", "/no/such/rows.csv does not exist"),
+        ("data.source.kind=file,data.source.path=no/such/rows.csv", "A relative path is taken from"),
+        ("data.source.kind=table,data.source.table=main.sales.orders", "data.source.table: main.sales.orders can't be"),
+        ("data.source.rows=0", "The source has 0 rows"),
+        ("data.source.rows=3", "rows of class"),
+    ],
+)
+def test_a_source_that_is_not_there_ends_so_too(drive: Drive, store: Store, settings: str, said: str) -> None:
+    result = drive("--only=prepare_data", f"--set={settings}")
+    assert result.code == 3, result.text
+    assert said in result.text
+    assert {run.info.status for run in store.runs()} <= {"FAILED"}
+    assert not store.tables.exists()
+
+
+def test_what_is_known_before_makes_no_run(drive: Drive, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    for path in (tmp_path / "empty.csv", tmp_path / "gone.csv"):
+        assert drive(f"--set=data.source.kind=file,data.source.path={path}").code == 3
+    assert store.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("data.test_fraction=0", "data.test_fraction: 0.0 is not between 0 and 1"),
+        ("data.test_fraction=1", "data.test_fraction: 1.0 is not between 0 and 1"),
+        ("data.test_fraction=1.5", "data.test_fraction: 1.5 is not between 0 and 1"),
+        ("data.test_fraction=-0.1", "data.test_fraction: -0.1 is not between 0 and 1"),
+        ("data.test_fraction=.nan", "data.test_fraction: nan is not between 0 and 1"),
+        ("data.test_fraction=a fifth", "data.test_fraction"),
+        ("data.source.kind=file", "data.source.path: a source of kind file needs it"),
+        ("data.source.kind=table", "data.source.table: a source of kind table needs it"),
+        ("data.source.kind=table,data.source.table=a b; drop", "is not catalog.schema.table"),
+        ("data.source.kind=excel", "data.source.kind"),
+        ("data.source.format=xlsx", "data.source.format"),
+        ("data.source.separator=", "data.source.separator: "),
+        ("data.source.separator=--", "data.source.separator: '--' is not one character"),
+        ("data.source.rows=-1", "synthetic rows and features are counts"),
+        ("data.source.features=0", "features is at least 1"),
+        ("data.source.rows=many", "data.source.rows"),
+        ("data.source.version=newest", "data.source.version"),
+        ("data.label=id", "label and key are two columns"),
+        ("data.drop=[label]", "neither stands in data.drop or data.columns"),
+        ("data.columns={id: number}", "neither stands in data.drop or data.columns"),
+        ("data.columns={f0: date}", "data.columns"),
+        ("data.labels=y", "data.labels"),
+        ("spark.engine=duckdb", "spark.engine: 'duckdb' is none of sail, jvm, databricks, sc://host:port"),
+    ],
+)
+def test_a_bad_setting_ends_with_exit_code_2_and_no_run(drive: Drive, store: Store, settings: str, said: str) -> None:
+    result = drive("--only=prepare_data", f"--set={settings}")
+    assert result.code == 2, result.text
+    assert said in result.text
+    assert "Traceback" not in result.text
+    assert store.runs() == []
+    assert not store.tables.exists()
