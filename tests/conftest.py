@@ -68,6 +68,19 @@ class Store:
         """Return the newest run of a step."""
         return self.runs(f"tags.step = '{step}'")[0]
 
+    def below(self, parent: Run | None = None) -> dict[str, Run]:
+        """Return the runs below a pipeline run, the newest where none is given, by name."""
+        found = self.runs(f"tags.`mlflow.parentRunId` = '{(parent or self.parent()).info.run_id}'")
+        return {run.info.run_name: run for run in sorted(found, key=lambda run: str(run.info.run_name))}
+
+    def statuses(self, parent: Run | None = None) -> dict[str, str]:
+        """Return name -> status of the runs below a pipeline run."""
+        return {name: run.info.status for name, run in self.below(parent).items()}
+
+    def metrics(self, parent: Run | None = None) -> dict[str, dict[str, float]]:
+        """Return name -> metrics of the runs below a pipeline run."""
+        return {name: run.data.metrics for name, run in self.below(parent).items()}
+
     def artifacts(self, run: Run) -> set[str]:
         """Return the names of the run's artifacts."""
         return {item.path for item in self.client.list_artifacts(run.info.run_id)}

@@ -23,18 +23,6 @@ Shell = Callable[..., Result]
 NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", "05_model_qa"]
 
 
-def children(store: Store) -> dict[str, str]:
-    """Return name -> status of the steps below the newest pipeline run, by name."""
-    below = store.runs(f"tags.`mlflow.parentRunId` = '{store.parent().info.run_id}'")
-    return dict(sorted((run.info.run_name, run.info.status) for run in below))
-
-
-def metrics(store: Store) -> dict[str, dict[str, float]]:
-    """Return the metrics of each step below the newest pipeline run."""
-    below = store.runs(f"tags.`mlflow.parentRunId` = '{store.parent().info.run_id}'")
-    return {run.info.run_name: run.data.metrics for run in below}
-
-
 def resume_command(result: Result) -> list[str]:
     """Return the arguments of the command that a failed run prints; every step runs, and in this process."""
     printed = result.out.rpartition("Go on with: python driver.py ")[2].splitlines()[0]
@@ -50,7 +38,7 @@ def failing(function: str, error: Exception | None = None) -> Any:
 
 
 def test_five_steps_run_below_one_parent(finished: Store) -> None:
-    assert children(finished) == dict.fromkeys(NAMES, "FINISHED")
+    assert finished.statuses() == dict.fromkeys(NAMES, "FINISHED")
     assert finished.parent().info.status == "FINISHED"
     assert len(finished.runs()) == 6
 
@@ -65,7 +53,7 @@ def test_the_terminal_shows_a_line_for_each_step(store: Store, drive: Drive) -> 
 
 def test_the_same_seed_gives_the_same_metrics_to_the_last_digit(finished: Store, store: Store, drive: Drive) -> None:
     assert drive().code == 0
-    assert metrics(store) == metrics(finished)
+    assert store.metrics() == finished.metrics()
 
 
 def test_real_data_needs_no_download(store: Store, drive: Drive) -> None:
@@ -84,7 +72,7 @@ def test_another_estimator_is_a_matter_of_configuration(earlier: Store, drive: D
     )
     assert result.code == 0, result.text
     assert earlier.child("train").data.params["estimator"] == "sklearn.linear_model.LogisticRegression"
-    assert children(earlier) == dict.fromkeys(NAMES[1:], "FINISHED")
+    assert earlier.statuses() == dict.fromkeys(NAMES[1:], "FINISHED")
 
 
 def test_a_forest_runs_once_its_types_are_trusted(earlier: Store, drive: Drive) -> None:
@@ -112,20 +100,20 @@ def test_a_part_runs_on_what_an_earlier_run_handed_on(
 ) -> None:
     result = drive(*selection)
     assert result.code == 0, result.text
-    assert children(earlier) == dict.fromkeys(names, "FINISHED")
+    assert earlier.statuses() == dict.fromkeys(names, "FINISHED")
     assert f"taken from pipeline run {finished.parent().info.run_id[:8]}" in result.out
     assert earlier.parent().data.tags["inputs_from"] == finished.parent().info.run_id
 
 
 def test_a_part_gives_the_same_metrics_as_in_the_whole(finished: Store, earlier: Store, drive: Drive) -> None:
     assert drive("--from=train", "--to=evaluate").code == 0
-    whole = metrics(finished)
-    assert metrics(earlier) == {name: whole[name] for name in NAMES[1:3]}
+    whole = finished.metrics()
+    assert earlier.metrics() == {name: whole[name] for name in NAMES[1:3]}
 
 
 def test_a_part_up_to_a_step_needs_no_earlier_run(store: Store, drive: Drive) -> None:
     assert drive("--to=train").code == 0
-    assert list(children(store)) == NAMES[:2]
+    assert list(store.statuses()) == NAMES[:2]
 
 
 def test_a_part_without_an_earlier_run_says_so_and_makes_no_run(store: Store, drive: Drive) -> None:
@@ -195,7 +183,7 @@ def test_a_failing_step_is_one_line_in_the_terminal(broken: tuple[Store, Result]
 
 def test_a_failing_branch_lets_its_sibling_finish_and_skips_what_depends_on_it(broken: tuple[Store, Result]) -> None:
     store, result = broken
-    assert children(store) == {NAMES[2]: "FAILED", NAMES[3]: "FINISHED"}
+    assert store.statuses() == {NAMES[2]: "FAILED", NAMES[3]: "FINISHED"}
     assert re.search(r"- 05_model_qa +skipped \(03_evaluate failed\)", result.out)
 
 
@@ -205,7 +193,7 @@ def test_the_printed_command_resumes_and_runs_only_what_is_missing(
     broken[0].copy_to(store)
     result = drive(*resume_command(broken[1]), small=False)
     assert result.code == 0, result.text
-    assert children(store) == {NAMES[2]: "FINISHED", NAMES[4]: "FINISHED"}
+    assert store.statuses() == {NAMES[2]: "FINISHED", NAMES[4]: "FINISHED"}
     assert store.parent().data.tags["inputs_from"] == broken[0].parent().info.run_id
 
 
@@ -213,16 +201,16 @@ def test_a_resumed_run_can_be_resumed(broken: tuple[Store, Result], store: Store
     broken[0].copy_to(store)
     with failing("steps.model_qa.check_auc"):
         again = drive(*resume_command(broken[1]), small=False)
-    assert children(store) == {NAMES[2]: "FINISHED", NAMES[4]: "FAILED"}
+    assert store.statuses() == {NAMES[2]: "FINISHED", NAMES[4]: "FAILED"}
     result = drive(*resume_command(again), small=False)
     assert result.code == 0, result.text
-    assert children(store) == {NAMES[4]: "FINISHED"}
+    assert store.statuses() == {NAMES[4]: "FINISHED"}
 
 
 def test_a_skipped_step_names_the_failure_at_the_root(earlier: Store, drive: Drive) -> None:
     with failing("steps.train.score_metrics"):
         result = drive("--from=train")
-    assert children(earlier) == {NAMES[1]: "FAILED"}
+    assert earlier.statuses() == {NAMES[1]: "FAILED"}
     for name in NAMES[2:]:
         assert re.search(rf"- {name} +skipped \(02_train failed\)", result.out)
 
@@ -272,7 +260,7 @@ def test_bad_data_is_exit_code_3(store: Store, drive: Drive) -> None:
     assert result.code == 3
     assert "data.label: the source has no column 'nowhere'" in result.out
     assert store.parent().info.status == "FAILED"
-    assert children(store) == {NAMES[0]: "FAILED"}
+    assert store.statuses() == {NAMES[0]: "FAILED"}
 
 
 def test_what_can_be_known_before_makes_no_run(store: Store, drive: Drive) -> None:

@@ -44,18 +44,6 @@ def small(project: Path) -> Path:
     return project
 
 
-def children(store: Store, parent: str) -> dict[str, str]:
-    """Return name -> status of the runs below a run, by name."""
-    below = store.runs(f"tags.`mlflow.parentRunId` = '{parent}'")
-    return dict(sorted((run.info.run_name, run.info.status) for run in below))
-
-
-def values(store: Store, parent: str) -> dict[str, dict[str, float]]:
-    """Return the metrics of each step below a run."""
-    below = store.runs(f"tags.`mlflow.parentRunId` = '{parent}'")
-    return {run.info.run_name: run.data.metrics for run in below}
-
-
 def given(store: Store, step: str) -> list[str]:
     """Return the step's inputs, as parameters of its entry point, from the earlier run."""
     outputs = tracking.outputs_of_pipeline(store.parent().info.run_id)
@@ -75,7 +63,7 @@ def test_a_bare_mlflow_run_is_the_pipeline_and_its_run_is_the_parent(store: Stor
     result = shell("mlflow", "run", ".", "-e", "main", cwd=small)
     assert result.code == 0, result.text
     [parent] = store.runs("tags.`mlflow.project.entryPoint` = 'main'")
-    assert children(store, parent.info.run_id) == dict.fromkeys(NAMES, "FINISHED")
+    assert store.statuses(parent) == dict.fromkeys(NAMES, "FINISHED")
     assert (parent.info.run_name, parent.info.status) == ("pipeline_run", "FINISHED")
     assert len(store.runs()) == 6
     assert "`mlflow run` chose experiment 'Default'" in result.out
@@ -90,7 +78,7 @@ def test_parameters_reach_the_pipeline(store: Store, shell: Shell, tmp_path: Pat
     assert result.code == 0, result.text
     parent = store.parent()
     assert parent.info.experiment_id == mine
-    assert children(store, parent.info.run_id) == {NAMES[0]: "FINISHED"}
+    assert store.statuses(parent) == {NAMES[0]: "FINISHED"}
     metrics = store.child("prepare_data").data.metrics
     assert metrics["train_rows"] + metrics["test_rows"] == 300
 
@@ -106,7 +94,7 @@ def test_a_failing_step_fails_the_run_and_the_command(store: Store, shell: Shell
     assert result.code == 1
     parent = store.parent()
     assert (parent.info.status, parent.data.tags["failed_step"]) == ("FAILED", "train")
-    assert children(store, parent.info.run_id) == {NAMES[0]: "FINISHED", NAMES[1]: "FAILED"}
+    assert store.statuses(parent) == {NAMES[0]: "FINISHED", NAMES[1]: "FAILED"}
     assert re.search(r"✗ 02_train +\d+\.\d s   ZeroDivisionError: of this test", result.out)
     assert "Traceback" not in result.text
 
@@ -220,9 +208,8 @@ def test_a_fresh_interpreter_a_step_gives_the_same_metrics_to_the_last_digit(
     """With a PATH that has neither python nor mlflow of this environment: driver.py puts its own first."""
     result = shell(sys.executable, "driver.py", "--backend=local", cwd=small, PATH="/usr/bin:/bin")
     assert result.code == 0, result.text
-    parent = store.parent().info.run_id
-    assert children(store, parent) == dict.fromkeys(NAMES, "FINISHED")
-    assert values(store, parent) == values(finished, finished.parent().info.run_id)
+    assert store.statuses() == dict.fromkeys(NAMES, "FINISHED")
+    assert store.metrics() == finished.metrics()
     assert len(store.runs()) == 6
 
 
@@ -274,7 +261,7 @@ def test_a_tracking_server_works_as_the_store(server: str, small: Path, shell: S
     assert result.code == 0, result.text
     assert f"look at it with: mlflow ui (at {server})" in result.out
     served = Store(server, tmp_path)
-    assert children(served, served.parent().info.run_id) == dict.fromkeys(NAMES, "FINISHED")
+    assert served.statuses() == dict.fromkeys(NAMES, "FINISHED")
     assert {"train.log", "config.json"} <= served.artifacts(served.child("train"))
     assert not (small / "mlruns").exists()
     assert not (small / "mlflow.db").exists()
