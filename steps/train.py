@@ -40,11 +40,11 @@ def make_estimator(params: Params, seed: int) -> Any:
     if not module.startswith("sklearn."):
         raise ConfigError(f"steps.train.params.estimator: {params.estimator!r} is no sklearn.<module>.<Class>.")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"steps.train.params.estimator: there is no {params.estimator}.") from error
+        kind = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        kind = None
     if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
-        raise ConfigError(f"steps.train.params.estimator: {params.estimator} is no classifier.")
+        raise ConfigError(f"steps.train.params.estimator: there is no classifier {params.estimator}.")
     try:
         estimator = kind(**params.options)
     except TypeError as error:
@@ -72,17 +72,11 @@ def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> Col
         raise ConfigError("steps.train.params: categories is ordinal or one_hot, missing is keep or median.")
     text = [name for name, dtype in features.schema.items() if dtype == pl.String]
     numbers = [name for name in features.columns if name not in text]
-    unseen, missing = (np.nan, np.nan) if takes_nan else (-1, -2)
-    encode = (
-        OrdinalEncoder(
-            handle_unknown="use_encoded_value",
-            unknown_value=unseen,
-            encoded_missing_value=missing,
-            max_categories=MAX_CATEGORIES,
-        )
-        if params.categories == "ordinal"
-        else OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
-    )
+    encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
+    if params.categories == "ordinal":
+        unseen, missing = (np.nan, np.nan) if takes_nan else (-1, -2)
+        encode = OrdinalEncoder(max_categories=MAX_CATEGORIES, encoded_missing_value=missing)
+        encode.set_params(handle_unknown="use_encoded_value", unknown_value=unseen)
     prepare = [SimpleImputer(strategy="median")] if params.missing == "median" else []
     prepare += [StandardScaler()] if params.scale else []
     parts = [("category", encode, text)] if text else []
