@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines import fingerprint, paths, reuse, sources, tracking
 from ml_pipelines.backends import AVAILABLE
-from ml_pipelines.config import SourceKind, Step
+from ml_pipelines.config import NONE, SourceKind, Step
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, one_line
 from ml_pipelines.plan import Decision, Plan, Reason
 from ml_pipelines.terminal import say, step_line
@@ -159,16 +160,14 @@ class PipelineRun:
 
     def _set(self) -> str:
         overrides = self.plan.config.overrides
-        return "" if overrides == "none" else f" --set '{overrides}'"
+        return "" if overrides == NONE else f" --set {shlex.quote(overrides)}"
 
     def _note(self) -> str:
-        """Return the description that MLflow shows on the run's page, as Markdown."""
+        """Return the description on the run's page, Markdown whose first line the table of runs shows as plain text."""
         config = self.plan.config
-        steps = "\n".join(self._lines)
-        return (
-            f"`{config.profile}` · engine `{config.spark.engine}` · backend `{self.plan.backend}`"
-            f" · source `{config.data.source.kind.name}`\n\n```\n{steps}\n```"
-        )
+        changed = [config.overrides] if config.overrides != NONE else []
+        how = [*changed, config.profile, config.data.source.kind.name, config.spark.engine, self.plan.backend]
+        return "\n".join([" · ".join(how), "", "```", *self._lines, "```"])
 
 
 @contextmanager
