@@ -95,4 +95,5 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
 
 if __name__ == "__main__":
     raise_on_signals()
-    main(prog_name="driver.py")
+    with forking.leaving():
+        main(prog_name="driver.py")
