@@ -35,7 +35,8 @@ OUTPUT = "output."
 PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
-KEPT = ("step", "summary", "fingerprint", "fingerprint.parts")  # what a reused step's run says of itself again
+# What a reused step's run says of itself again.
+KEPT = ("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts")
 
 
 def connect(config: Config) -> str:

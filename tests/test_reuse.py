@@ -196,6 +196,7 @@ def test_one_knob_of_train_leaves_prepare_data_alone(own: Finished) -> None:
     assert taken.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert taken.data.tags["reused_from"] != taken.info.run_id
     assert taken.data.tags["reason"] == "unchanged"
+    assert taken.data.tags["mlflow.note.content"] == taken.data.tags["summary"]
     assert {run.info.status for run in own.store.runs()} == {"FINISHED"}
 
 
