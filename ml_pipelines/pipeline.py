@@ -167,7 +167,7 @@ class PipelineRun:
         config = self.plan.config
         changed = [config.overrides] if config.overrides != NONE else []
         how = [*changed, config.profile, config.data.source.kind.name, config.spark.engine, self.plan.backend]
-        return "\n".join([" · ".join(how), "", "```", *self._lines, "```"])
+        return "\n".join([" · ".join(how), "", *(f"    {line}" for line in self._lines)])
 
 
 @contextmanager
