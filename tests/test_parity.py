@@ -129,6 +129,9 @@ def test_the_same_rows_in_another_order_are_no_difference(compared: Callable[...
         pytest.param(ROWS.drop("city"), "columns differ: sail", id="columns"),
         pytest.param(ROWS.cast({"id": pl.Int32}), "columns differ: sail", id="types"),
         pytest.param(
+            ROWS.with_columns(id=pl.Series([1, 2, 4])), "row id=3: id: sail 3, jvm 4", id="beside-what-is-not-a-number"
+        ),
+        pytest.param(
             ROWS.with_columns(x=pl.Series([0.5, None, 3.0])), "row id=3: x: sail nan, jvm 3.0", id="not-a-number"
         ),
     ],

@@ -132,6 +132,14 @@ def test_whatever_a_csv_writer_wrote_reads_back(
     assert rows(spark, path) == expected
 
 
+def test_a_newline_in_a_cell_parts_no_row_of_a_file_that_is_read_in_parts(spark: SparkSession, tmp_path: Path) -> None:
+    """Sail reads a large file in parts, each of which begins after the first newline."""
+    text = "long enough for many megabytes without many rows, " * 40
+    path = csv(tmp_path, "a,b\n" + "".join(f'{i},"{text}\n{i}, second line"\n' for i in range(12_000)))
+    frame = sources.read(spark, Source(kind=SourceKind.file, path=str(path)), seed=1).frame
+    assert frame.where("b LIKE 'long enough%second line'").count() == frame.count() == 12_000
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_a_csv_may_have_another_separator(spark: SparkSession, tmp_path: Path, separator: str) -> None:
     path = csv(tmp_path, f"a{separator}b\n1,5{separator}x\n")
