@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path.cwd()))
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # its own lines would drown the steps'
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # likewise, of a server twice a step
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine without git needs no lecture on it
 if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") if not importlib.util.find_spec(n)]:

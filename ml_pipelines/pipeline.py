@@ -156,7 +156,15 @@ class PipelineRun:
             profile = self.plan.config.profile
             say(f"Go on with: python driver.py --profile {profile} --resume {self.run_id[:8]}{self._set()}")
         else:
-            say(f"{took} · pipeline run {self.run_id} · look at it with: mlflow ui{_store_option()}")
+            say(f"{took} · pipeline run {self.run_id} · look at it {self._page()}")
+
+    def _page(self) -> str:
+        """Return how to look at the run: by a command for a file, at an address for a server."""
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        if uri.startswith("http"):
+            return f"at {uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        store = "" if uri == paths.sqlite_uri() else f" --backend-store-uri {shlex.quote(uri)}"
+        return f"with: mlflow ui{store}" if uri.startswith("sqlite") else f"in {uri}"
 
     def _set(self) -> str:
         overrides = self.plan.config.overrides
@@ -280,14 +288,3 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
 def _seconds(run: Run) -> float:
     end = run.info.end_time or int(time.time() * 1000)
     return float(end - run.info.start_time) / 1000
-
-
-def _store_option() -> str:
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return (
-        ""
-        if uri == paths.sqlite_uri()
-        else f" --backend-store-uri {uri}"
-        if uri.startswith("sqlite")
-        else f" (at {uri})"
-    )
