@@ -1,0 +1,248 @@
+"""Measure the pipeline beside its floor and MLflow's own way; `make bench` says how.
+
+Contenders take turns, as whole processes, each with a fresh copy of a migrated store.
+Results go to results/<part>.json; report.py makes the page of them.
+"""
+
+import argparse
+import ast
+import compileall
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import data
+from process import Measured, machine, measure
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+WORK = ROOT / ".data" / "bench"
+PYTHON = sys.executable
+SETTINGS = "steps.train.params.options.max_iter=50,steps.feature_importance.params.rows=20000"
+OPEN_STORE = "import mlflow, os; mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI']).get_experiment('0')"
+ONE_THREAD = "import os, runpy; os.cpu_count = lambda: 1; runpy.run_path('driver.py', run_name='__main__')"
+LIBRARIES = ("mlflow", "scikit-learn", "polars", "deltalake", "pyspark", "pysail", "skops")
+Results = dict[str, list[Measured]]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a contender: bytecode is written, threads are left alone, the store is `folder`'s."""
+    unset = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "OMP_NUM_THREADS", "BENCH_NOOP")
+    kept = {name: value for name, value in os.environ.items() if name not in unset and not name.startswith("MLFLOW_")}
+    path = f"{Path(PYTHON).parent}{os.pathsep}{kept['PATH']}"
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {**kept, "PATH": path, **store, "MLFLOW_LOGGING_LEVEL": "WARNING", **more}
+
+
+def fresh(name: str) -> Path:
+    """Return an empty folder with a fresh copy of a migrated store."""
+    migrated, folder = WORK / "migrated", WORK / "runs" / name
+    if not migrated.exists():
+        migrated.mkdir(parents=True)
+        measure([PYTHON, "-c", OPEN_STORE], migrated, environment(migrated))
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(migrated, folder)
+    return folder
+
+
+def project(noop: bool) -> Path:
+    """Return a copy of the project; with `noop` its steps do nothing but return their outputs."""
+    copy = WORK / ("noop" if noop else "project")
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("ml_pipelines", "steps", "conf", "resources"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("driver.py", "MLproject"):
+        shutil.copy(ROOT / name, copy)
+    if noop:
+        import yaml
+
+        steps = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["steps"]
+        for key, step in steps.items():
+            _empty(copy / "steps" / f"{key}.py", step["outputs"])
+    compileall.compile_dir(copy, quiet=1)
+    return copy
+
+
+def _empty(path: Path, outputs: list[str]) -> None:
+    """Let a step's `run` return its outputs at once."""
+    tree = ast.parse(path.read_text())
+    run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
+    run.body = ast.parse(f"def run():\n    return {dict.fromkeys(outputs, '1')}").body[0].body
+    path.write_text(ast.unparse(tree))
+
+
+class Contenders:
+    """The commands, each run in a fresh folder or in that of an earlier run."""
+
+    def __init__(self, rows: int) -> None:
+        self.source = data.make(rows, WORK / "data")
+        self.noop, self.project = project(noop=True), project(noop=False)
+
+    def driver(
+        self, folder: Path, *options: str, noop: bool = False, command: tuple[str, ...] = ("driver.py",)
+    ) -> Measured:
+        """Run ours; on the same `folder` again it finds its earlier results."""
+        settings = (
+            f"data.delta_prefix.local={folder}/delta,{SETTINGS},data.source.kind=file,data.source.path={self.source}"
+        )
+        given = [f"--set={settings}", *options]
+        return measure([PYTHON, *command, *given], self.noop if noop else self.project, environment(folder))
+
+    def mlflow_run(self, folder: Path) -> Measured:
+        """Run the noop copy by `mlflow run . -e main`."""
+        command = ["mlflow", "run", ".", "-e", "main", "--env-manager", "local", "--experiment-name", "bench"]
+        return measure([str(Path(PYTHON).parent / command[0]), *command[1:]], self.noop, environment(folder))
+
+    def script(self, folder: Path, name: str, *options: str, noop: bool = False, cwd: Path | None = None) -> Measured:
+        """Run a script of this folder on the source."""
+        more = {"PYTHONPATH": str(ROOT), **({"BENCH_NOOP": "1"} if noop else {})}
+        command = [PYTHON, name, *(["main"] if name == "step.py" else []), str(self.source), str(folder), *options]
+        return measure(command, cwd or HERE, environment(folder, **more))
+
+    def whole(self, noop: bool = False) -> dict[str, Callable[[Path], Measured]]:
+        """Return those that do all five steps."""
+        return {
+            "ours": lambda folder: self.driver(folder, noop=noop),
+            "floor": lambda folder: self.script(folder, str(HERE / "floor.py"), noop=noop, cwd=folder),
+            "plain": lambda folder: self.script(folder, "work.py", noop=noop),
+            "projects": lambda folder: self.script(folder, "step.py", noop=noop, cwd=HERE / "projects_ordinary"),
+        }
+
+
+def take_turns(contenders: Mapping[str, Callable[[Path], Measured]], rounds: int) -> Results:
+    """Return each contender's runs."""
+    results: Results = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            results[name].append(run(fresh(name)))
+            _say(name, results[name][-1])
+    return results
+
+
+def _say(name: str, measured: Measured) -> None:
+    print(f"  {name:<28}{measured.seconds:7.2f} s {measured.peak_mb:8.0f} MB", flush=True)
+
+
+def noop(contenders: Contenders, rounds: int) -> Results:
+    """Five steps that do nothing: what the orchestration costs. One uncounted round first."""
+    both = contenders.whole(noop=True) | {
+        "mlflow run": contenders.mlflow_run,
+        "import mlflow.cli": lambda folder: _python("import mlflow.cli", folder),
+        "import mlflow, open store": lambda folder: _python(OPEN_STORE, folder),
+    }
+    take_turns(both, 1)
+    print("  -- counted from here", flush=True)
+    return take_turns(both, rounds)
+
+
+def _python(code: str, folder: Path) -> Measured:
+    return measure([PYTHON, "-c", code], folder, environment(folder))
+
+
+def full(contenders: Contenders, rounds: int) -> Results:
+    """All five steps on fresh stores."""
+    return take_turns(contenders.whole(), rounds)
+
+
+def again(contenders: Contenders, rounds: int) -> Results:
+    """Ours on a store that holds a finished run: nothing changed; then one knob of train."""
+    results: Results = {"nothing changed": [], "one knob of train": []}
+    for number in range(rounds):
+        folder = fresh("again")
+        contenders.driver(folder)
+        unchanged = contenders.driver(folder)
+        knob = f"--set=steps.train.params.options.learning_rate={0.09 + number / 1000}"
+        changed = contenders.driver(folder, knob)
+        if (
+            "Nothing has changed" not in unchanged.text
+            or "reused" not in changed.text.split("01_prepare_data")[1][:200]
+        ):
+            raise RuntimeError(f"reuse did not do what is measured:\n{unchanged.text}\n{changed.text}")
+        for name, measured in zip(results, (unchanged, changed), strict=True):
+            results[name].append(measured)
+            _say(name, measured)
+    return results
+
+
+def pair(contenders: Contenders, rounds: int) -> Results:
+    """Evaluate and feature_importance: from the start of the first to the end of the last, read from the store."""
+    folder = fresh("pair")
+    contenders.driver(folder)
+    only = ("--only=evaluate", "--only=feature_importance", "--force=all")
+    variants = {
+        "side by side": ((), ("driver.py",)),
+        "in turn, all threads": (("--set=max_parallel=1",), ("driver.py",)),
+        "in turn, one thread": (("--set=max_parallel=1",), ("-c", ONE_THREAD)),
+    }
+    results: Results = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, (options, command) in variants.items():
+            measured = contenders.driver(folder, *only, *options, command=command)
+            with sqlite3.connect(folder / "mlflow.db") as store:
+                spans = store.execute(
+                    "select start_time, end_time from runs order by start_time desc limit 2"
+                ).fetchall()
+            seconds = (max(end for _, end in spans) - min(start for start, _ in spans)) / 1000
+            results[name].append(Measured(seconds, measured.peak_mb, ""))
+            _say(name, results[name][-1])
+    return results
+
+
+def prepare(contenders: Contenders, rounds: int) -> Results:
+    """prepare_data alone: the whole process, imports included."""
+    return take_turns({"prepare_data": lambda folder: contenders.driver(folder, "--only=prepare_data")}, rounds)
+
+
+def growth(contenders: Contenders, rounds: int) -> Results:
+    """Time and memory of ours, of the floor, and of the estimator by itself."""
+    bare = {
+        "bare fit": lambda folder: contenders.script(folder, "work.py", "--bare"),
+        "bare imports": lambda folder: contenders.script(folder, "work.py", "--bare", noop=True),
+    }
+    whole = contenders.whole()
+    return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
+
+
+PARTS = {part.__name__: part for part in (noop, full, again, pair, prepare, growth)}
+
+
+def save(name: str, results: Results, rows: int, load: float) -> None:
+    """Write a part's results, with what they were measured on."""
+    content = {
+        "rows": rows,
+        "machine": machine(),
+        "versions": {library: version(library) for library in LIBRARIES},
+        "load_before": round(load, 1),
+        "seconds": {contender: [run.seconds for run in runs] for contender, runs in results.items()},
+        "peak_mb": {contender: [run.peak_mb for run in runs] for contender, runs in results.items()},
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--growth", type=int, nargs="*", default=[200_000, 2_000_000], metavar="ROWS")
+    parser.add_argument("--large", action="store_true", help="growth to 20,000,000 rows too, one round of it")
+    options = parser.parse_args()
+    sizes = options.growth + ([20_000_000] if options.large else [])
+    for name in options.parts or PARTS:
+        for rows in sizes if name == "growth" else [options.rows]:
+            print(f"{name}, {rows:,} rows", flush=True)
+            load = os.getloadavg()[0]
+            results = PARTS[name](Contenders(rows), 1 if rows >= 20_000_000 else options.rounds)
+            save(f"growth_{rows}" if name == "growth" else name, results, rows, load)
+    shutil.rmtree(WORK / "runs", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

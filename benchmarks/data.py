@@ -1,0 +1,32 @@
+"""The workload: `id`, 20 float32 features and a binary label in one Parquet file, made once and kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+FEATURES = 20
+CHUNK = 1_000_000  # rows made and written at once
+
+
+def make(rows: int, folder: Path) -> Path:
+    """Return a Parquet file of `rows` rows below `folder`, made now where it isn't there yet."""
+    path = folder / f"rows_{rows}.parquet"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    weights = (random.standard_normal(FEATURES) / np.arange(1, FEATURES + 1)).astype(np.float32)
+    names = [f"f{i}" for i in range(FEATURES)]
+    schema = pa.schema([("id", pa.int64()), *((name, pa.float32()) for name in names), ("label", pa.int32())])
+    partial = path.with_suffix(".partial")
+    with parquet.ParquetWriter(partial, schema) as writer:
+        for start in range(0, rows, CHUNK):
+            count = min(CHUNK, rows - start)
+            features = random.standard_normal((count, FEATURES), dtype=np.float32)
+            score = 2 * features @ weights + features[:, 0] * features[:, 1]
+            label = (random.random(count) < 1 / (1 + np.exp(-score))).astype(np.int32)
+            columns = [np.arange(start, start + count), *features.T, label]
+            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
+    return partial.rename(path)

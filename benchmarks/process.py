@@ -1,0 +1,85 @@
+"""Whole processes, measured: seconds, and the peak memory of the tree of processes (Linux)."""
+
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+INTERVAL_S = 0.05  # between looks at the memory, and at least 20 times as long as a look takes
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of one command. `peak_mb` is the sum of PSS, which counts a page that n processes share as 1/n each."""
+
+    seconds: float
+    peak_mb: float
+    text: str
+
+
+def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> Measured:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    ended, peak = threading.Event(), [0.0]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    looking = threading.Thread(target=_look, args=(process.pid, ended, peak))
+    looking.start()
+    text, _ = process.communicate()
+    seconds = time.perf_counter() - started
+    ended.set()
+    looking.join()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{text[-3000:]}")
+    return Measured(round(seconds, 3), round(peak[0], 1), text)
+
+
+def _look(root: int, ended: threading.Event, peak: list[float]) -> None:
+    pause = INTERVAL_S
+    while not ended.wait(pause):
+        started = time.perf_counter()
+        peak[0] = max(peak[0], sum(map(_pss_mb, _tree(root))))
+        pause = max(INTERVAL_S, 20 * (time.perf_counter() - started))
+
+
+def _tree(root: int) -> set[int]:
+    """Return the ids of a process and of all below it."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, waiting = set(), [root]
+    while waiting:
+        found.add(process := waiting.pop())
+        waiting += children.get(process, [])
+    return found
+
+
+def _pss_mb(process: int) -> float:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def machine() -> str:
+    """Return the machine in words, without a name."""
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, "
+        f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    )

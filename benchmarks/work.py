@@ -1,0 +1,131 @@
+"""The five steps' work as plain functions on files, without MLflow: what the floor and the peers call.
+
+They call the same pure functions of steps/ as the pipeline does. `python work.py SOURCE FOLDER` is the plain script.
+With BENCH_NOOP set, the functions do nothing.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# steps/ take only names for their annotations from here; stand-ins spare the contenders our library's imports.
+_names = ModuleType("ml_pipelines.context")
+_names.BadData = _names.ConfigError = ValueError
+_names.Outputs, _names.StepContext = dict, dict
+sys.modules.setdefault("ml_pipelines.context", _names)
+
+NOOP = "BENCH_NOOP" in os.environ
+SEED, FRACTION, BUCKETS, LABEL, KEY = 42, 0.2, 10_000, "label", "id"
+TRAIN = {"estimator": "sklearn.ensemble.HistGradientBoostingClassifier", "options": {"max_iter": 50}}
+IMPORTANCE = {"rows": 20_000, "repeats": 3}
+THRESHOLD, MIN_AUC = 0.5, 0.7
+
+
+def prepare_data(source: str, folder: str) -> tuple[str, str]:
+    """Split the rows by a hash of their key; write both sides as Delta tables and return where."""
+    if NOOP:
+        return "none", "none"
+    import polars as pl
+
+    frame = pl.read_parquet(source)
+    is_test = frame[KEY].hash(SEED) % BUCKETS < round(FRACTION * BUCKETS)
+    train, test = f"{folder}/train", f"{folder}/test"
+    frame.filter(~is_test).write_delta(train)
+    frame.filter(is_test).write_delta(test)
+    return train, test
+
+
+def _read(uri: str) -> tuple[Any, Any]:
+    import polars as pl
+
+    from steps.modelling import split_label
+
+    frame = pl.read_delta(uri)
+    return split_label(frame, LABEL, [name for name in frame.columns if name not in (LABEL, KEY)])
+
+
+def train(train_uri: str) -> tuple[Any, Any, dict[str, float]]:
+    """Return the model, five rows of its input, and the metrics in training."""
+    if NOOP:
+        return None, None, {}
+    from steps import train
+    from steps.modelling import positive_score, score_metrics
+
+    features, label = _read(train_uri)
+    model = train.fit(features, label, train.Params(**TRAIN), SEED)
+    return model, features.head(5), score_metrics(label, positive_score(model, features), "train")
+
+
+def evaluate(model: Any, test_uri: str, folder: str) -> dict[str, float]:
+    """Return the metrics of the test table; put the figures and the predictions into `folder`."""
+    if NOOP:
+        return {"test_auc": 1.0}
+    import polars as pl
+
+    from steps import evaluate
+    from steps.modelling import positive_score, score_metrics
+
+    features, label = _read(test_uri)
+    score = positive_score(model, features)
+    predicted = (score >= THRESHOLD).astype(int)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, figure in evaluate.figures(label, score, THRESHOLD):
+        figure.savefig(f"{folder}/{name}.png", dpi=120, bbox_inches="tight")
+    pl.DataFrame({"label": label, "score": score, "predicted": predicted}).write_parquet(
+        f"{folder}/predictions.parquet"
+    )
+    return {**score_metrics(label, score, "test"), **evaluate.class_metrics(label, predicted, "test")}
+
+
+def feature_importance(model: Any, train_uri: str, folder: str) -> dict[str, float]:
+    """Return each feature's importance; put the table and the figure into `folder`."""
+    if NOOP:
+        return {}
+    import polars as pl
+
+    from steps import feature_importance as importance
+
+    features, label = _read(train_uri)
+    rows = importance.sample(features.with_columns(label.alias(LABEL)), LABEL, IMPORTANCE["rows"], SEED)
+    table = importance.importance(model, rows.drop(LABEL), rows[LABEL], IMPORTANCE["repeats"], SEED)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    table.write_json(f"{folder}/feature_importance.json")
+    importance.figure(table).savefig(f"{folder}/feature_importance.png", dpi=120, bbox_inches="tight")
+    return {f"importance.{name}": value for name, value in table.select(pl.col("feature", "importance")).iter_rows()}
+
+
+def model_qa(test_auc: float) -> dict[str, Any]:
+    """Return the check of the AUC."""
+    if NOOP:
+        return {}
+    from steps.model_qa import check_auc
+
+    return check_auc(test_auc, MIN_AUC)
+
+
+def bare_fit(source: str) -> None:
+    """Fit the estimator alone, on the first 80% of the rows: what it needs by itself in memory."""
+    import polars as pl
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if NOOP:
+        return
+    scan = pl.scan_parquet(source)
+    frame = scan.head(int(scan.select(pl.len()).collect().item() * (1 - FRACTION))).collect()
+    matrix, label = frame.drop(KEY, LABEL).to_numpy(), frame[LABEL].to_numpy()
+    del frame
+    HistGradientBoostingClassifier(**TRAIN["options"], random_state=SEED).fit(matrix, label)
+
+
+if __name__ == "__main__":
+    source, folder = sys.argv[1:3]
+    if "--bare" in sys.argv:
+        bare_fit(source)
+        sys.exit()
+    train_uri, test_uri = prepare_data(source, folder)
+    model, _, _ = train(train_uri)
+    auc = evaluate(model, test_uri, f"{folder}/evaluate")["test_auc"]
+    feature_importance(model, train_uri, f"{folder}/importance")
+    model_qa(auc)
