@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos check sync lock
+.PHONY: help setup run test test-slow chaos check sync lock bench bench-peers
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -38,6 +38,14 @@ check: $(READY) ## format, lint, types, and the files that are kept in step
 
 sync: $(READY) ## write into MLproject and conda.yaml what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync
+
+bench: $(READY) ## measure beside the floor and plain MLflow Projects; writes docs/benchmarks.md (BENCH=--large for 20,000,000 rows)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+	$(BIN)/python benchmarks/report.py
+
+bench-peers: $(READY) ## the same steps by Kedro, Metaflow, Dagster and DVC, in environments of their own
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/report.py
 
 lock: ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \

@@ -32,7 +32,7 @@ Results = dict[str, list[Measured]]
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Return the environment of a contender: bytecode is written, threads are left alone, the store is `folder`'s."""
-    unset = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "OMP_NUM_THREADS", "BENCH_NOOP")
+    unset = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "BENCH_NOOP")
     kept = {name: value for name, value in os.environ.items() if name not in unset and not name.startswith("MLFLOW_")}
     path = f"{Path(PYTHON).parent}{os.pathsep}{kept['PATH']}"
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -69,10 +69,10 @@ def project(noop: bool) -> Path:
 
 
 def _empty(path: Path, outputs: list[str]) -> None:
-    """Let a step's `run` return its outputs at once."""
+    """Leave of a step its imports, its Params, and a `run` that returns its outputs at once."""
     tree = ast.parse(path.read_text())
-    run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
-    run.body = ast.parse(f"def run():\n    return {dict.fromkeys(outputs, '1')}").body[0].body
+    tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node.name == "run"]
+    tree.body[-1].body = ast.parse(f"def run():\n    return {dict.fromkeys(outputs, '1')}").body[0].body
     path.write_text(ast.unparse(tree))
 
 
@@ -98,19 +98,25 @@ class Contenders:
         command = ["mlflow", "run", ".", "-e", "main", "--env-manager", "local", "--experiment-name", "bench"]
         return measure([str(Path(PYTHON).parent / command[0]), *command[1:]], self.noop, environment(folder))
 
-    def script(self, folder: Path, name: str, *options: str, noop: bool = False, cwd: Path | None = None) -> Measured:
+    def script(self, folder: Path, name: str, *options: str, noop: bool = False) -> Measured:
         """Run a script of this folder on the source."""
-        more = {"PYTHONPATH": str(ROOT), **({"BENCH_NOOP": "1"} if noop else {})}
-        command = [PYTHON, name, *(["main"] if name == "step.py" else []), str(self.source), str(folder), *options]
-        return measure(command, cwd or HERE, environment(folder, **more))
+        more = {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", **({"BENCH_NOOP": "1"} if noop else {})}
+        command = [PYTHON, str(HERE / name), str(self.source), str(folder), *options]
+        return measure(command, folder, environment(folder, **more))
+
+    def projects(self, folder: Path, noop: bool) -> Measured:
+        """Run the ordinary project, from a copy: MLflow puts its artifacts below the working directory."""
+        shutil.copytree(HERE / "projects_ordinary", folder, dirs_exist_ok=True)
+        more = {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", **({"BENCH_NOOP": "1"} if noop else {})}
+        return measure([PYTHON, "step.py", "main", str(self.source), str(folder)], folder, environment(folder, **more))
 
     def whole(self, noop: bool = False) -> dict[str, Callable[[Path], Measured]]:
         """Return those that do all five steps."""
         return {
             "ours": lambda folder: self.driver(folder, noop=noop),
-            "floor": lambda folder: self.script(folder, str(HERE / "floor.py"), noop=noop, cwd=folder),
+            "floor": lambda folder: self.script(folder, "floor.py", noop=noop),
             "plain": lambda folder: self.script(folder, "work.py", noop=noop),
-            "projects": lambda folder: self.script(folder, "step.py", noop=noop, cwd=HERE / "projects_ordinary"),
+            "projects": lambda folder: self.projects(folder, noop),
         }
 
 
@@ -129,14 +135,11 @@ def _say(name: str, measured: Measured) -> None:
 
 
 def noop(contenders: Contenders, rounds: int) -> Results:
-    """Five steps that do nothing: what the orchestration costs. One uncounted round first."""
+    """Five steps that do nothing: what the orchestration costs."""
     both = contenders.whole(noop=True) | {
         "mlflow run": contenders.mlflow_run,
         "import mlflow.cli": lambda folder: _python("import mlflow.cli", folder),
-        "import mlflow, open store": lambda folder: _python(OPEN_STORE, folder),
     }
-    take_turns(both, 1)
-    print("  -- counted from here", flush=True)
     return take_turns(both, rounds)
 
 
@@ -151,11 +154,12 @@ def full(contenders: Contenders, rounds: int) -> Results:
 
 def again(contenders: Contenders, rounds: int) -> Results:
     """Ours on a store that holds a finished run: nothing changed; then one knob of train."""
-    results: Results = {"nothing changed": [], "one knob of train": []}
+    results: Results = {"nothing changed": [], "import mlflow, open store": [], "one knob of train": []}
     for number in range(rounds):
         folder = fresh("again")
         contenders.driver(folder)
         unchanged = contenders.driver(folder)
+        opened = _python(OPEN_STORE, folder)
         knob = f"--set=steps.train.params.options.learning_rate={0.09 + number / 1000}"
         changed = contenders.driver(folder, knob)
         if (
@@ -163,7 +167,7 @@ def again(contenders: Contenders, rounds: int) -> Results:
             or "reused" not in changed.text.split("01_prepare_data")[1][:200]
         ):
             raise RuntimeError(f"reuse did not do what is measured:\n{unchanged.text}\n{changed.text}")
-        for name, measured in zip(results, (unchanged, changed), strict=True):
+        for name, measured in zip(results, (unchanged, opened, changed), strict=True):
             results[name].append(measured)
             _say(name, measured)
     return results
@@ -200,11 +204,8 @@ def prepare(contenders: Contenders, rounds: int) -> Results:
 
 def growth(contenders: Contenders, rounds: int) -> Results:
     """Time and memory of ours, of the floor, and of the estimator by itself."""
-    bare = {
-        "bare fit": lambda folder: contenders.script(folder, "work.py", "--bare"),
-        "bare imports": lambda folder: contenders.script(folder, "work.py", "--bare", noop=True),
-    }
     whole = contenders.whole()
+    bare = {"bare fit": lambda folder: contenders.script(folder, "work.py", "--bare")}
     return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
 
 
@@ -217,7 +218,7 @@ def save(name: str, results: Results, rows: int, load: float) -> None:
         "rows": rows,
         "machine": machine(),
         "versions": {library: version(library) for library in LIBRARIES},
-        "load_before": round(load, 1),
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "seconds": {contender: [run.seconds for run in runs] for contender, runs in results.items()},
         "peak_mb": {contender: [run.peak_mb for run in runs] for contender, runs in results.items()},
     }
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--growth", type=int, nargs="*", default=[200_000, 2_000_000], metavar="ROWS")
+    parser.add_argument("--growth", type=int, nargs="*", default=[2_000, 200_000, 2_000_000], metavar="ROWS")
     parser.add_argument("--large", action="store_true", help="growth to 20,000,000 rows too, one round of it")
     options = parser.parse_args()
     sizes = options.growth + ([20_000_000] if options.large else [])

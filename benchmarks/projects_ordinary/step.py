@@ -1,10 +1,7 @@
 """The floor's five functions as an ordinary multistep MLflow project: one entry point and one interpreter each."""
 
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import floor
 import mlflow

@@ -1,0 +1,202 @@
+"""Write docs/benchmarks.md and its picture from results/*.json."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
+MATRIX_MB = 20 * 4 / 2**20  # a row of the training matrix, float32; times 0.8 of the rows
+NAMES = {
+    "ours": "this project, `driver.py`",
+    "floor": "floor: one plain script, nested MLflow runs",
+    "plain": "plain script, no tracking",
+    "projects": "MLflow Projects, the ordinary way",
+    "kedro": "Kedro",
+    "metaflow": "Metaflow",
+    "dagster": "Dagster",
+    "dvc": "DVC",
+}
+Results = dict[str, dict[str, Any]]
+
+
+def load() -> Results:
+    """Return each part's results by its name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))}
+
+
+def row(name: str, seconds: list[float], peaks: list[float], base: float | None) -> str:
+    """Return a line of a table: minimum, median, maximum, the median as a ratio, memory."""
+    ratio = f"{median(seconds) / base:.2f}" if base else ""
+    peak = f"{max(peaks):,.0f}" if max(peaks) >= 1 else "(too short to see)"
+    middle = f"{min(seconds):.2f} | **{median(seconds):.2f}** | {max(seconds):.2f}"
+    return f"| {NAMES.get(name, name)} | {middle} | {ratio} | {peak} |"
+
+
+def table(part: dict[str, Any], base: str | None, others: list[tuple[str, list[float], list[float]]] = ()) -> str:
+    """Return a part's results as a table; ratios are to the median of `base`."""
+    head = f"| | min s | median s | max s | {'x ' + base if base else ''} | peak MB |\n|---|---|---|---|---|---|"
+    unit = median(part["seconds"][base]) if base else None
+    rows = [row(name, seconds, part["peak_mb"][name], unit) for name, seconds in part["seconds"].items()]
+    return "\n".join([head, *rows, *(row(*other, unit) for other in others)])
+
+
+def targets(results: Results) -> list[tuple[str, str, str, bool]]:
+    """Return what was to be reached, the bound, what was measured, and whether it was reached."""
+
+    def time(part: str, name: str = "ours") -> float:
+        return median(results[part]["seconds"][name])
+
+    def share(part: str, other: str, name: str = "ours") -> float:
+        return time(part, name) / time(part, other)
+
+    store, cli = "import mlflow, open store", "import mlflow.cli"
+    sizes = grown(results)
+    checks: list[tuple[str, str, float, Callable[[], float]]] = [
+        ("five steps that do nothing, to the floor", "x", 0.9, lambda: share("noop", "floor")),
+        ("the same, to MLflow Projects (at least 7 times faster)", "x", 1 / 7, lambda: share("noop", "projects")),
+        (
+            "what `mlflow run . -e main` adds to driver.py, to `import mlflow.cli`",
+            "x",
+            1.1,
+            lambda: (time("noop", "mlflow run") - time("noop")) / time("noop", cli),
+        ),
+        ("full run, to the floor", "x", 0.95, lambda: share("full", "floor")),
+        ("2,000,000 rows, to the floor", "x", 1.0, lambda: share("growth_2000000", "floor")),
+        (f"nothing changed, to `{store}`", "x", 1.2, lambda: share("again", store, "nothing changed")),
+        (
+            "evaluate beside importance, to in turn, one thread each",
+            "x",
+            0.8,
+            lambda: share("pair", "in turn, one thread", "side by side"),
+        ),
+        (
+            "evaluate beside importance, to in turn, all threads",
+            "x",
+            1.0,
+            lambda: share("pair", "in turn, all threads", "side by side"),
+        ),
+        ("prepare_data alone, imports included", "s", 3.0, lambda: time("prepare", "prepare_data")),
+        *(
+            (f"time from {a:,} to {b:,} rows, to linear growth", "x", 1.0, partial(pace, results, a, b))
+            for a, b in pairwise(sizes[1:])
+        ),
+        *(
+            (f"memory beyond the bare fit, {rows:,} rows, in matrices", "x", 1.5, partial(beyond, results, rows))
+            for rows in sizes[1:]
+        ),
+    ]
+    found = []
+    for what, unit, bound, measured in checks:
+        with suppress(KeyError):  # a part that wasn't measured
+            value = measured()
+            found.append((what, f"at most {bound:.2f} {unit}", f"{value:.2f} {unit}", value <= bound))
+    if "again" in results:  # bench.py looks at each run's words, and fails otherwise
+        found.append(("one knob of train changed", "prepare_data not executed", "not executed", True))
+    return found
+
+
+def pace(results: Results, small: int, large: int) -> float:
+    """Return how much longer the larger number of rows takes than in proportion."""
+    times = [median(results[f"growth_{rows}"]["seconds"]["ours"]) for rows in (small, large)]
+    return times[1] / times[0] / (large / small)
+
+
+def grown(results: Results) -> list[int]:
+    """Return the numbers of rows that growth was measured at."""
+    return sorted(int(name.removeprefix("growth_")) for name in results if name.startswith("growth_"))
+
+
+def beyond(results: Results, rows: int) -> float:
+    """Return how much more our peak grows than the bare fit's, from the fewest rows on, in training matrices."""
+
+    def grows(name: str) -> float:
+        few, many = (results[f"growth_{n}"]["peak_mb"][name] for n in (grown(results)[0], rows))
+        return max(many) - max(few)
+
+    return (grows("ours") - grows("bare fit")) / (rows * 0.8 * MATRIX_MB)
+
+
+def page(results: Results) -> str:
+    """Return docs/benchmarks.md."""
+    first = next(part for name, part in results.items() if name != "peers")
+    peers = results.get("peers", {"seconds": {}, "peak_mb": {}, "versions": {}, "missing": {}})
+
+    def of_peers(part: str) -> list[tuple[str, list[float], list[float]]]:
+        return [(name, runs, peers["peak_mb"][part][name]) for name, runs in peers["seconds"].get(part, {}).items()]
+
+    text = (HERE / "page.md").read_text()
+    loads = ", ".join(f"{name} {part['load'][0]} to {part['load'][1]}" for name, part in results.items())
+    versions = {**first["versions"], **peers["versions"]}
+    fields = {
+        "machine": first["machine"],
+        "rows": f"{results['full']['rows']:,}" if "full" in results else "",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "loads": loads,
+        "rounds": f"{min(len(runs) for part in results.values() for runs in flat(part['seconds']))}",
+        "targets": "\n".join(
+            f"| {a} | {b} | {c} | {'reached' if ok else '**not reached**'} |" for a, b, c, ok in targets(results)
+        ),
+        "missing": "\n".join(f"{name} could not be measured here: {why}" for name, why in peers["missing"].items()),
+        "growth": "\n\n".join(
+            f"{rows:,} rows\n\n{table(results[f'growth_{rows}'], 'floor')}" for rows in grown(results)
+        ),
+    }
+    for name, base in {
+        "noop": "floor",
+        "full": "floor",
+        "again": None,
+        "pair": "in turn, all threads",
+        "prepare": None,
+    }.items():
+        others = of_peers(name) if name != "again" else [("DVC, nothing changed", r, m) for _, r, m in of_peers(name)]
+        fields[name] = table(results[name], base, others) if name in results else "Not measured."
+    for name, value in fields.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def flat(seconds: dict[str, Any]) -> list[list[float]]:
+    """Return the runs of a part, or of the peers' parts."""
+    return [runs for value in seconds.values() for runs in (value.values() if isinstance(value, dict) else [value])]
+
+
+def picture(results: Results, path: Path) -> None:
+    """Draw the medians, with minimum and maximum, of the two workloads and of growth."""
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"})
+    drawn = Figure(figsize=(10, 6.5), layout="constrained")
+    top, bottom = drawn.subfigures(2, 1)
+    for axes, part, title in zip(
+        top.subplots(1, 2), ("noop", "full"), ("five steps that do nothing", "full run"), strict=True
+    ):
+        seconds = {name: runs for name, runs in results.get(part, {}).get("seconds", {}).items() if name in NAMES}
+        seconds |= results.get("peers", {}).get("seconds", {}).get(part, {})
+        for place, (name, runs) in enumerate(reversed(seconds.items())):
+            axes.barh(place, median(runs), color="#1f77b4" if name == "ours" else "#b0b0b0")
+            axes.hlines(place, min(runs), max(runs), color="black", linewidth=1)
+        axes.set_yticks(
+            range(len(seconds)), [NAMES[name].strip("`").split(",")[0].split(":")[0] for name in reversed(seconds)]
+        )
+        axes.set(xlabel="s", title=title)
+    sizes = grown(results)
+    for axes, what, unit in zip(bottom.subplots(1, 2), ("seconds", "peak_mb"), ("s", "peak MB"), strict=True):
+        for name in ("ours", "floor", "bare fit"):
+            axes.plot(sizes, [median(results[f"growth_{rows}"][what][name]) for rows in sizes], marker="o", label=name)
+        axes.set(**dict.fromkeys(("xscale", "yscale"), "log" if sizes else "linear"), xlabel="rows", ylabel=unit)
+        axes.legend()
+    drawn.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    found = load()
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmarks.md").write_text(page(found))
+    picture(found, DOCS / "benchmarks.svg")
