@@ -61,10 +61,10 @@ def targets(results: Results) -> list[tuple[str, str, str, bool]]:
         ("five steps that do nothing, to the floor", "x", 0.9, lambda: share("noop", "floor")),
         ("the same, to MLflow Projects (at least 7 times faster)", "x", 1 / 7, lambda: share("noop", "projects")),
         (
-            "what `mlflow run . -e main` adds to driver.py, to `import mlflow.cli`",
+            "`mlflow run . -e main`, to driver.py and 1.1 x `import mlflow.cli`",
             "x",
-            1.1,
-            lambda: (time("noop", "mlflow run") - time("noop")) / time("noop", cli),
+            1.0,
+            lambda: time("noop", "mlflow run") / (time("noop") + 1.1 * time("noop", cli)),
         ),
         ("full run, to the floor", "x", 0.95, lambda: share("full", "floor")),
         ("2,000,000 rows, to the floor", "x", 1.0, lambda: share("growth_2000000", "floor")),
