@@ -23,7 +23,7 @@ if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") i
 
 import click
 
-from ml_pipelines import alone, config, forking, paths, plan, reuse, terminal
+from ml_pipelines import alone, config, forking, imports, paths, plan, reuse, terminal, tracking
 from ml_pipelines.errors import Interrupted, PipelineError, one_line
 from ml_pipelines.signals import raise_on_signals
 
@@ -31,10 +31,11 @@ from ml_pipelines.signals import raise_on_signals
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs are there; return the exit code."""
     if planned.backend == "forkserver":
-        forking.start()  # its imports go on beside ours
-    import mlflow
+        forking.start(tracking.store_uri(planned.config), planned.fitting_first)  # its imports go on beside ours
+    with imports.uncollected():
+        import mlflow
 
-    from ml_pipelines import backends, pipeline
+        from ml_pipelines import backends, pipeline
 
     backends.register()
     with pipeline.pipeline_run(planned, resume) as parent:
@@ -61,7 +62,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
 @click.option(
-    "--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it though unchanged, or all."
+    "--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it, unchanged or not"
 )
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
 @click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, local.")

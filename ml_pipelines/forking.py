@@ -8,6 +8,7 @@ writes into a pipe that is read here, and dies with this process, even when that
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -26,18 +27,43 @@ from ml_pipelines import paths
 OF_THE_CALLER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # a server that kept them would hand them to every child
 GRACE_S = 5.0  # between TERM and KILL
 
+# What the server imports: for every step; for one that reads the source; for those that fit and judge.
+ALWAYS = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.data.meta_dataset",
+    "deltalake",
+    "ml_pipelines.execution",
+)
+SPARK = ("pyspark.sql.connect.session", "pysail.spark")
+FITTING = (
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.utils._testing",  # this and the rest of scikit-learn: skops imports it
+    "sklearn.ensemble",
+    "sklearn.inspection",
+    "skops.io",
+    "mlflow.sklearn",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+)
+
 
 def supported() -> bool:
     """Return whether this platform has what the fork server relies on."""
     return sys.platform == "linux"
 
 
-def start() -> None:
-    """Start the server, which does its imports while the caller goes on; nothing where it already runs."""
-    forkserver.set_forkserver_preload(["ml_pipelines.forking_server"])
-    with _environment(
-        {"PYTHONPATH": os.pathsep.join([str(paths.root()), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    ):
+def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
+    """Start the server, which does its imports while the caller goes on; nothing where it already runs.
+
+    Args:
+        tracking_uri: the store that the children will use, opened beforehand where it is sqlite.
+        fitting_first: no step reads the source, so the first children need what fits and judges, and not Spark.
+    """
+    first = [*ALWAYS, *(FITTING if fitting_first else SPARK)]
+    forkserver.set_forkserver_preload(["ml_pipelines.forking_server", *first])
+    path = os.pathsep.join([str(paths.root()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with _environment({"PYTHONPATH": path, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
         forkserver.ensure_running()
 
 
@@ -142,6 +168,8 @@ def _call(
 ) -> None:
     """In the child: take on the caller's environment, folder and output, then call."""
     die_with_parent()
+    gc.freeze()  # what the server imported stays
+    gc.enable()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

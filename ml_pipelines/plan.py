@@ -71,6 +71,11 @@ class Plan:
         return {name for step in self.steps for name in step.inputs} - written
 
     @property
+    def fitting_first(self) -> bool:
+        """Whether no step reads the source, which takes Spark."""
+        return all(step.inputs for step in self.steps)
+
+    @property
     def kept(self) -> list[str]:
         """The steps that this plan neither runs nor makes out of date: what they handed on stays true beside it."""
         running = {step.key for step in self.steps}

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import paths, signals
+from ml_pipelines import imports, paths, signals
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
@@ -54,7 +54,8 @@ def connect(config: Config) -> str:
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
         os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
     try:
-        client().get_experiment("0")
+        with imports.uncollected():  # the store's own, with SQLAlchemy
+            client().get_experiment("0")
     except Exception as error:  # of MLflow, of the database's driver, of the file system
         if "No Experiment with id" not in str(error):
             raise ConfigError(
