@@ -61,9 +61,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
-@click.option(
-    "--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it, unchanged or not"
-)
+@click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it anyway.")
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
 @click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, local.")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
