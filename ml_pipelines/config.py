@@ -32,6 +32,7 @@ OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 _MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
 _TRAP = re.compile(r"(?i)yes|no|on|off|[-+]?0[0-9_]+|[-+]?0[bx][0-9a-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+")
 
 
@@ -152,6 +153,7 @@ class Config:
     reuse: bool = True
     profile: str = ""
     overrides: str = NONE
+    written: Any = field(default_factory=dict, repr=False)  # as it was before interpolation: what may be logged
 
     def step(self, key: str) -> Step:
         """Return the step `key`.
@@ -182,14 +184,21 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
     """
     assignments = [part for text in overrides for part in split_overrides(text)]
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), raw(profile, assignments))
+        written = raw(profile, assignments)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), written)
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, profile)) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"The configuration of profile {profile} can't be read: {error}") from error
     steps = {key: _typed_params(dataclasses.replace(step, key=key)) for key, step in config.steps.items()}
-    config = dataclasses.replace(config, steps=steps, profile=profile, overrides=",".join(assignments) or NONE)
+    config = dataclasses.replace(
+        config,
+        steps=steps,
+        profile=profile,
+        overrides=",".join(assignments) or NONE,
+        written=OmegaConf.to_container(written, resolve=False),
+    )
     _check(config)
     return config
 
@@ -255,8 +264,8 @@ def _clash(base: Any, layer: Any, prefix: str = "") -> str | None:
 
 def _refuse_traps(where: str, text: str) -> None:
     """Refuse what YAML 1.1 reads otherwise than it looks: `no` is false to it, `010` is 8, `1:30` is 90."""
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.ScalarEvent) and event.style is None and _TRAP.fullmatch(event.value):
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.ScalarEvent) and not event.style and _TRAP.fullmatch(event.value):
             line = f", line {event.start_mark.line + 1}" if where.startswith("conf/") else ""
             raise ConfigError(
                 f"{where}{line}: YAML reads {event.value} as {yaml.safe_load(event.value)}. "

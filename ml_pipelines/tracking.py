@@ -359,12 +359,7 @@ def resolved(config: Config, step: str | None = None) -> dict[str, Any]:
 
     Taken before interpolation, so that a value from the environment (`${oc.env:...}`) is never in it.
     """
-    from omegaconf import OmegaConf
-
-    from ml_pipelines.config import raw, split_overrides
-
-    merged = OmegaConf.to_container(raw(config.profile, split_overrides(config.overrides)), resolve=False)
-    whole: dict[str, Any] = {"profile": config.profile, **dict(merged)}  # type: ignore[arg-type]
+    whole: dict[str, Any] = {"profile": config.profile, **config.written}
     return whole if step is None else {**whole, "steps": {step: whole["steps"][step]}}
 
 
