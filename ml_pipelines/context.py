@@ -82,13 +82,14 @@ class StepContext(Generic[P]):
         """
         if self.step.inputs:
             return
-        if violations := contract.check(self._config.contract, self._written):
-            for table in self._written.values():
+        written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
+        if violations := contract.check(self._config.contract, written):
+            for table in written.values():
                 tables.remove(table)
             self.log_table(contract.report(violations), "contract_violations.json")
             raise BadData(contract.summary(violations, self.key))
-        if {"train_uri", "test_uri"} <= self._written.keys():
-            self._warn(*(tables.scan(self._written[name]) for name in ("train_uri", "test_uri")))
+        if {"train", "test"} <= written.keys():
+            self._warn(*(tables.scan(written[name]) for name in ("train", "test")))
 
     def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
         features = [name for name in train.collect_schema() if name not in (self.label, self.key)]

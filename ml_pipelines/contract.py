@@ -165,9 +165,9 @@ def _example(row: int, value: Any, scans: Mapping[str, pl.LazyFrame]) -> Example
 
 def summary(violations: Sequence[Violation], key: str | None) -> str:
     """Say the first violation, how many there are, and what to do."""
-    more = f" ({len(violations):,} violations in all)" if violations[1:] else ""
-    said = f"The contract is broken: {violations[0].say(key)}.{more}"
-    return f"{said} Mend the data, or `contract` in conf; see contract_violations.json of this step's run."
+    more = f", and {len(violations) - 1:,} more" if violations[1:] else ""
+    said = f"The contract is broken: {violations[0].say(key)}{more}."
+    return f"{said} Mend the data, or `contract` in conf; all of it is in contract_violations.json of this run."
 
 
 def report(violations: Sequence[Violation]) -> pl.DataFrame:
