@@ -81,4 +81,4 @@ def _in_both(train: pl.LazyFrame, test: pl.LazyFrame) -> Iterator[Oddity]:
     trained, tested = (frame.select(pl.struct(pl.all()).hash().alias("row")) for frame in (train, test))
     count = tested.join(trained.unique(), on="row", how="semi").select(pl.len()).collect(engine="streaming").item()
     if count:
-        yield Oddity("in-both", None, f"The features of {count:,} test rows are those of a training row too.")
+        yield Oddity("in-both", None, f"Test rows that have the features of a training row: {count:,}.")
