@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Result, Store, drive_in, use
 
-from ml_pipelines import cli, config, paths
+from ml_pipelines import cli, config, contract, fingerprint, paths, tables
 from ml_pipelines.errors import ConfigError
 
 COUNT = 400
@@ -52,10 +52,10 @@ def prepare(opened: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     own = Store(opened.uri, tmp_path / "delta")
     use(own, monkeypatch)
 
-    def run(rows: pl.DataFrame, *contract: str, profile: str = "local") -> tuple[Result, Store]:
+    def run(rows: pl.DataFrame, *columns: str, profile: str = "local") -> tuple[Result, Store]:
         rows.write_parquet(tmp_path / "rows.parquet")
         source = f"data.source.kind=file,data.source.path={tmp_path / 'rows.parquet'}"
-        settings = [f"--set={setting}" for setting in (source, *(f"contract.{column}" for column in contract))]
+        settings = [f"--set={setting}" for setting in (source, *(f"contract.{column}" for column in columns))]
         where = ["--backend=inline", f"--profile={profile}"]
         return drive_in(own, "--only=prepare_data", *where, *settings, small=False), own
 
@@ -207,8 +207,7 @@ def test_what_is_proposed_is_kept_as_it_is_pasted(
     printed = CliRunner().invoke(cli.commands, ["contract"])
     assert printed.exit_code == 0, printed.output
     pasted(printed.stdout)
-    contract = config.load("mine").contract
-    assert list(contract) == [*rows.drop("label").columns, "label"]
+    assert list(config.load("mine").contract) == [*rows.drop("label").columns, "label"]
     result, _ = prepare(rows, profile="mine")
     assert result.code == 0, result.text
     worse, _ = prepare(rows.with_columns(age=-pl.col("age")), profile="mine")
@@ -243,6 +242,19 @@ def test_a_changed_contract_is_a_reason_to_run_prepare_data(earlier: Store, driv
     result = drive("--dry-run", "--set=contract.f0={type: number, max: 9}")
     assert "runs: setting contract.f0 none -> {type: number, max: 9}" in result.out
     assert "contract" not in drive("--dry-run").out
+
+
+def test_what_later_steps_depend_on_is_what_prepare_data_wrote(finished: Store) -> None:
+    changed = config.load("local", ["contract.f0={type: number, max: 9}"])
+    producers = {"train_uri": finished.child("prepare_data")}
+    assert not [part for part in fingerprint.parts(changed, changed.steps["train"], producers) if "contract.f0" in part]
+
+
+def test_nan_is_missing_and_no_value(tmp_path: Path) -> None:
+    pl.DataFrame({"x": [1.0, float("nan"), None]}).write_delta(str(tmp_path / "own"))
+    column = config.Column(config.ColumnType.integer, max=2, unique=True)
+    (found,) = contract.check({"x": column}, {"own": tables.Table(str(tmp_path / "own"), 0)})
+    assert (found.rule, found.count, [example.row["x"] for example in found.examples][1]) == ("nullable", 2, None)
 
 
 @pytest.mark.parametrize(

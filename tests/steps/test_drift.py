@@ -86,9 +86,20 @@ def test_the_test_of_numbers_agrees_with_scipy(current: Any) -> None:
     assert row["p_value"] == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_the_test_of_categories_agrees_with_scipy() -> None:
-    row = moved(["a", "b", "c", None] * 25, ["a"] * 30 + ["b"] * 20 + ["d"] * 10)
-    table = [[25, 30], [25, 20], [25, 0], [0, 10], [25, 0]]
+@pytest.mark.parametrize(
+    ("reference", "current", "table"),
+    [
+        (
+            ["a", "b", "c", None] * 25,
+            ["a"] * 30 + ["b"] * 20 + ["d"] * 10,
+            [[25, 30], [25, 20], [25, 0], [0, 10], [25, 0]],
+        ),
+        ([True, False] * 20, [True] * 9 + [False] * 11, [[20, 9], [20, 11]]),
+    ],
+    ids=["unseen-and-missing", "two-by-two"],
+)
+def test_the_test_of_categories_agrees_with_scipy(reference: Any, current: Any, table: Any) -> None:
+    row = moved(reference, current)
     theirs = chi2_contingency(table, correction=False)
     assert row["test"] == "chi2"
     assert (row["statistic"], row["p_value"]) == pytest.approx((theirs.statistic, theirs.pvalue))
