@@ -1,4 +1,4 @@
-"""Files: what /Volumes, /dbfs, /Workspace and /Models hold, each under a root of its own, and shared by all clusters."""
+"""Files: what /Volumes, /dbfs, /Workspace and /Models hold, each under a root of its own, shared by all clusters."""
 
 from __future__ import annotations
 

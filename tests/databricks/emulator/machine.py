@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 # As root of the namespace: a root directory like this machine's, with the cluster's and the shared folders added.
 SCRIPT = """
 set -e
-hostname "$1"; new="$2"; shared="$3"; own="$4"; checkout="$5"; shift 5
+hostname "$1"; new="$2"; shared="$3"; own="$4"; checkout="$5"; roots="$6"; shift 6
 mount -t tmpfs -o mode=755 none "$new"
 for entry in /* /.[!.]*; do
   [ -e "$entry" ] || continue
@@ -27,11 +27,11 @@ for entry in /* /.[!.]*; do
   elif [ -d "$entry" ]; then mkdir "$new$entry"; mount --rbind "$entry" "$new$entry"
   fi
 done
-for name in %(roots)s; do mkdir -p "$new/$name"; mount --bind "$shared/$name" "$new/$name"; done
+for name in $roots; do mkdir -p "$new/$name"; mount --bind "$shared/$name" "$new/$name"; done
 mkdir -p "$new/databricks"; mount --bind "$own" "$new/databricks"
 mount -t tmpfs none "$new$checkout"
 exec chroot "$new" /bin/sh -c 'cd /databricks/driver && exec "$@"' sh "$@"
-""" % {"roots": " ".join(ROOTS)}
+"""
 ISOLATED = [
     "setpriv",
     "--pdeathsig",
@@ -75,7 +75,7 @@ def start(
         **cluster.env,
         **env,
     }
-    places = [cluster.id, cluster.folder / "root", files.folder, cluster.folder, CHECKOUT]
+    places = [cluster.id, cluster.folder / "root", files.folder, cluster.folder, CHECKOUT, " ".join(ROOTS)]
     program = [
         "/databricks/python/bin/python",
         "/databricks/launcher.py",

@@ -113,6 +113,11 @@ def _files(app: Flask, workspace: Workspace) -> None:
     def contents(path: str) -> Any:
         return {"contents": files.contents(f"/{path}")}
 
+    @app.route("/api/2.0/fs/create-<what>", methods=["POST"])
+    def presigned(what: str) -> Any:
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "FILES_API_API_IS_NOT_ENABLED"}
+        return jsonify(error_code="PERMISSION_DENIED", message="Presigned URLs are not enabled.", details=[info]), 403
+
     @app.route("/api/2.0/dbfs/get-status")
     def dbfs_status() -> Any:
         return files.dbfs_status(_asked()["path"])

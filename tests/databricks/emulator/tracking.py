@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from flask import Request, Response
+from flask import Request, Response, jsonify
 
 from emulator.errors import ApiError, invalid, missing
 from emulator.files import Files
@@ -71,12 +72,12 @@ class Tracking:
             self._process.wait()
 
     def forward(self, asked: Request, path: str) -> Response:
-        """Pass a request on, and its answer back; None where the server knows no such route."""
-        body = asked.get_data()
+        """Pass a request on, and its answer back."""
         if path.endswith("mlflow/experiments/create"):
             return self._create_experiment(path, asked.get_json())
-        query = asked.query_string.decode()
-        return self._send(asked.method, f"{path}?{query}" if query else path, body)
+        if "/unity-catalog/" in path:
+            return self._unity_catalog(asked, path)
+        return self._send(asked.method, path, data=asked.get_data(), params=asked.args)
 
     def _create_experiment(self, path: str, wanted: dict[str, Any]) -> Response:
         """Create an experiment as a workspace does, its artifacts in a folder that everyone reaches."""
@@ -92,11 +93,42 @@ class Tracking:
         wanted.setdefault("artifact_location", (self.folder / "artifacts" / uuid.uuid4().hex).as_uri())
         return self._send("POST", path, json=wanted)
 
-    def _send(self, method: str, path: str, data: bytes | None = None, json: object = None) -> Response:
+    def _unity_catalog(self, asked: Request, path: str) -> Response:
+        """Answer for Unity Catalog's registry by that of the server: the names differ, and where the files go."""
+        name = path.partition("/unity-catalog/")[2]
+        if name.endswith(":is-databricks-sdk-models-artifact-repository-enabled"):
+            return jsonify(is_databricks_sdk_models_artifact_repository_enabled=True)  # files go to /Models
+        if name == "model-versions/emit-lineage":
+            return jsonify({})
+        given = {**asked.args, **(asked.get_json(silent=True) or {})}
+        model = str(given.get("name", "a.b.c"))
+        if model.count(".") != 2:
+            raise invalid(f"Invalid name: {model}. A model in Unity Catalog is named <catalog>.<schema>.<model>.")
+        catalog, schema, _ = model.split(".")
+        if "name" in given and not self.files.local(f"/Volumes/{catalog}/{schema}").is_dir():
+            raise missing(f"Schema '{catalog}.{schema}' does not exist.")
+        path = path.replace("/unity-catalog/", "/")
+        if name == "model-versions/finalize":
+            return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=given))
+        if name == "model-versions/create":
+            given = {key: given[key] for key in ("name", "source", "run_id", "model_id", "description", "tags") if key in given}
+        reads = {"params": given} if asked.method == "GET" else {"json": given}
+        return _as_unity_catalog(self._send(asked.method, path, **reads))
+
+    def _send(self, method: str, path: str, **content: Any) -> Response:
         headers = {"Content-Type": "application/json"}
         answer = requests.request(
-            method, f"{self.address}/{path}", data=data, json=json, headers=headers, timeout=120, allow_redirects=False
+            method, f"{self.address}/{path}", headers=headers, timeout=120, allow_redirects=False, **content
         )
         if answer.status_code in (404, 405) and "json" not in answer.headers.get("Content-Type", ""):
             raise ApiError(501, "NOT_IMPLEMENTED", f"MLflow's server has no {method} /{path}")
         return Response(answer.content, answer.status_code, content_type=answer.headers.get("Content-Type"))
+
+
+def _as_unity_catalog(answer: Response) -> Response:
+    """Return the answer with a version's aliases as Unity Catalog tells them."""
+    told = answer.get_json()
+    for version in [told.get("model_version", {}), *told.get("model_versions", [])]:
+        if "aliases" in version:
+            version["aliases"] = [{"alias": alias, "version": version["version"]} for alias in version["aliases"]]
+    return Response(json.dumps(told), answer.status_code, content_type="application/json")
