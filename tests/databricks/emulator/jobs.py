@@ -9,6 +9,7 @@ from databricks.sdk.service.jobs import JobSettings
 
 from emulator import settings
 from emulator.errors import invalid, missing
+from emulator.faults import KINDS
 from emulator.runs import FINAL, Run
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Jobs:
             if unknown := given.keys() - {parameter.name for parameter in job.parameters or []}:
                 raise invalid(f"The job has no parameter {', '.join(sorted(unknown))}.")
             active = [run for run in self.runs.values() if run.job_id == job_id and run.state.life not in FINAL]
-            return self._start(asked, job, job_id, given, len(active) >= (job.max_concurrent_runs or 1))
+            busy = active if len(active) >= (job.max_concurrent_runs or 1) else []
+            return self._start(asked, job, job_id, given, busy)
 
     def submit(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Start a one-time run."""
@@ -91,10 +93,10 @@ class Jobs:
             if known := self._tokens.get(asked.get("idempotency_token", "")):
                 return {"run_id": known}
             job = settings.parse({**asked, "name": asked.get("run_name", "Untitled")})
-            return self._start(asked, job, self.workspace.next_id(), {}, False)
+            return self._start(asked, job, self.workspace.next_id(), {}, [])
 
     def _start(
-        self, asked: dict[str, Any], job: JobSettings, job_id: int, given: dict[str, str], busy: bool
+        self, asked: dict[str, Any], job: JobSettings, job_id: int, given: dict[str, str], busy: list[Run]
     ) -> dict[str, Any]:
         token = asked.get("idempotency_token", "")
         if len(token) > 64:
@@ -104,10 +106,10 @@ class Jobs:
         if token:
             self._tokens[token] = run.run_id
         fault = self.workspace.faults.strike({"skip"}, job.name or "")
-        if fault or busy:
-            run.skip(fault.message if fault else "Run was skipped: the job has its max_concurrent_runs active.")
+        if fault or (busy and not (job.queue and job.queue.enabled)):
+            run.skip(fault.message if fault else KINDS["skip"])
         else:
-            run.start()
+            run.start(behind=busy)
         return {"run_id": run.run_id, "number_in_job": run.run_id}
 
     def output(self, asked: dict[str, Any]) -> dict[str, Any]:

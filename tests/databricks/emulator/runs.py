@@ -7,12 +7,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from databricks.sdk.service.compute import Library
+from databricks.sdk.service.compute import Library, PythonPyPiLibrary
 from databricks.sdk.service.jobs import Format, JobSettings, RunIf, Task
 
 from emulator import machine, settings
@@ -103,13 +103,13 @@ class Run:
 
     # -- from the outside
 
-    def start(self, keys: set[str] | None = None) -> None:
-        """Run all tasks, or those of `keys`, beside what has been done."""
+    def start(self, keys: set[str] | None = None, behind: Sequence[Run] = ()) -> None:
+        """Run all tasks, or those of `keys`, beside what has been done, and after the runs `behind` which it queues."""
         with self.changed:
-            self.state, self.stopped, self.ended = State("PENDING"), None, 0
+            self.state, self.stopped, self.ended = State("QUEUED" if behind else "PENDING"), None, 0
             fresh = [self._attempt(task, 0) for key, task in self.tasks.items() if keys is None or key in keys]
         threads = [threading.Thread(target=self._run_task, args=[attempt], daemon=True) for attempt in fresh]
-        threading.Thread(target=self._run, args=[threads], daemon=True).start()
+        threading.Thread(target=self._run, args=[threads, behind], daemon=True).start()
 
     def stop(self, result: str) -> None:
         """End all of it now: each task's processes are killed."""
@@ -187,7 +187,9 @@ class Run:
         self.attempts.append(attempt)
         return attempt
 
-    def _run(self, threads: list[threading.Thread]) -> None:
+    def _run(self, threads: list[threading.Thread], behind: Sequence[Run]) -> None:
+        while any(run.state.life not in FINAL for run in behind) and not self.stopped:
+            time.sleep(0.05)
         timer = threading.Timer(self.job.timeout_seconds or 0, self.stop, ["TIMEDOUT"])
         timer.daemon = True
         if self.job.timeout_seconds:
@@ -305,8 +307,7 @@ class Run:
         for environment in self.job.environments or []:
             if environment.environment_key == task.environment_key and environment.spec:
                 wanted = environment.spec.dependencies or []
-                pypi = [Library.from_dict({"pypi": {"package": name}}) for name in wanted if not name.endswith(".whl")]
-                return [Library(whl=name) for name in wanted if name.endswith(".whl")] + pypi
+                return [_library(name) for name in wanted]
         return []
 
     def _process(self, attempt: Attempt, cluster: Cluster) -> None:
@@ -340,7 +341,16 @@ class Run:
             "workspace.id": self.workspace.workspace_id,
         }
         known |= {f"job.parameters.{name}": value for name, value in self.parameters.items()}
+        results = dict.fromkeys(self.tasks, "") | {one.task.task_key: one.state.result or "" for one in self.attempts}
+        known |= {f"tasks.{key}.result_state": result.lower() for key, result in results.items()}
         return known.get
+
+
+def _library(dependency: str) -> Library:
+    """Return a dependency of a serverless environment as the library of a cluster that it would be."""
+    if dependency.startswith("-r "):
+        return Library(requirements=dependency.removeprefix("-r ").strip())
+    return Library(whl=dependency) if dependency.endswith(".whl") else Library(pypi=PythonPyPiLibrary(dependency))
 
 
 def fate_of(condition: RunIf, results: list[str]) -> str | None:

@@ -47,7 +47,16 @@ class Tracking:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        command = [*machine.BOUND, sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
+        command = [
+            *machine.BOUND,
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host=127.0.0.1",
+            f"--port={self.port}",
+            "--workers=1",
+        ]
         command += [f"--backend-store-uri=sqlite:///{self.folder / 'mlflow.db'}", "--no-serve-artifacts"]
         command += [f"--default-artifact-root={(self.folder / 'artifacts').as_uri()}"]
         with (self.folder / "mlflow.log").open("wb") as log:
@@ -112,7 +121,11 @@ class Tracking:
         if name == "model-versions/finalize":
             return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=given))
         if name == "model-versions/create":
-            given = {key: given[key] for key in ("name", "source", "run_id", "model_id", "description", "tags") if key in given}
+            given = {
+                key: given[key]
+                for key in ("name", "source", "run_id", "model_id", "description", "tags")
+                if key in given
+            }
         reads = {"params": given} if asked.method == "GET" else {"json": given}
         return _as_unity_catalog(self._send(asked.method, path, **reads))
 
