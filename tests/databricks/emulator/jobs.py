@@ -44,14 +44,14 @@ class Jobs:
 
     def create(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Keep a job."""
-        settings.parse(asked)
+        self._check(asked)
         job_id = self.workspace.next_id()
         self.settings[job_id] = asked
         return {"job_id": job_id}
 
     def reset(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Replace a job's settings."""
-        settings.parse(asked["new_settings"])
+        self._check(asked["new_settings"])
         self.settings[self._job(asked)] = asked["new_settings"]
         return {}
 
@@ -153,6 +153,9 @@ class Jobs:
         repair_id = self.workspace.next_id()
         run.repair(keys, repair_id)
         return {"repair_id": repair_id}
+
+    def _check(self, job: dict[str, Any]) -> None:
+        Run(self.workspace, 0, settings.parse(job), 0)  # which refuses a reference to nothing
 
     def _job(self, asked: dict[str, Any]) -> int:
         job_id = int(asked["job_id"])
