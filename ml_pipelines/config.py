@@ -132,6 +132,8 @@ class Step:
     external: list[str] = field(default_factory=list)
     headline: list[str] = field(default_factory=list)
     params: Any = field(default_factory=dict)
+    timeout_s: float | None = None  # null: it may take as long as it likes
+    retries: int = 0  # how often it is tried again after what can be transient
     key: str = ""
 
 
@@ -328,6 +330,10 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
             )
+        if step.timeout_s is not None and not 0 < step.timeout_s < float("inf"):
+            raise ConfigError(f"steps.{key}.timeout_s: {step.timeout_s} is no time limit: seconds above 0, or null.")
+        if step.retries < 0:
+            raise ConfigError(f"steps.{key}.retries: {step.retries} is no number of retries; it is at least 0.")
     graph.check({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
     if config.max_parallel < 1:
         raise ConfigError(f"max_parallel: {config.max_parallel} steps at once run nothing; it is at least 1.")
