@@ -12,17 +12,18 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import imports, paths, signals
-from ml_pipelines.errors import ConfigError
+from ml_pipelines import imports, paths, processes, signals
+from ml_pipelines.errors import ConfigError, Unreachable
 from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
+from ml_pipelines.terminal import say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,6 +38,13 @@ PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
 # What a reused step's run says of itself again.
 KEPT = ("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts")
+# MLflow's own would wait for seven minutes. These are tries after 0, 0, 4, 12 and 28 seconds, whoever asks.
+SERVER_BUDGET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
 
 
 def connect(config: Config) -> str:
@@ -51,10 +59,13 @@ def connect(config: Config) -> str:
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
+    if uri.startswith("http"):
+        for name, value in SERVER_BUDGET.items():
+            os.environ.setdefault(name, value)
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
         os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
     try:
-        with imports.uncollected():  # the store's own, with SQLAlchemy
+        with _alone_at(uri), imports.uncollected():  # the store's own, with SQLAlchemy
             client().get_experiment("0")
     except Exception as error:  # of MLflow, of the database's driver, of the file system
         if "No Experiment with id" not in str(error):
@@ -62,6 +73,34 @@ def connect(config: Config) -> str:
                 f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
             ) from error
     return uri
+
+
+@contextmanager
+def _alone_at(uri: str) -> Iterator[None]:
+    """Keep other drivers from a sqlite file meanwhile: two that create its tables at once leave it unusable."""
+    try:
+        import fcntl
+
+        folder = os.open(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows has no such lock; a folder that isn't there is told of by whoever opens
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def failed(error: Exception) -> Unreachable:
+    """Return what to say of a store that fails, and wait for it no more: it has been waited for."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    return Unreachable(f"The MLflow store {os.environ.get('MLFLOW_TRACKING_URI')} fails: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"
 
 
 def store_uri(config: Config) -> str:
@@ -107,8 +146,8 @@ def experiment_id(name: str) -> str:
 
 @cache
 def provenance() -> Mapping[str, str]:
-    """Return tags that say who ran which code: git commit, whether the tree had changes, package version."""
-    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.root())}
+    """Return tags that say who ran which code in which process: git commit, whether the tree had changes, version."""
+    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.root()), **processes.identity()}
     with suppress(KeyError, OSError, ImportError):  # a user without a name, as in some containers
         tags["mlflow.user"] = getpass.getuser()
     try:
@@ -135,6 +174,12 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def reap(experiment: str) -> None:
+    """Close the runs of the experiment that a killed process left RUNNING, and say so."""
+    if left := processes.reap(client(), experiment):
+        say(f"Marked KILLED, since their process is gone: runs {', '.join(run_id[:8] for run_id in left)}")
+
+
 def create_step_run(experiment: str, step: str, parent: str | None) -> str:
     """Create the run of a step below `parent` and return its id."""
     tags = {**provenance(), "mlflow.project.entryPoint": step, "step": step}
@@ -155,12 +200,7 @@ def children(run_id: str) -> list[Run]:
     Raises:
         ConfigError: there is no such run.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        parent = client().get_run(run_id)
-    except MlflowException as error:
-        raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
+    parent = get_run(run_id)
     found = client().search_runs(
         [parent.info.experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=["attributes.start_time ASC"]
     )
@@ -293,6 +333,8 @@ def get_run(run_id: str) -> Run:
     try:
         return client().get_run(run_id)
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
 
 
