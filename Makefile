@@ -27,8 +27,9 @@ test: $(READY) ## the quick tests
 test-slow: $(READY) ## the slow ones: the JVM engine, whole set-ups
 	$(BIN)/pytest -n 2 -m slow
 
-chaos: $(READY) ## marathons: 2,000 forks, and more
+chaos: $(READY) ## marathons: 2,000 forks, and 200 pipelines killed and run again
 	PYTHONPATH=.:tests $(BIN)/python -c "import sys; from chaos import forks; sys.exit(forks.main())"
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.kills
 
 check: $(READY) ## format, lint, types, and the files that are kept in step
 	$(BIN)/ruff format --check .
