@@ -229,13 +229,30 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
         if key := _clash(plain, added):
             raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
         merged.merge_with(layer)
-    for key in _keys(OmegaConf.to_container(merged, resolve=False)):
-        if _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
-            raise ConfigError(
-                f"{key} looks like a secret, and conf is no place for one: it would be logged. "
-                "Take it from the environment or a Databricks secret scope where it is used."
-            )
+    refuse_secrets(_keys(OmegaConf.to_container(_assigned(assignments))), given=True)
+    refuse_secrets(_keys(OmegaConf.to_container(merged, resolve=False)))
     return merged
+
+
+def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
+    """Refuse names (of keys, dotted, or of options) that look like a secret's.
+
+    Args:
+        names: the names, never the values: those must not be shown.
+        given: they came with the command. Under `mlflow run`, MLflow has stored them then, before our code ran.
+
+    Raises:
+        ConfigError: one does. MLflow's run, where there is one, is deleted.
+    """
+    for name in names:
+        if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
+            from ml_pipelines import tracking
+
+            raise ConfigError(
+                f"{name} looks like a secret, and this is no place for one: it would be logged. "
+                "Take it from the environment or a Databricks secret scope where it is used."
+                + (tracking.withdraw() if given else "")
+            )
 
 
 def _assigned(assignments: Iterable[str]) -> DictConfig:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,11 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
 
     try:
         return _execute(key, parameters, run_id, log)
-    except MlflowException as error:  # of the store itself: it can't be told there any more
-        complain(one_line(tracking.failed(error)))
+    except (MlflowException, OSError) as error:  # of the store itself, which may not take even that
+        cause = one_line(tracking.failed(error))
+        complain(cause)
+        with suppress(MlflowException):
+            tracking.close(run_id, "FAILED", {"exit_code": str(StepFailed.exit_code), "cause": cause})
         return StepFailed.exit_code
 
 
@@ -63,7 +66,8 @@ def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | N
                 if isinstance(error, MlflowException):
                     tracking.failed(error)
                 logging.getLogger(f"steps.{key}").error("%s", "".join(traceback.format_exception(error)))
-                tracking.client().log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
+                with suppress(OSError):  # a disk that is full, perhaps: the log, and the cause below, say it too
+                    tracking.client().log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
                 code = error.exit_code if isinstance(error, PipelineError) else StepFailed.exit_code
                 tags |= {"exit_code": str(code), "cause": one_line(error)}
                 tags |= {"transient": "true"} if errors.transient(error) else {}

@@ -242,6 +242,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         _say_whose(plan, experiment)
     else:
         experiment = tracking.experiment_id(plan.config.experiment_name)
+    paths.check_writable(tracking.client().get_experiment(experiment).artifact_location, "the experiment's artifacts")
     tracking.reap(experiment)
     plan, inputs, source = _resumed(plan, experiment, resume)
     if not adopted and (current := reuse.current(plan, inputs, experiment)):
@@ -255,8 +256,8 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         yield parent
         parent.close()
     except BaseException as error:
-        failure = tracking.failed(error) if isinstance(error, MlflowException) else error
-        with suppress(MlflowException):  # a store that is gone: the next start will find the runs
+        failure = tracking.failed(error) if isinstance(error, MlflowException | OSError) else error
+        with suppress(MlflowException, OSError):  # a store that is gone: the next start will find the runs
             if parent:
                 parent.cancel(one_line(failure))
                 status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
@@ -266,7 +267,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
             raise
         raise failure from error
     finally:
-        with suppress(MlflowException):
+        with suppress(MlflowException, OSError):
             mlflow.end_run(tracking.get_run(parent.run_id).info.status if parent else "KILLED")
 
 
@@ -284,8 +285,11 @@ def preflight(plan: Plan) -> None:
     config = plan.config
     prefix = config.data.delta_prefix.local
     paths.table_path(prefix, [], "step", "run", "table")
-    if config.data.source.kind is SourceKind.file and any(not step.inputs for step in plan.steps):
-        sources.file_format(config.data.source)
+    if any(not step.inputs for step in plan.steps):
+        if config.data.source.kind is SourceKind.file:
+            sources.file_format(config.data.source)
+        if config.spark.engine != "databricks":
+            paths.check_writable(paths.absolute(prefix), "data.delta_prefix.local")
 
 
 def _say_whose(plan: Plan, experiment: str) -> None:

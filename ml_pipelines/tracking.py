@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,6 +65,8 @@ def connect(config: Config) -> str:
             os.environ.setdefault(name, value)
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
         os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
+    if uri.startswith("sqlite:////"):
+        paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
         with _alone_at(uri), imports.uncollected():  # the store's own, with SQLAlchemy
             client().get_experiment("0")
@@ -178,6 +181,20 @@ def reap(experiment: str) -> None:
     """Close the runs of the experiment that a killed process left RUNNING, and say so."""
     if left := processes.reap(client(), experiment):
         say(f"Marked KILLED, since their process is gone: runs {', '.join(run_id[:8] for run_id in left)}")
+
+
+def withdraw() -> str:
+    """Delete the run that `mlflow run` made for this process, since it holds a secret; return what to tell of it."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is None:
+        return ""
+    with suppress(MlflowException):  # an experiment that may not be changed; the secret must be in any case
+        client().delete_run(run_id)
+    return (
+        f" MLflow had stored it: change the secret. Run {run_id} is deleted; `mlflow gc --run-ids {run_id}` erases it."
+    )
 
 
 def create_step_run(experiment: str, step: str, parent: str | None) -> str:
@@ -312,8 +329,15 @@ def find_table(uri: str, names: Iterable[str], experiment: str) -> Table | None:
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
         for run in client().search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
-            return table_of(run, tag.removeprefix(OUTPUT))
+            table = table_of(run, tag.removeprefix(OUTPUT))
+            return table if table is None or digests_compare(run) else replace(table, digest=None)
     return None
+
+
+def digests_compare(run: Run) -> bool:
+    """Return whether the run recorded digests by this version of Polars: each has its own."""
+    installed = version("polars")
+    return bool(json.loads(run.data.tags.get("fingerprint.parts", "{}")).get("library polars", installed) == installed)
 
 
 def close(run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
