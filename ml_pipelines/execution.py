@@ -200,6 +200,7 @@ def execute_in_child(key: str, parameters: Mapping[str, str], run_id: str, log: 
     import threadpoolctl
 
     raise_on_signals()
+    tracking.keep_quiet()
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     try:
         with threadpoolctl.threadpool_limits(threads, user_api="openmp"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -57,6 +58,7 @@ def connect(config: Config) -> str:
     import mlflow
 
     signals.keep_interruptible()
+    keep_quiet()
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
@@ -97,12 +99,23 @@ def _alone_at(uri: str) -> Iterator[None]:
 
 def failed(error: Exception) -> Unreachable:
     """Return what to say of a store that fails, and wait for it no more: it has been waited for."""
+    import mlflow
+
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    if isinstance(error, OSError) and (run := mlflow.active_run()):  # of a file: an artifact
+        return Unreachable(f"Artifacts can't be written to {run.info.artifact_uri}: {_said(error)}")
     return Unreachable(f"The MLflow store {os.environ.get('MLFLOW_TRACKING_URI')} fails: {_said(error)}")
+
+
+def keep_quiet() -> None:
+    """Have MLflow print no traceback of a database: it raises as well, and whoever asked says it in a line."""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _said(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # SQLAlchemy's, around the database's own words
+        return database[1].strip()
     return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"
 
 
