@@ -251,10 +251,15 @@ def producers(run_id: str) -> dict[str, Run]:
     """Return output -> the finished step run that handed it on, below this pipeline run or kept from an earlier one."""
     run = get_run(run_id)
     runs = children(run_id)
-    if kept := json.loads(run.data.tags.get("kept", "{}")):
-        ids = ", ".join(f"'{step_run}'" for step_run in kept.values())
+    if kept := kept_steps(run):
+        ids = ", ".join(f"'{step_run}'" for step_run in kept)
         runs = [*client().search_runs([run.info.experiment_id], f"attributes.run_id IN ({ids})"), *runs]
     return {name: run for run in runs if run.info.status == "FINISHED" for name in outputs(run)}
+
+
+def kept_steps(run: Run) -> list[str]:
+    """Return the ids of the step runs that a pipeline run kept from an earlier one."""
+    return list(json.loads(run.data.tags.get("kept", "{}")).values())
 
 
 def outputs_of_pipeline(run_id: str) -> dict[str, str]:
