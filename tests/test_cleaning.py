@@ -14,6 +14,7 @@ from ml_pipelines.errors import ConfigError
 
 Drive = Callable[..., Result]
 Clean = Callable[..., str]
+OTHER = "0123" * 8  # a pipeline run that this store knows nothing of
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +120,10 @@ def test_the_tables_of_a_run_under_way_stay_and_those_of_a_killed_one_go(opened:
 
 
 def test_what_no_run_of_this_store_wrote_is_left_alone(opened: Store, clean: Clean) -> None:
-    other = next(opened.tables.glob("*/*")) / "pipeline_run_0123456789abcdef0123456789abcdef" / "01_x" / "train"
+    other = next(opened.tables.glob("*/*")) / f"pipeline_run_{OTHER}" / "01_x" / "train"
     other.mkdir(parents=True)
     clean("--keep=0", "--delete")
-    assert folders(opened) == {"0123456789abcdef0123456789abcdef"}
+    assert folders(opened) == {OTHER}
     shutil.rmtree(other.parent.parent)
 
 
