@@ -154,6 +154,8 @@ class Step:
     external: list[str] = field(default_factory=list)
     headline: list[str] = field(default_factory=list)
     params: Any = field(default_factory=dict)
+    timeout_s: float | None = None  # null: it may take as long as it likes
+    retries: int = 0  # how often it is tried again after what can be transient
     key: str = ""
 
 
@@ -250,14 +252,32 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
         if key := _clash(plain, added):
             raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
         merged.merge_with(layer)
-    for key in _keys(OmegaConf.to_container(merged, resolve=False)):
-        column = re.fullmatch(r"contract\.[^.]+", key)  # its values are declarations
-        if not column and _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
-            raise ConfigError(
-                f"{key} looks like a secret, and conf is no place for one: it would be logged. "
-                "Take it from the environment or a Databricks secret scope where it is used."
-            )
+    refuse_secrets(_keys(OmegaConf.to_container(_assigned(assignments))), given=True)
+    refuse_secrets(_keys(OmegaConf.to_container(merged, resolve=False)))
     return merged
+
+
+def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
+    """Refuse names (of keys, dotted, or of options) that look like a secret's.
+
+    Args:
+        names: the names, never the values: those must not be shown.
+        given: they came with the command. Under `mlflow run`, MLflow has stored them then, before our code ran.
+
+    Raises:
+        ConfigError: one does. MLflow's run, where there is one, is deleted.
+    """
+    for name in names:
+        if re.fullmatch(r"contract\.[^.]+", name):  # a column's name: its values are declarations
+            continue
+        if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
+            from ml_pipelines import tracking
+
+            raise ConfigError(
+                f"{name} looks like a secret, and this is no place for one: it would be logged. "
+                "Take it from the environment or a Databricks secret scope where it is used."
+                + (tracking.withdraw() if given else "")
+            )
 
 
 def _assigned(assignments: Iterable[str]) -> DictConfig:
@@ -352,6 +372,10 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
             )
+        if step.timeout_s is not None and not 0 < step.timeout_s < float("inf"):
+            raise ConfigError(f"steps.{key}.timeout_s: {step.timeout_s} is no time limit: seconds above 0, or null.")
+        if step.retries < 0:
+            raise ConfigError(f"steps.{key}.retries: {step.retries} is no number of retries; it is at least 0.")
     graph.check({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
     if config.max_parallel < 1:
         raise ConfigError(f"max_parallel: {config.max_parallel} steps at once run nothing; it is at least 1.")

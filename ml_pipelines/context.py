@@ -121,6 +121,8 @@ class StepContext(Generic[P]):
         table = self._recorded(uri)
         if self._config.mlflow.log_datasets:
             tracking.log_delta_input(self.run_id, table, self.step.key)
+        if self.pipeline_run_id == self.run_id:  # alone: a pipeline run has measured the table before it began us
+            tables.verify(table)
         return tables.read(table, columns, self.key)
 
     def table_columns(self, uri: str) -> list[str]:

@@ -119,7 +119,9 @@ def current(plan: Plan, producers: Mapping[str, Run], experiment: str) -> str | 
     decisions = preview(plan, producers, experiment)
     runs = [decision.run for decision in decisions.values() if decision.run]
     parents = {tracking.parent_of(run) for run in runs}
-    return parents.pop() if len(runs) == len(plan.steps) and len(parents) == 1 else None
+    if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
+        return None
+    return parent if tracking.get_run(parent).info.status == "FINISHED" else None  # not one that was killed at its end
 
 
 def tags(decision: Decision) -> dict[str, str]:
