@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from steps.delong import Difference, Interval, area, interval
@@ -67,8 +68,10 @@ def signature(has_signature: bool) -> Check:
 
 
 @check
-def min_auc(auc: Interval, *, threshold: float) -> Check:
-    """The AUC on the test table is high enough."""
+def min_auc(auc: Interval, test_auc: float, *, threshold: float) -> Check:
+    """The AUC on the test table is high enough, and it is that of evaluate's predictions."""
+    if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
+        return Check(None, threshold, FAILED, f"test_auc is {test_auc}, the predictions say {auc.value}")
     return _at_least(f"test auc ({auc.level:.0%} interval {auc.low:.4f} to {auc.high:.4f})", auc.value, threshold)
 
 
@@ -147,9 +150,9 @@ def champion(champion: Rival | None, *, level: float) -> Check:
 @check
 def stability(refit: Callable[[int, int], float], *, seeds: int, rows: int, threshold: float) -> Check:
     """Fitted again with other seeds on a sample of `rows`, the model is about as good each time."""
-    from statistics import stdev
+    import numpy as np
 
-    spread = stdev(refit(seed, rows) for seed in range(seeds))
+    spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1))
     return _at_most(f"deviation of test auc over {seeds} seeds", spread, threshold)
 
 
@@ -174,6 +177,8 @@ def calibration_error(label: Array, score: Array, bins: int) -> float:
     """Return the expected calibration error (Naeini et al. 2015): over bins of equal width, weighted by rows."""
     import numpy as np
 
+    if not np.isfinite(score).all():
+        return math.nan
     place = np.minimum((score * bins).astype(int), bins - 1)
     gaps = np.bincount(place, score - label, bins)
     return float(np.abs(gaps).sum() / len(label))
@@ -203,7 +208,7 @@ def slices_of(column: pl.Series, label: Array, score: Array, level: float, least
     import polars as pl
 
     if column.dtype.is_numeric() and column.n_unique() > VALUES:
-        column = column.qcut(4, allow_duplicates=True)
+        column = _quarters(column)
     values = column.cast(pl.String).fill_null("missing")
     found = []
     for value in values.unique().sort():
@@ -213,6 +218,18 @@ def slices_of(column: pl.Series, label: Array, score: Array, level: float, least
             row = {"slice": f"{column.name}={value}", "rows": int(of_value.sum())}
             found.append({**row, "auc": judged.value, "low": judged.low, "high": judged.high})
     return found
+
+
+def _quarters(column: pl.Series) -> pl.Series:
+    """Return of each number the quarter that it is in, as text."""
+    import numpy as np
+    import polars as pl
+
+    edges = np.unique(np.quantile(column.drop_nulls().to_numpy(), [0.25, 0.5, 0.75]))
+    inner = (f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges))
+    names = np.array([f"up to {edges[0]:.6g}", *inner, f"above {edges[-1]:.6g}"])
+    quarters = pl.Series(column.name, names[np.searchsorted(edges, column.to_numpy())])
+    return quarters.set(column.is_null(), None)
 
 
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:

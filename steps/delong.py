@@ -40,7 +40,7 @@ def interval(label: Array, score: Array, level: float) -> Interval:
 
     value, placements = _placements(label, score)
     reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(_variance(placements))
-    return Interval(value, max(0.0, value - reach), min(1.0, value + reach), level)
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), level)  # in this order NaN stays NaN
 
 
 def compare(label: Array, score: Array, other: Array) -> Difference:

@@ -29,6 +29,7 @@ class Judged:
     train_run_id: str
     evaluate_run_id: str
     feature_importance_run_id: str
+    test_auc: float
 
 
 class Facts:
@@ -50,6 +51,11 @@ class Facts:
     def auc(self) -> Interval:
         """The AUC on the test table."""
         return delong.interval(self.label, self.score, self._level)
+
+    @property
+    def test_auc(self) -> float:
+        """The same, as evaluate handed it on."""
+        return self._judged.test_auc
 
     @cached_property
     def train_auc(self) -> float:

@@ -36,7 +36,7 @@ class Params:
                 near = get_close_matches(name, CHECKS, 1)
                 raise ValueError(f"there is no check {name}{f', did you mean {near[0]}?' if near else ''}")
             _, wanted = asked_by(name)
-            if settings is not None and set(settings) != set(wanted):
+            if settings is not None and (not isinstance(settings, Mapping) or set(settings) != set(wanted)):
                 raise ValueError(f"checks.{name} takes {', '.join(wanted) or 'no settings, {}'}")
             for key, value in (settings or {}).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
@@ -71,7 +71,7 @@ def run(
 ) -> Outputs:
     """Log the report and the drift, then register the model, or refuse it."""
     params = step.params
-    judged = Judged(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id)
+    judged = Judged(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id, test_auc)
     facts = Facts(step, judged, params.level, params.slices, params.slice_rows)
     found = judge(params, facts)
     failed = {name: f"{name}: {check.reason}" for name, check in found.items() if check.verdict == FAILED}
@@ -86,7 +86,7 @@ def run(
     if verdict == "refused":
         step.refuse("; ".join(failed.values()))
     else:
-        step.register(train_run_id, verdict, test_auc, facts.area_of, {"train": train_uri, "test": test_uri})
+        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, {"train": train_uri, "test": test_uri})
     return {"qa_complete": True, "qa_passed": not failed}
 
 
@@ -98,7 +98,7 @@ def report(verdict: str, found: dict[str, Check], facts: Facts, judged: Judged) 
         "auc": _finite(dataclasses.asdict(facts.auc)),
         "slices": facts.slices,
         "champion": facts.champion and _champion(facts.champion),
-        "judged": dataclasses.asdict(judged),
+        "judged": {**dataclasses.asdict(judged), **_finite({"test_auc": judged.test_auc})},
     }
 
 
