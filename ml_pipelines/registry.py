@@ -78,7 +78,7 @@ def register(config: Config, model_uri: str, train_run_id: str, tags: Mapping[st
     with _said(name), _alone():
         found = _of_run(name, train_run_id)
         version = found.version if found else _create(name, model_uri, train_run_id, tags)
-        for key, value in tags.items() if found else ():
+        for key, value in (tags.items() - found.tags.items()) if found else ():
             store.set_model_version_tag(name, str(version), key, value)
         store.set_registered_model_alias(name, CHALLENGER, str(version))
         return _get(name, version)

@@ -193,7 +193,10 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     import polars as pl
 
     if column.dtype != pl.String:
-        value = area(label.to_numpy(), column.cast(pl.Float64).rank().fill_null(0).to_numpy())
+        missing, positive = column.null_count(), int(label.sum())
+        ranks = (column.cast(pl.Float64).rank() + missing).fill_null((missing + 1) / 2)
+        above = float(ranks.filter(label == 1).sum()) - positive * (positive + 1) / 2  # Mann and Whitney's U
+        value = above / (positive * (len(label) - positive))
         return max(value, 1 - value)
     rows = pl.DataFrame({"value": column, "label": label}).with_columns(
         told=pl.int_range(pl.len()).over("label") % 2 == 0
