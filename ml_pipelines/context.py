@@ -208,9 +208,13 @@ class StepContext(Generic[P]):
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
         mine = registry.register(self._config, self._logged(train_run_id).uri, train_run_id, tags)
 
-        def known(version: Version) -> float:
-            same = "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]
-            return float(version.tags["test_auc"]) if same else area_of(version.run_id)
+        def known(version: Version) -> float | None:
+            if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
+                return float(version.tags["test_auc"])
+            try:
+                return area_of(version.run_id)
+            except PipelineError:
+                return None
 
         before, now = registry.crown(self._config, mine, known)
         self._tags["conclusion"] = registry.told(mine, before, now, known)

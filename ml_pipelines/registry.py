@@ -11,13 +11,14 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ml_pipelines import paths, tracking
-from ml_pipelines.errors import ConfigError, PipelineError
+from ml_pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -43,7 +44,7 @@ class Version(NamedTuple):
     tags: Mapping[str, str]
 
 
-AreaOf = Callable[[Version], float]
+AreaOf = Callable[[Version], float | None]
 
 
 def model_name(config: Config) -> str:
@@ -88,7 +89,7 @@ def crown(config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | Non
     """Let the best be champion, and return who it was and who it is.
 
     The best of the holder, `mine`, and what was registered beside it; by `area_of`, the AUC on the table that `mine`
-    was tested on, which raises a PipelineError where it can't be known. The holder stays where it is as good.
+    was tested on, None where it can't be known. The holder stays where it is as good, or unknown.
 
     Raises:
         ConfigError: the registry refuses.
@@ -106,28 +107,22 @@ def crown(config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | Non
 
 def _best(mine: Version, holder: Version | None, area_of: AreaOf) -> Version | None:
     """Return the best version: of equals the holder, then the oldest. Only the holder may be what a person demoted."""
-
-    def rank(version: Version) -> tuple[float, bool, int]:
-        held = holder is not None and version.version == holder.version
-        try:
-            area = area_of(version)
-        except PipelineError:
-            area = math.inf if held else -math.inf
-        return area, held, -version.version
-
-    beside = _search(mine.name, f"name = '{mine.name}'", since=mine.created - RIVAL_MS)
-    rivals = [v for v in beside if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags]
-    return max([*rivals, *([holder] if holder else [])], key=rank, default=None)
+    held = area_of(holder) if holder else -math.inf
+    if held is None:  # nothing is better than what isn't known
+        return holder
+    young = _search(mine.name, f"name = '{mine.name}'", since=int(time.time() * 1000) - RIVAL_MS)
+    rivals = {v.version: v for v in [*young, mine] if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags}
+    known = ((area_of(rivals[version]), rivals[version]) for version in sorted(rivals))
+    better = [(area, version) for area, version in known if area is not None and area > held]
+    return max(better, key=lambda found: found[0])[1] if better else holder
 
 
 def told(mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
     """Return in a few words who is champion after `mine` was registered: the pipeline's last line shows it."""
 
     def auc(version: Version) -> str:
-        try:
-            return f"{area_of(version):.3f}"
-        except PipelineError:
-            return "unknown on this table"
+        area = area_of(version)
+        return "unknown on this table" if area is None else f"{area:.3f}"
 
     own = f"version {mine.version} (auc {auc(mine)})"
     if now is None:

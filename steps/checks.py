@@ -6,6 +6,7 @@ given in conf below `steps.model_qa.params.checks.<its name>`. Only finite numbe
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,13 @@ def check(function: Callable[..., Check]) -> Callable[..., Check]:
     """Make the function a check of its name, which conf may ask for."""
     CHECKS[function.__name__] = function
     return function
+
+
+def asked_by(check: str) -> tuple[list[str], list[str]]:
+    """Return the names of the facts that a check takes, and of its settings."""
+    parameters = inspect.signature(CHECKS[check]).parameters.values()
+    settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [p.name for p in parameters if p.name not in settings], settings
 
 
 # -- the checks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ml_pipelines.context import Outputs, StepContext
-from steps.checks import CHECKS, FAILED, SKIPPED, Check, Rival
+from steps.checks import CHECKS, FAILED, SKIPPED, Check, Rival, asked_by
 from steps.facts import Facts, Judged
 
 
@@ -41,13 +40,6 @@ class Params:
             for key, value in (settings or {}).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise ValueError(f"checks.{name}.{key}: {value!r} is no number")
-
-
-def asked_by(check: str) -> tuple[list[str], list[str]]:
-    """Return the names of the facts that a check takes, and of its settings."""
-    parameters = inspect.signature(CHECKS[check]).parameters.values()
-    settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return [p.name for p in parameters if p.name not in settings], settings
 
 
 def judge(params: Params, facts: Facts) -> dict[str, Check]:
