@@ -90,6 +90,38 @@ def clean(profile: str, overrides: tuple[str, ...], older_than: str, keep: int, 
     say(f"{total} removed." if delete else f"{total} could go. Nothing was removed: add --delete.")
 
 
+reason_option = click.option("--reason", required=True, help="Why: it becomes a tag of both versions.")
+
+
+@commands.command()
+@click.argument("version", type=int)
+@reason_option
+@profile_option
+@set_option
+def promote(version: int, reason: str, profile: str, overrides: tuple[str, ...]) -> None:
+    """Make a registered version champion by hand."""
+    from ml_pipelines import registry, tracking
+
+    settings = config.load(profile, overrides)
+    tracking.connect(settings)
+    now, before = registry.promote(settings, version, reason)
+    say(f"Champion of {now.name} is version {now.version}{f', was {before.version}' if before else ''}.")
+
+
+@commands.command()
+@reason_option
+@profile_option
+@set_option
+def rollback(reason: str, profile: str, overrides: tuple[str, ...]) -> None:
+    """Make the version champion again that was before the present one."""
+    from ml_pipelines import registry, tracking
+
+    settings = config.load(profile, overrides)
+    tracking.connect(settings)
+    now, before = registry.rollback(settings, reason)
+    say(f"Champion of {now.name} is version {now.version}, was {before.version}.")
+
+
 def main() -> None:
     """Run a command; a PipelineError is one line and its exit code."""
     try:

@@ -31,6 +31,7 @@ RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry 
 OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}  # a registered model's name, on Unity Catalog or not
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 _MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
@@ -129,6 +130,13 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Registry:
+    """The name under which a model that passes is registered; None: the experiment's."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Spark:
     """What runs prepare_data's Spark."""
 
@@ -140,6 +148,7 @@ class Mlflow:
     """The tracking store, and what is logged by itself."""
 
     tracking_uri: str | None = None
+    registry_uri: str | None = None
     log_datasets: bool = True
 
 
@@ -171,6 +180,7 @@ class Config:
     spark: Spark
     data: Data
     model: Model
+    registry: Registry
     steps: dict[str, Step]
     compute: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Column] = field(default_factory=dict)
@@ -383,6 +393,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
     if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
         raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
+    model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
+    if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
+        wanted = "catalog.schema.model" if catalog else "a name without / and :"
+        raise ConfigError(f"registry.model: {model!r} can't name a model in this registry; it takes {wanted}.")
     _check_source(config.data)
     for name, column in config.contract.items():
         _check_column(f"contract.{name}", column)

@@ -45,6 +45,7 @@ class PipelineRun:
         self._causes: dict[str, int] = {}  # failed step -> exit code
         self._skipped: dict[str, str] = {}  # skipped step -> the failed step that it is skipped for
         self._lines: list[str] = []
+        self._verdict: dict[str, str] = {}  # tags of a step that the pipeline run bears too
         self._started = time.monotonic()
 
     def schedule(self) -> Iterator[Step]:
@@ -119,8 +120,11 @@ class PipelineRun:
         tags, seconds = run.data.tags, _seconds(run)
         code = int(tags.get("exit_code", StepFailed.exit_code))
         if run.info.status == "FINISHED" and code == 0:
+            decision = reuse.settled(self._decisions[step.key], run)
+            if decision != self._decisions[step.key]:
+                tracking.set_tags(run.info.run_id, reuse.tags(decision))
+                run = tracking.get_run(run.info.run_id)
             self._producers |= dict.fromkeys(step.outputs, run)
-            decision = self._decisions[step.key]
             why = "" if decision.reason in (Reason.first_run, Reason.off) else f" · ran: {decision}"
             self._line("done", step, seconds, tags.get("summary", "") + why)
         elif "transient" in tags and self._tries[step.key] <= step.retries:
@@ -153,7 +157,9 @@ class PipelineRun:
         return tracking.get_run(run_id)
 
     def _headline(self, step: Step, run: Run) -> None:
-        """Show the step's headline metrics on the pipeline run too."""
+        """Show the step's headline metrics on the pipeline run too, its verdict, and what it concludes."""
+        tags = run.data.tags
+        self._verdict |= {name: tags[name] for name in ("verdict", "conclusion") if name in tags}
         headline = {name: value for name, value in run.data.metrics.items() if name in step.headline}
         tracking.log_metrics(self.run_id, headline)
 
@@ -190,6 +196,7 @@ class PipelineRun:
         """End the parent with its true status, and say what came out."""
         code = self.exit_code
         tags = {"exit_code": str(code), "mlflow.note.content": self._note()}
+        tags |= self._verdict
         tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
         tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         took = f"{time.monotonic() - self._started:.1f} s"
@@ -198,7 +205,8 @@ class PipelineRun:
             profile = self.plan.config.profile
             say(f"Go on with: python driver.py --profile {profile} --resume {self.run_id[:8]}{self._set()}")
         else:
-            say(f"{took} · pipeline run {self.run_id} · look at it {self._page()}")
+            concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
+            say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}"]))
 
     def _page(self) -> str:
         """Return how to look at the run: by a command for a file, at an address for a server."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines import imports, paths, processes, signals
-from ml_pipelines.errors import ConfigError, Unreachable
+from ml_pipelines.errors import ConfigError, StepFailed, Unreachable
 from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
 from ml_pipelines.terminal import say
@@ -39,7 +39,10 @@ PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
 # What a reused step's run says of itself again.
-KEPT = ("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts")
+KEPT = (
+    *("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts"),
+    *("verdict", "failed_checks", "conclusion", "external.champion"),
+)
 # MLflow's own would wait for seven minutes. These are tries after 0, 0, 4, 12 and 28 seconds, whoever asks.
 SERVER_BUDGET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
@@ -66,7 +69,9 @@ def connect(config: Config) -> str:
         for name, value in SERVER_BUDGET.items():
             os.environ.setdefault(name, value)
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
-        os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
+        os.environ.setdefault("MLFLOW_REGISTRY_URI", paths.absolute_uri(config.mlflow.registry_uri or uri))
+    elif config.mlflow.registry_uri:
+        os.environ.setdefault("MLFLOW_REGISTRY_URI", config.mlflow.registry_uri)
     if uri.startswith("sqlite:////"):
         paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
@@ -174,6 +179,12 @@ def provenance() -> Mapping[str, str]:
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags
+
+
+def commit_tags() -> dict[str, str]:
+    """Return the git commit and whether the tree had changes, as tags of a registered model."""
+    names = {"mlflow.source.git.commit": "git_commit", "git.dirty": "git_dirty"}
+    return {names[tag]: value for tag, value in provenance().items() if tag in names}
 
 
 def _git(*arguments: str) -> str:
@@ -417,6 +428,26 @@ def log_table(run_id: str, frame: pl.DataFrame, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         frame.write_parquet(Path(folder, name))
         client().log_artifact(run_id, str(Path(folder, name)))
+
+
+def load_table(run_id: str, name: str) -> pl.DataFrame:
+    """Return a table as `log_table` logged it.
+
+    Raises:
+        StepFailed: the artifact is gone or damaged.
+    """
+    import polars as pl
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(client().download_artifacts(run_id, name, folder))
+            if name.endswith(".parquet"):
+                return pl.read_parquet(path)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return pl.DataFrame(content["data"], schema=content["columns"], orient="row", infer_schema_length=None)
+    except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
+        raise StepFailed(f"{name} of run {run_id} can't be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def log_delta_input(run_id: str, table: Table, context: str) -> None:
