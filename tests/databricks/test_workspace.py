@@ -21,7 +21,7 @@ from emulator.clusters import check
 from emulator.errors import ApiError
 from mlflow.exceptions import MlflowException
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILES = "/Volumes/ml_artifacts/dev/testing/files"
 
