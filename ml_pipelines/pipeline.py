@@ -153,8 +153,9 @@ class PipelineRun:
         took = f"{time.monotonic() - self._started:.1f} s"
         if code:
             say(f"{took} · failed, exit code {code} · logs and tracebacks are artifacts of the failed step's run")
+            command = "python driver.py" if paths.checkout() else "local-pipeline"
             profile = self.plan.config.profile
-            say(f"Go on with: python driver.py --profile {profile} --resume {self.run_id[:8]}{self._set()}")
+            say(f"Go on with: {command} --profile {profile} --resume {self.run_id[:8]}{self._set()}")
         else:
             say(f"{took} · pipeline run {self.run_id} · look at it {self._page()}")
 
