@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ml_pipelines import alone, config, plan, terminal, tracking
+from ml_pipelines import alone, config, job_run, plan, terminal, tracking
 from ml_pipelines.config import LOCAL, NONE, Config, Step
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, PipelineError, StepFailed, one_line
 from ml_pipelines.signals import raise_on_signals
@@ -33,6 +33,11 @@ def __getattr__(name: str) -> Callable[[], None]:
 def local_pipeline() -> None:
     """Run the whole pipeline in this process."""
     _call(_pipeline_command, sys.argv[1:])
+
+
+def close_pipeline() -> None:
+    """End the pipeline run of a job run whose other tasks have ended."""
+    _call(_close_command, sys.argv[1:])
 
 
 def main() -> None:
@@ -87,7 +92,9 @@ def _option(name: str, text: str) -> click.Option:
 
 def _group() -> click.Group:
     steps = config.load(LOCAL).steps
-    commands = {str(command.name): command for command in (_pipeline_command(), *map(_step_command, steps))}
+    commands = {
+        str(command.name): command for command in (_pipeline_command(), _close_command(), *map(_step_command, steps))
+    }
     commands |= {key: commands[step.script] for key, step in steps.items()}
     return click.Group("ml_pipelines", commands, no_args_is_help=False)
 
@@ -101,14 +108,18 @@ def _step_command(key: str) -> click.Command:
         *(_option(name, "An input of the step.") for name in step.inputs),
         _option("pipeline_run_id", "Inputs that aren't given are taken from the outputs below this pipeline run."),
         _option("run_id", "The MLflow run to run in, where one was made for it."),
+        _option("job_run_id", "The job run that this is a task of: its steps share one pipeline run."),
     )
 
 
-def _run_step(declared: Step, settings: Config, run_id: str, **inputs: str) -> None:
+def _run_step(declared: Step, settings: Config, run_id: str, job_run_id: str, **inputs: str) -> None:
     step = settings.step(declared.key)
     tracking.connect(settings)
+    parent = None
+    if job_run_id != NONE:
+        inputs["pipeline_run_id"] = parent = job_run.find(settings, job_run_id)
     if run_id == NONE:
-        run_id = tracking.create_step_run(tracking.experiment_id(settings.experiment_name), step.key, None)
+        run_id = tracking.create_step_run(tracking.experiment_id(settings.experiment_name), step.key, parent)
     started = time.monotonic()
     code = alone.execute(step, settings, inputs, run_id)
     run = tracking.get_run(run_id)
@@ -120,6 +131,26 @@ def _run_step(declared: Step, settings: Config, run_id: str, **inputs: str) -> N
 def _failure(code: int, text: str) -> PipelineError:
     kinds = {kind.exit_code: kind for kind in PipelineError.__subclasses__()}
     return kinds.get(code, StepFailed)(text)
+
+
+def _close_command() -> click.Command:
+    states = click.Option(["--state", "states"], multiple=True, metavar="STEP=STATE", help="How the step's task ended.")
+    return _command(
+        "close-pipeline",
+        "End the pipeline run of a job run, with its true status.",
+        _close,
+        click.Option(
+            ["--job-run-id"], required=True, metavar="VALUE", help="The job run, whose other tasks have ended."
+        ),
+        states,
+    )
+
+
+def _close(settings: Config, job_run_id: str, states: Sequence[str]) -> None:
+    tracking.connect(settings)
+    code, cause = job_run.close(settings, job_run_id, dict(state.partition("=")[::2] for state in states))
+    if code:
+        raise _failure(code, cause)
 
 
 def _pipeline_command() -> click.Command:
