@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from mlflow.entities import Run
 
 if TYPE_CHECKING:
+    from emulator import Workspace
     from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "databricks")]
 
 import driver  # noqa: E402
 
@@ -204,3 +205,36 @@ def java() -> None:
         if os.environ.get("CI"):
             pytest.fail("CI must run the tests marked jvm, and there is no Java.")
         pytest.skip("no Java: the JVM engine isn't tested here")
+
+
+@pytest.fixture(scope="session")
+def started_workspace(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Workspace"]:
+    """Return an emulated Databricks workspace, started once for all tests."""
+    from emulator import Workspace, machine
+
+    if why := machine.check():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the tests of the workspace: {why}")
+        pytest.skip(why)
+    with Workspace(tmp_path_factory.mktemp("workspace"), store=migrated) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def workspace(started_workspace: "Workspace", monkeypatch: pytest.MonkeyPatch) -> Iterator["Workspace"]:
+    """Give the test the workspace, as its own client's environment has it; no route may be asked for in vain.
+
+    Experiments, jobs and files of earlier tests are still there: go by the ids and names of your own.
+    """
+    before = mlflow.get_tracking_uri()
+    for name, value in started_workspace.env.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "DATABRICKS_CONFIG_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)  # no ~/.databrickscfg of a person's own
+    mlflow.set_tracking_uri("databricks")
+    yield started_workspace
+    mlflow.set_tracking_uri(before)
+    started_workspace.faults.clear()
+    unhandled, started_workspace.unhandled[:] = list(started_workspace.unhandled), []
+    assert not unhandled, f"routes that the emulator lacks: {unhandled}"
