@@ -152,18 +152,25 @@ def _set_list(parent: Any, key: str, values: list[str]) -> None:
 
 
 def pins(extra: str | None = None) -> list[str]:
-    """Return the project's direct requirements at the versions of requirements.lock, with an extra's where named."""
+    """Return the project's direct requirements at the versions of requirements.lock, with an extra's where named.
+
+    Without those whose version there depends on the Python that it is for: runtimes have different ones.
+    """
     root = paths.root()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
-    locked = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", (root / "requirements.lock").read_text(), re.MULTILINE))
+    lines = re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", (root / "requirements.lock").read_text(), re.MULTILINE)
+    locked: dict[str, set[str]] = {}
+    for name, version in lines:
+        locked.setdefault(name, set()).add(version)
     found = []
     for requirement in sorted(wanted):
         name, bracket = re.fullmatch(r"([\w.-]+)(\[[^]]*\])?.*", requirement).groups()  # type: ignore[union-attr]
         locked_name = re.sub(r"[-_.]+", "-", name).lower()
         if locked_name not in locked:
             raise ConfigError(f"requirements.lock has no {name}. Run `make lock`.")
-        found.append(f"{name}{bracket or ''}=={locked[locked_name]}")
+        if len(locked[locked_name]) == 1:
+            found.append(f"{name}{bracket or ''}=={min(locked[locked_name])}")
     return found
 
 
