@@ -113,13 +113,15 @@ class Cluster:
             package = library.pypi.package if library.pypi else None
             if library.whl and library.whl.startswith("dbfs:"):
                 raise TaskFault("Library installation failed: libraries on DBFS are disabled; use a Volume.")
-            wheel = files.local(library.whl) if library.whl else None
-            wanted = package or (wheel and str(wheel)) or ""
-            if not wanted or (wheel and not wheel.is_file()):
-                raise TaskFault(f"Library installation failed: no library at {library.whl or library.as_dict()}.")
+            path = library.whl or library.requirements
+            file = files.local(path) if path else None
+            wanted = package or (file and str(file)) or ""
+            if not wanted or (file and not file.is_file()):
+                raise TaskFault(f"Library installation failed: no library at {path or library.as_dict()}.")
             if Path(wanted).name in self.installed:
                 continue
-            done = uv("pip", "install", "--python", self.folder / "python" / "bin" / "python", wanted)
+            listed = ["--requirements"] if library.requirements else []
+            done = uv("pip", "install", "--python", self.folder / "python" / "bin" / "python", *listed, wanted)
             if done.returncode:
                 raise TaskFault(f"Library installation failed for library due to user error: {done.stderr.strip()}")
             self.installed.add(Path(wanted).name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from databricks.sdk.service.compute import Library
+from databricks.sdk.service.compute import Library, PythonPyPiLibrary
 from databricks.sdk.service.jobs import Format, JobSettings, RunIf, Task
 
 from emulator import machine, settings
@@ -305,8 +305,7 @@ class Run:
         for environment in self.job.environments or []:
             if environment.environment_key == task.environment_key and environment.spec:
                 wanted = environment.spec.dependencies or []
-                pypi = [Library.from_dict({"pypi": {"package": name}}) for name in wanted if not name.endswith(".whl")]
-                return [Library(whl=name) for name in wanted if name.endswith(".whl")] + pypi
+                return [_library(name) for name in wanted]
         return []
 
     def _process(self, attempt: Attempt, cluster: Cluster) -> None:
@@ -340,7 +339,16 @@ class Run:
             "workspace.id": self.workspace.workspace_id,
         }
         known |= {f"job.parameters.{name}": value for name, value in self.parameters.items()}
+        results = dict.fromkeys(self.tasks, "") | {one.task.task_key: one.state.result or "" for one in self.attempts}
+        known |= {f"tasks.{key}.result_state": result.lower() for key, result in results.items()}
         return known.get
+
+
+def _library(dependency: str) -> Library:
+    """Return a dependency of a serverless environment as the library of a cluster that it would be."""
+    if dependency.startswith("-r "):
+        return Library(requirements=dependency.removeprefix("-r ").strip())
+    return Library(whl=dependency) if dependency.endswith(".whl") else Library(pypi=PythonPyPiLibrary(dependency))
 
 
 def fate_of(condition: RunIf, results: list[str]) -> str | None:

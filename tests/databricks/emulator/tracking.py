@@ -111,7 +111,11 @@ class Tracking:
         if name == "model-versions/finalize":
             return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=given))
         if name == "model-versions/create":
-            given = {key: given[key] for key in ("name", "source", "run_id", "model_id", "description", "tags") if key in given}
+            given = {
+                key: given[key]
+                for key in ("name", "source", "run_id", "model_id", "description", "tags")
+                if key in given
+            }
         reads = {"params": given} if asked.method == "GET" else {"json": given}
         return _as_unity_catalog(self._send(asked.method, path, **reads))
 
