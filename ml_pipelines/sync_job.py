@@ -22,11 +22,12 @@ PLACES = ("job_cluster_key", "environment_key", "existing_cluster_id", "new_clus
 def job(document: Any, config: Config) -> set[str]:
     """Bring the job's tasks in step with the steps, and return the shared clusters that they use."""
     tasks = document["resources"]["jobs"][JOB]["tasks"]
-    for task in [task for task in tasks if _is_of_a_step(task) and task["task_key"] not in config.steps]:
+    gone = [task for task in tasks if _is_of_a_step(task) and task["task_key"] not in config.steps]
+    for task in gone:
         tasks.remove(task)
     clusters = _clusters(config)
     needs = graph.upstream(plan.nodes(config))
-    ours = {*config.steps, CLOSE}
+    ours = {*config.steps, CLOSE, *(task["task_key"] for task in gone)}
     for key, step in config.steps.items():
         task = _task(tasks, key, clusters[key])
         _set(task["python_wheel_task"], "entry_point", step.script)
