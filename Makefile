@@ -36,7 +36,7 @@ check: $(READY) ## format, lint, types, and the files that are kept in step
 	$(BIN)/mypy
 	$(BIN)/ml-pipelines sync --check
 
-sync: $(READY) ## write into MLproject and conda.yaml what follows from conf/ and the lock
+sync: $(READY) ## write into MLproject, the bundle and the pins what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync
 
 bench: $(READY) ## measure beside the floor and plain MLflow Projects; writes docs/benchmarks.md (BENCH=--large for 20,000,000 rows)

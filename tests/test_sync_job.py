@@ -109,9 +109,9 @@ def test_what_a_step_that_is_gone_left_goes(copy: Path) -> None:
 def test_what_people_wrote_stays(copy: Path) -> None:
     path = copy / "resources" / "ml_pipeline.job.yml"
     own = "        - task_key: warm_up\n          notebook_task: {notebook_path: ../warm_up}\n"
-    edit(path, "        - task_key: train\n", f"{own}        # the long one\n        - task_key: train\n")
-    text = path.read_text()
-    before, mark, train = text.partition("        - task_key: train\n")
+    mark = "\n        - task_key: train\n"
+    edit(path, mark, f"\n{own}        # the long one{mark}")
+    before, _, train = path.read_text().partition(mark)
     train = train.replace("          job_cluster_key: single_node\n", "          job_cluster_key: gpu  # ours\n", 1)
     train = train.replace(
         "            - task_key: prepare_data\n",
