@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos check sync lock bench bench-peers
+.PHONY: help setup run test test-slow chaos check sync workspace lock bench bench-peers
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -38,6 +38,9 @@ check: $(READY) ## format, lint, types, and the files that are kept in step
 
 sync: $(READY) ## write into MLproject, the bundle and the pins what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync
+
+workspace: $(READY) ## an emulated Databricks workspace on this machine, until Ctrl-C (docs/emulator.md; FAULTS="--fault 429::3")
+	PYTHONPATH=tests/databricks $(BIN)/python -m emulator $(FAULTS)
 
 bench: $(READY) ## measure beside the floor and plain MLflow Projects; writes docs/benchmarks.md (BENCH=--large for 20,000,000 rows)
 	$(BIN)/python benchmarks/bench.py $(BENCH)

@@ -3,17 +3,25 @@
 import io
 import itertools
 import json
+import os
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 from conftest import ROOT
 from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import InvalidParameterValue
 from databricks.sdk.service.compute import ClusterSpec, Library
-from databricks.sdk.service.jobs import PythonWheelTask, SubmitTask, TaskDependency
+from databricks.sdk.service.jobs import JobCluster, PythonWheelTask, QueueSettings, RunIf, SubmitTask, Task
+from databricks.sdk.service.jobs import JobParameterDefinition as Parameter
+from databricks.sdk.service.jobs import TaskDependency as After
 from emulator import Workspace
+from emulator.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +33,14 @@ def spec(compute: str = "single_node") -> ClusterSpec:
     return ClusterSpec.from_dict(json.loads((ROOT / f"resources/clusters/dev/{compute}.json").read_text()))
 
 
-def wheel(text: str, name: str = "tiny") -> bytes:
+def wheel(text: str, version: str) -> bytes:
     """Return a wheel with one module, whose function `main` is the entry point `go`."""
-    info, content = f"{name}-1.0.dist-info", io.BytesIO()
+    info, content = f"tiny-{version}.dist-info", io.BytesIO()
     files = {
-        f"{name}.py": text,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        "tiny.py": text,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\ngo = {name}:main\n",
+        f"{info}/entry_points.txt": "[console_scripts]\ngo = tiny:main\n",
     }
     with ZipFile(content, "w") as archive:
         for path, body in files.items():
@@ -46,23 +54,56 @@ def client(workspace: Workspace) -> WorkspaceClient:
     return WorkspaceClient()
 
 
-def uploaded(client: WorkspaceClient, main: str) -> str:
-    """Put a wheel whose `main` is this text on the Volume, and return its path."""
-    path = f"{CODE}/{next(NUMBERS)}/tiny-1.0-py3-none-any.whl"
-    indented = "\n".join(f"    {line}" for line in main.strip().splitlines())
-    client.files.upload(path, io.BytesIO(wheel(f"import os, sys, time\n\n\ndef main():\n{indented}\n")), overwrite=True)
+def uploaded(client: WorkspaceClient, main: str, version: str = "") -> str:
+    """Put a wheel whose `main` is this text on the Volume, and return its path; each has a version of its own."""
+    version = version or f"1.{next(NUMBERS)}"
+    path = f"{CODE}/{next(NUMBERS)}/tiny-{version}-py3-none-any.whl"
+    text = "import os, sys, time\n\n\ndef main():\n" + indent(main.strip(), "    ")
+    client.files.upload(path, io.BytesIO(wheel(text, version)), overwrite=True)
     return path
 
 
-def task(key: str, path: str, *parameters: str, after: tuple[str, ...] = (), **given: Any) -> SubmitTask:
-    given = {"new_cluster": spec()} | given
-    return SubmitTask(
+def task(key: str, path: str, *parameters: str, after: tuple[str, ...] = (), **given: Any) -> Task:
+    """Return a task that runs the wheel's entry point, on a single node of its own where no compute is given."""
+    if not given.keys() & {"existing_cluster_id", "job_cluster_key"}:
+        given = {"new_cluster": spec()} | given
+    return Task(
         task_key=key,
-        depends_on=[TaskDependency(task_key=name) for name in after] or None,
+        depends_on=[After(task_key=name) for name in after] or None,
         libraries=[Library(whl=path)],
         python_wheel_task=PythonWheelTask(package_name="tiny", entry_point="go", parameters=list(parameters)),
         **given,
     )
+
+
+@pytest.fixture(scope="module")
+def shared(started_workspace: Workspace) -> Iterator[str]:
+    """Return the id of a cluster that runs already, for tasks whose cluster is beside the point."""
+    cluster = started_workspace.clusters.start(spec().as_dict(), "0101-existing-cluster")
+    yield cluster.id
+    started_workspace.clusters.terminate(cluster)
+
+
+@pytest.fixture
+def submit(workspace: Workspace, client: WorkspaceClient) -> Callable[..., Run]:
+    """Submit tasks as a one-time run."""
+
+    def submitted(*tasks: Task, **given: Any) -> Run:
+        once = [SubmitTask.from_dict(task.as_dict()) for task in tasks]
+        return workspace.jobs.find(client.jobs.submit(run_name="test", tasks=once, **given).run_id)
+
+    return submitted
+
+
+def on(cluster_id: str) -> dict[str, str]:
+    return {"existing_cluster_id": cluster_id}
+
+
+def results(run: Run) -> dict[str, str | None]:
+    return {key: run.latest(key).state.result for key in run.tasks}
+
+
+# -- a task on its cluster
 
 
 def test_a_wheel_runs_on_a_cluster_that_is_apart(workspace: Workspace, client: WorkspaceClient) -> None:
@@ -87,4 +128,238 @@ print(WorkspaceClient().current_user.me().user_name)
     assert not Path("/Volumes/ml_artifacts").exists()
     [executed] = [done for done in workspace.executed if done.job_run_id == run.run_id]
     assert (executed.task_key, executed.spec["node_type_id"]) == ("only", spec().node_type_id)
-    assert workspace.clusters.running == {}
+    assert not workspace.clusters.running
+
+
+def test_only_a_spark_cluster_has_spark(submit: Callable[..., Run], client: WorkspaceClient) -> None:
+    path = uploaded(
+        client,
+        """
+from pyspark.sql import SparkSession
+table = "/Volumes/ml_artifacts/dev/testing/" + sys.argv[1]
+SparkSession.builder.getOrCreate().range(7).write.format("delta").save(table)
+import polars
+print(polars.scan_delta(table).collect().height, "rows")
+""",
+    )
+    run = submit(task("spark", path, "{{task.run_id}}", new_cluster=spec("spark")), task("single", path, "none"))
+    assert run.wait(180).life == "INTERNAL_ERROR"
+    assert results(run) == {"spark": "SUCCESS", "single": "FAILED"}
+    assert client.jobs.get_run_output(run.latest("spark").run_id).logs == "7 rows\n"
+    failed = client.jobs.get_run_output(run.latest("single").run_id)
+    assert failed.error == "ModuleNotFoundError: No module named 'pyspark'"
+    assert str(failed.error_trace).startswith("Traceback")
+
+
+def test_even_systemexit_0_is_a_failure(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
+    path = uploaded(client, "sys.exit(0)")
+    run = submit(task("exits", path, **on(shared)))
+    assert run.wait(60).result == "FAILED"
+    assert client.jobs.get_run_output(run.latest("exits").run_id).error == "SystemExit: 0"
+
+
+def test_a_cancelled_run_leaves_no_process(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
+    path = uploaded(
+        client,
+        """
+import subprocess
+subprocess.Popen(["sleep", sys.argv[1]], start_new_session=True)
+print("started")
+time.sleep(600)
+""",
+    )
+    mark = f"86400.{os.getpid()}"
+    run = submit(task("sleeps", path, mark, **on(shared)), task("next", path, after=("sleeps",)))
+    eventually(lambda: "started" in str(client.jobs.get_run_output(run.latest("sleeps").run_id).logs))
+    assert client.jobs.get_run(run.run_id).state.life_cycle_state.value == "RUNNING"
+    assert running("sleep", mark)
+    client.jobs.cancel_run(run.run_id)
+    assert run.wait(30).result == "CANCELED"
+    assert results(run) == {"sleeps": "CANCELED", "next": "CANCELED"}
+    eventually(lambda: not running("sleep", mark))
+
+
+# -- the order of tasks
+
+
+def test_tasks_run_in_the_order_of_the_graph_and_branches_side_by_side(
+    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+) -> None:
+    """The two branches wait for each other; what needs both comes last."""
+    path = uploaded(
+        client,
+        """
+from pathlib import Path
+folder, own, awaited = sys.argv[1:]
+Path(folder).mkdir(exist_ok=True)
+Path(folder, own).touch()
+end = time.monotonic() + 60
+while awaited and not Path(folder, awaited).exists():
+    assert time.monotonic() < end
+    time.sleep(0.05)
+print(sorted(os.listdir(folder)))
+""",
+    )
+    folder = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
+    where = on(shared)
+    run = submit(
+        task("last", path, folder, "last", "", after=("left", "right"), **where),
+        task("left", path, folder, "left", "right", after=("first",), **where),
+        task("right", path, folder, "right", "left", after=("first",), **where),
+        task("first", path, folder, "first", "", **where),
+    )
+    assert run.wait(120).result == "SUCCESS"
+    assert client.jobs.get_run_output(run.latest("first").run_id).logs == "['first']\n"
+    assert client.jobs.get_run_output(run.latest("last").run_id).logs == "['first', 'last', 'left', 'right']\n"
+
+
+def test_a_failure_decides_what_runs_after_it(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
+    path = uploaded(client, "print(sys.argv[2])\nassert sys.argv[1] != 'fail'")
+    where = on(shared)
+    run = submit(
+        task("bad", path, "fail", "", **where),
+        task("good", path, "", "", **where),
+        task("needs_both", path, "", "", after=("bad", "good"), **where),
+        task("rescue", path, "", "", after=("bad",), run_if=RunIf.AT_LEAST_ONE_FAILED, **where),
+        task("idle", path, "", "", after=("good",), run_if=RunIf.ALL_FAILED, **where),
+        task(
+            "close",
+            path,
+            "",
+            "{{tasks.bad.result_state}}",
+            after=("needs_both", "idle"),
+            run_if=RunIf.ALL_DONE,
+            **where,
+        ),
+    )
+    assert run.wait(120).result == "SUCCESS_WITH_FAILURES"  # no leaf failed
+    assert results(run) == {
+        "bad": "FAILED",
+        "good": "SUCCESS",
+        "needs_both": "UPSTREAM_FAILED",
+        "rescue": "SUCCESS",
+        "idle": "EXCLUDED",
+        "close": "SUCCESS",
+    }
+    assert client.jobs.get_run_output(run.latest("close").run_id).logs == "failed\n"
+
+
+# -- attempts
+
+
+def test_a_failed_task_is_tried_again_as_an_attempt_of_its_own(
+    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+) -> None:
+    path = uploaded(client, "os.makedirs(f'{sys.argv[1]}/{sys.argv[2]}')\nassert len(os.listdir(sys.argv[1])) == 2")
+    folder = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
+    where = on(shared)
+    run = submit(task("second", path, folder, "{{task.run_id}}", max_retries=3, **where))
+    assert run.wait(60).result == "SUCCESS"
+    told = [(one.attempt_number, one.state.result_state.value) for one in client.jobs.get_run(run.run_id).tasks]
+    assert told == [(0, "FAILED"), (1, "SUCCESS")]
+
+
+def test_a_task_and_a_run_have_their_time(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
+    path = uploaded(client, "time.sleep(600)")
+    where = on(shared)
+    slow_task = submit(task("sleeps", path, timeout_seconds=1, max_retries=2, **where))
+    slow_run = submit(task("sleeps", path, **where), timeout_seconds=1)
+    assert slow_task.wait(60).result == "FAILED"
+    assert [one.state.result for one in slow_task.attempts] == ["TIMEDOUT"]
+    assert slow_run.wait(60).result == "TIMEDOUT"
+
+
+def test_a_token_submits_once(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
+    only, token = task("once", uploaded(client, "pass"), **on(shared)), f"token-{next(NUMBERS)}"
+    first, second = (submit(only, idempotency_token=token) for _ in range(2))
+    assert first is second
+    assert first.wait(60).result == "SUCCESS"
+    assert len(first.attempts) == 1
+
+
+def test_a_wheel_of_a_version_that_is_installed_is_not_installed_again(
+    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+) -> None:
+    logs = []
+    for text in ("old", "new"):
+        run = submit(task("says", uploaded(client, f"print('{text}')", "9.9"), **on(shared)))
+        assert run.wait(60).result == "SUCCESS"
+        logs.append(client.jobs.get_run_output(run.latest("says").run_id).logs)
+    assert logs == ["old\n", "old\n"]
+
+
+# -- jobs
+
+
+def test_a_job_shares_its_cluster_and_is_repaired(workspace: Workspace, client: WorkspaceClient) -> None:
+    path = uploaded(client, "print(sys.argv[1:])\nassert os.path.exists(sys.argv[1])")
+    job = client.jobs.create(
+        name="repaired",
+        job_clusters=[JobCluster("single_node", spec())],
+        parameters=[Parameter(name="path", default="/nowhere")],
+        tasks=[
+            task(key, path, text, job_cluster_key="single_node", after=after)
+            for key, text, after in [("a", "/", ()), ("b", "{{job.parameters.path}}", ("a",)), ("c", "/", ("b",))]
+        ],
+    )
+    marker = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
+    run = workspace.jobs.find(client.jobs.run_now(job.job_id, job_parameters={"path": marker}).run_id)
+    assert run.wait(60).message.startswith("Task b failed")
+    assert results(run) == {"a": "SUCCESS", "b": "FAILED", "c": "UPSTREAM_FAILED"}
+    assert len({done.cluster_id for done in workspace.executed if done.job_run_id == run.run_id}) == 1
+    client.files.create_directory(marker)
+    client.jobs.repair_run(run.run_id, rerun_all_failed_tasks=True)
+    assert run.wait(60).result == "SUCCESS"
+    assert [one.task.task_key for one in run.attempts] == ["a", "b", "c", "b", "c"]
+
+
+@pytest.mark.parametrize("queue", [True, False])
+def test_a_second_run_of_a_job_is_queued_or_skipped(
+    workspace: Workspace, client: WorkspaceClient, shared: str, queue: bool
+) -> None:
+    path = uploaded(client, "while not os.path.exists(sys.argv[1]): time.sleep(0.05)")
+    gate = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
+    only = task("waits", path, gate, **on(shared))
+    job = client.jobs.create(name="one at a time", max_concurrent_runs=1, queue=QueueSettings(queue), tasks=[only])
+    first, second = (workspace.jobs.find(client.jobs.run_now(job.job_id).run_id) for _ in range(2))
+    assert second.state.life == ("QUEUED" if queue else "SKIPPED")
+    assert client.jobs.get_run(second.run_id).state.result_state is None
+    client.files.create_directory(gate)
+    assert first.wait(60).result == "SUCCESS"
+    assert second.wait(60).result == ("SUCCESS" if queue else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"job_cluster_key": "none"}, "Job cluster 'none' is not defined"),
+        ({"after": ("nobody",)}, "depends on unknown task 'nobody'"),
+        ({"after": ("only",)}, "cycle: only -> only"),
+        ({"job_cluster_key": "none", "existing_cluster_id": "one"}, "needs one compute"),
+        ({"parameters": ["{{job.parameters.typo}}"]}, "no {{job.parameters.typo}} to refer to"),
+    ],
+)
+def test_what_can_not_run_is_refused(client: WorkspaceClient, change: dict[str, Any], said: str) -> None:
+    given = dict(change)
+    with pytest.raises(InvalidParameterValue, match=re.escape(said)):
+        client.jobs.create(name="bad", tasks=[task("only", "none.whl", *given.pop("parameters", []), **given)])
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds: for what has no other way to say so."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "still not so after 60 s"
+        time.sleep(0.05)
+
+
+def running(*command: str) -> bool:
+    """Whether a process with this command line runs on this machine."""
+    wanted = b"".join(part.encode() + b"\0" for part in command)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if process.read_bytes() == wanted:
+                return True
+        except OSError:
+            continue
+    return False

@@ -133,6 +133,7 @@ class Clusters:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: dict[str, Cluster] = {}
+        self._removals: list[subprocess.Popen[bytes]] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -160,9 +161,16 @@ class Clusters:
         return self.running[cluster_id]
 
     def terminate(self, cluster: Cluster) -> None:
-        """Stop a cluster: its disk is gone."""
+        """Stop a cluster: its disk is gone, as soon as it can be cleared."""
         self.running.pop(cluster.id, None)
-        shutil.rmtree(cluster.folder, ignore_errors=True)
+        self._removals.append(subprocess.Popen(["rm", "-rf", cluster.folder]))
+
+    def close(self) -> None:
+        """Stop all clusters and wait until they are cleared away."""
+        for cluster in list(self.running.values()):
+            self.terminate(cluster)
+        for removal in self._removals:
+            removal.wait()
 
 
 def described(cluster: Cluster) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from databricks.sdk.service.jobs import JobSettings
 
 from emulator import settings
 from emulator.errors import invalid, missing
+from emulator.faults import KINDS
 from emulator.runs import FINAL, Run
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ class Jobs:
 
     def create(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Keep a job."""
-        settings.parse(asked)
+        self._check(asked)
         job_id = self.workspace.next_id()
         self.settings[job_id] = asked
         return {"job_id": job_id}
 
     def reset(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Replace a job's settings."""
-        settings.parse(asked["new_settings"])
+        self._check(asked["new_settings"])
         self.settings[self._job(asked)] = asked["new_settings"]
         return {}
 
@@ -81,7 +82,8 @@ class Jobs:
             if unknown := given.keys() - {parameter.name for parameter in job.parameters or []}:
                 raise invalid(f"The job has no parameter {', '.join(sorted(unknown))}.")
             active = [run for run in self.runs.values() if run.job_id == job_id and run.state.life not in FINAL]
-            return self._start(asked, job, job_id, given, len(active) >= (job.max_concurrent_runs or 1))
+            busy = active if len(active) >= (job.max_concurrent_runs or 1) else []
+            return self._start(asked, job, job_id, given, busy)
 
     def submit(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Start a one-time run."""
@@ -91,10 +93,10 @@ class Jobs:
             if known := self._tokens.get(asked.get("idempotency_token", "")):
                 return {"run_id": known}
             job = settings.parse({**asked, "name": asked.get("run_name", "Untitled")})
-            return self._start(asked, job, self.workspace.next_id(), {}, False)
+            return self._start(asked, job, self.workspace.next_id(), {}, [])
 
     def _start(
-        self, asked: dict[str, Any], job: JobSettings, job_id: int, given: dict[str, str], busy: bool
+        self, asked: dict[str, Any], job: JobSettings, job_id: int, given: dict[str, str], busy: list[Run]
     ) -> dict[str, Any]:
         token = asked.get("idempotency_token", "")
         if len(token) > 64:
@@ -104,10 +106,10 @@ class Jobs:
         if token:
             self._tokens[token] = run.run_id
         fault = self.workspace.faults.strike({"skip"}, job.name or "")
-        if fault or busy:
-            run.skip(fault.message if fault else "Run was skipped: the job has its max_concurrent_runs active.")
+        if fault or (busy and not (job.queue and job.queue.enabled)):
+            run.skip(fault.message if fault else KINDS["skip"])
         else:
-            run.start()
+            run.start(behind=busy)
         return {"run_id": run.run_id, "number_in_job": run.run_id}
 
     def output(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +153,9 @@ class Jobs:
         repair_id = self.workspace.next_id()
         run.repair(keys, repair_id)
         return {"repair_id": repair_id}
+
+    def _check(self, job: dict[str, Any]) -> None:
+        Run(self.workspace, 0, settings.parse(job), 0)  # which refuses a reference to nothing
 
     def _job(self, asked: dict[str, Any]) -> int:
         job_id = int(asked["job_id"])

@@ -32,19 +32,10 @@ mkdir -p "$new/databricks"; mount --bind "$own" "$new/databricks"
 mount -t tmpfs none "$new$checkout"
 exec chroot "$new" /bin/sh -c 'cd /databricks/driver && exec "$@"' sh "$@"
 """
-ISOLATED = [
-    "setpriv",
-    "--pdeathsig",
-    "KILL",
-    "unshare",
-    "--mount",
-    "--uts",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--mount-proc",
-]
-ISOLATED += [] if os.geteuid() == 0 else ["--map-root-user"]
+# Its end is that of all it started, however it comes; and the emulator's own end is its end too.
+BOUND = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]
+BOUND += [] if os.geteuid() == 0 else ["--map-root-user"]
+ISOLATED = [*BOUND, "--mount-proc", "--mount", "--uts"]
 
 
 def check() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from flask import Flask, Response, jsonify, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
@@ -147,7 +148,7 @@ def _admit(workspace: Workspace) -> Any:
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     if kind == "Bearer" and hmac.compare_digest(token, workspace.task_token):
         return None
-    text = f"{request.method} {request.full_path} {request.get_data(as_text=True)[:10_000]}"
+    text = f"{request.method} {unquote(request.full_path)} {request.get_data(as_text=True)[:10_000]}"
     fault = workspace.faults.strike({*HTTP, "drop"}, text)
     if fault and fault.kind == "drop":
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)

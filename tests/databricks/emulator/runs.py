@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,13 +103,13 @@ class Run:
 
     # -- from the outside
 
-    def start(self, keys: set[str] | None = None) -> None:
-        """Run all tasks, or those of `keys`, beside what has been done."""
+    def start(self, keys: set[str] | None = None, behind: Sequence[Run] = ()) -> None:
+        """Run all tasks, or those of `keys`, beside what has been done, and after the runs `behind` which it queues."""
         with self.changed:
-            self.state, self.stopped, self.ended = State("PENDING"), None, 0
+            self.state, self.stopped, self.ended = State("QUEUED" if behind else "PENDING"), None, 0
             fresh = [self._attempt(task, 0) for key, task in self.tasks.items() if keys is None or key in keys]
         threads = [threading.Thread(target=self._run_task, args=[attempt], daemon=True) for attempt in fresh]
-        threading.Thread(target=self._run, args=[threads], daemon=True).start()
+        threading.Thread(target=self._run, args=[threads, behind], daemon=True).start()
 
     def stop(self, result: str) -> None:
         """End all of it now: each task's processes are killed."""
@@ -187,7 +187,9 @@ class Run:
         self.attempts.append(attempt)
         return attempt
 
-    def _run(self, threads: list[threading.Thread]) -> None:
+    def _run(self, threads: list[threading.Thread], behind: Sequence[Run]) -> None:
+        while any(run.state.life not in FINAL for run in behind) and not self.stopped:
+            time.sleep(0.05)
         timer = threading.Timer(self.job.timeout_seconds or 0, self.stop, ["TIMEDOUT"])
         timer.daemon = True
         if self.job.timeout_seconds:

@@ -17,6 +17,7 @@ from typing import Any
 import requests
 from flask import Request, Response, jsonify
 
+from emulator import machine
 from emulator.errors import ApiError, invalid, missing
 from emulator.files import Files
 
@@ -46,7 +47,16 @@ class Tracking:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
+        command = [
+            *machine.BOUND,
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host=127.0.0.1",
+            f"--port={self.port}",
+            "--workers=1",
+        ]
         command += [f"--backend-store-uri=sqlite:///{self.folder / 'mlflow.db'}", "--no-serve-artifacts"]
         command += [f"--default-artifact-root={(self.folder / 'artifacts').as_uri()}"]
         with (self.folder / "mlflow.log").open("wb") as log:

@@ -91,8 +91,7 @@ class Workspace:
         self._server.shutdown()
         self._server.server_close()
         self.tracking.stop()
-        for cluster in list(self.clusters.running.values()):
-            self.clusters.terminate(cluster)
+        self.clusters.close()
 
     def next_id(self) -> int:
         """Return an id for a job, a run or a repair."""

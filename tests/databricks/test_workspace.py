@@ -1,0 +1,240 @@
+"""The emulated workspace answers: who may ask, files, cluster specs, MLflow and Unity Catalog, faults on demand."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+from conftest import ROOT
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import AlreadyExists, DatabricksError, NotFound, PermissionDenied, Unauthenticated
+from emulator import Workspace
+from emulator.clusters import check
+from emulator.errors import ApiError
+from mlflow.exceptions import MlflowException
+
+pytestmark = pytest.mark.slow
+
+FILES = "/Volumes/ml_artifacts/dev/testing/files"
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> WorkspaceClient:
+    return WorkspaceClient()
+
+
+def read(name: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "resources" / "clusters" / f"{name}.json").read_text()))
+
+
+# -- who may ask
+
+
+def test_it_says_who_asks(client: WorkspaceClient, workspace: Workspace) -> None:
+    assert client.current_user.me().user_name == workspace.user
+
+
+@pytest.mark.parametrize("token", ["", "Bearer ", "Bearer wrong", "Basic dXNlcjpwYXNz"])
+def test_no_request_passes_without_the_token(workspace: Workspace, token: str) -> None:
+    for path in ("/api/2.2/jobs/list", "/api/2.0/mlflow/experiments/search", "/anything"):
+        assert requests.get(workspace.host + path, headers={"Authorization": token}, timeout=10).status_code == 401
+
+
+def test_another_host_name_is_refused(workspace: Workspace) -> None:
+    headers = {"Authorization": f"Bearer {workspace.token}", "Host": f"evil.example:{workspace.port}"}
+    assert requests.get(f"{workspace.host}/api/2.2/jobs/list", headers=headers, timeout=10).status_code == 400
+
+
+def test_what_is_not_emulated_fails_loudly(client: WorkspaceClient, workspace: Workspace) -> None:
+    with pytest.raises(DatabricksError, match="the emulator has no GET /api/"):
+        list(client.secrets.list_scopes())
+    assert workspace.unhandled == ["GET /api/2.0/secrets/scopes/list"]
+    workspace.unhandled.clear()
+
+
+# -- files
+
+
+def test_files_of_a_volume(client: WorkspaceClient) -> None:
+    client.files.upload(f"{FILES}/a b/x.bin", io.BytesIO(b"\0one"), overwrite=False)
+    with pytest.raises(AlreadyExists):
+        client.files.upload(f"{FILES}/a b/x.bin", io.BytesIO(b"two"), overwrite=False)
+    assert client.files.download(f"{FILES}/a b/x.bin").contents.read() == b"\0one"
+    assert [entry.name for entry in client.files.list_directory_contents(f"{FILES}/a b")] == ["x.bin"]
+    client.files.get_directory_metadata(FILES)
+    client.files.delete(f"{FILES}/a b/x.bin")
+    with pytest.raises(NotFound):
+        client.files.get_metadata(f"{FILES}/a b/x.bin")
+
+
+@pytest.mark.parametrize("path", ["/Volumes/ml_artifacts/dev/other/x", "/Volumes/nowhere/dev/testing/x"])
+def test_a_volume_is_not_made_by_writing_to_it(client: WorkspaceClient, path: str) -> None:
+    with pytest.raises(NotFound, match=r"Volume '\w+\.dev\.\w+' does not exist"):
+        client.files.upload(path, io.BytesIO(b""), overwrite=True)
+
+
+@pytest.mark.parametrize("path", [f"{FILES}/../../../../../x", "/etc/passwd", "/Volumes"])
+def test_no_path_leads_out_of_the_storage(workspace: Workspace, path: str) -> None:
+    with pytest.raises(ApiError):
+        workspace.files.volume(path)
+
+
+# -- clusters
+
+
+def test_runtimes_and_node_types_are_listed(client: WorkspaceClient) -> None:
+    specs = [read(f"{profile}/{compute}") for profile in ("dev", "prod") for compute in ("spark", "single_node")]
+    assert {item["spark_version"] for item in specs} <= {one.key for one in client.clusters.spark_versions().versions}
+    assert {item["node_type_id"] for item in specs} <= {
+        one.node_type_id for one in client.clusters.list_node_types().node_types
+    }
+
+
+@pytest.mark.parametrize("name", ["dev/spark", "dev/single_node", "prod/spark", "prod/single_node"])
+def test_the_projects_specs_are_taken(name: str) -> None:
+    check(read(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("dev/spark", {"autoscale": {"min_workers": 1, "max_workers": 2}}, "one size"),
+        ("dev/spark", {"num_workers": None}, "one size"),
+        ("dev/spark", {"spark_version": "99.x"}, "Invalid spark version 99.x"),
+        ("dev/spark", {"node_type_id": "tiny"}, "Node type tiny"),
+        ("dev/spark", {"data_security_mode": "USER_ISOLATION"}, "SINGLE_USER"),
+        ("dev/single_node", {"spark_conf": {}}, "single node"),
+        ("dev/single_node", {"custom_tags": {}}, "single node"),
+        ("dev/single_node", {"is_single_node": True}, "CLASSIC_PREVIEW"),
+    ],
+)
+def test_a_spec_that_no_workspace_takes_is_refused(name: str, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ApiError, match=said):
+        check({**read(name), **change})
+
+
+# -- MLflow
+
+
+def test_mlflows_client_logs_to_the_workspace(workspace: Workspace) -> None:
+    with pytest.raises(MlflowException, match="absolute path"):
+        mlflow.set_experiment("relative")
+    with pytest.raises(MlflowException, match="Parent directory /Nowhere does not exist"):
+        mlflow.set_experiment("/Nowhere/x")
+    experiment = mlflow.set_experiment(f"/Users/{workspace.user}/of-this-test")
+    assert experiment.artifact_location.startswith("file:///")
+    with mlflow.start_run() as run:
+        mlflow.log_metric("auc", 0.9)
+        mlflow.log_text("hello", "notes/hello.txt")
+    found = mlflow.MlflowClient(workspace.tracking.address).get_run(run.info.run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"auc": 0.9})
+    assert mlflow.artifacts.load_text(f"{found.info.artifact_uri}/notes/hello.txt") == "hello"
+
+
+def test_models_in_unity_catalog_with_aliases(workspace: Workspace) -> None:
+    class Twice(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input: list[float]) -> list[float]:
+            return [2 * number for number in model_input]
+
+    mlflow.set_experiment("/Shared/models")
+    with mlflow.start_run() as run:
+        logged = mlflow.pyfunc.log_model(name="model", python_model=Twice(), input_example=[1.0])
+    client, name = mlflow.MlflowClient(registry_uri="databricks-uc"), "ml_artifacts.dev.twice"
+    mlflow.set_registry_uri("databricks-uc")
+    try:
+        version = mlflow.register_model(logged.model_uri, name)
+        client.set_registered_model_alias(name, "champion", version.version)
+        client.set_model_version_tag(name, version.version, "checked", "yes")
+        found = client.get_model_version_by_alias(name, "champion")
+        assert (found.version, found.run_id, found.aliases) == ("1", run.info.run_id, ["champion"])
+        assert client.get_model_version(name, "1").tags == {"checked": "yes"}
+        assert [one.version for one in client.search_model_versions(f"name='{name}'")] == ["1"]
+        assert mlflow.pyfunc.load_model(f"models:/{name}@champion").predict([4.0]) == [8.0]
+        client.delete_registered_model_alias(name, "champion")
+        assert client.get_model_version(name, "1").aliases == []
+        with pytest.raises(MlflowException, match=r"Schema 'ml_artifacts\.nowhere' does not exist"):
+            mlflow.register_model(logged.model_uri, "ml_artifacts.nowhere.twice")
+    finally:
+        mlflow.set_registry_uri(None)
+
+
+# -- faults
+
+
+def test_faults_strike_where_they_should_and_as_often(workspace: Workspace, client: WorkspaceClient) -> None:
+    workspace.faults.add("401", "/jobs/list", times=1)
+    with pytest.raises(Unauthenticated):
+        list(client.jobs.list())
+    assert list(client.jobs.list()) is not None
+    workspace.faults.add("403", "/Shared/locked")
+    with pytest.raises(MlflowException, match="does not have the permission for /Shared/locked"):
+        mlflow.set_experiment("/Shared/locked")
+    mlflow.set_experiment("/Shared/open")
+    with pytest.raises(PermissionDenied):
+        client.workspace.mkdirs("/Shared/locked/below")
+
+
+@pytest.mark.parametrize("kind", ["429", "503", "drop"])
+def test_the_sdk_outlives_a_fault_that_passes(workspace: Workspace, client: WorkspaceClient, kind: str) -> None:
+    workspace.faults.add(kind, "scim/v2/Me", times=1)
+    assert client.current_user.me().user_name == workspace.user
+    assert workspace.faults.strike({kind}, "scim/v2/Me") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "life", "said"),
+    [
+        ("cluster", "INTERNAL_ERROR", "INSUFFICIENT_INSTANCE_CAPACITY"),
+        ("library", "INTERNAL_ERROR", "Library installation failed"),
+        ("skip", "SKIPPED", "skipped"),
+    ],
+)
+def test_a_run_that_never_begins(
+    workspace: Workspace, client: WorkspaceClient, kind: str, life: str, said: str
+) -> None:
+    workspace.faults.add(kind)
+    file = {"python_file": f"{FILES}/never.py"}
+    body = {"run_name": "never", "new_cluster": read("dev/single_node"), "spark_python_task": file}
+    answer = requests.post(
+        f"{workspace.host}/api/2.0/jobs/runs/submit",
+        json=body,
+        headers={"Authorization": f"Bearer {workspace.token}"},
+        timeout=10,
+    )
+    state = workspace.jobs.find(answer.json()["run_id"]).wait(60)
+    assert (state.life, state.result) == (life, None if kind == "skip" else "FAILED")
+    assert said in state.message
+
+
+# -- a person's
+
+
+def test_a_person_starts_it_and_stops_it(tmp_path: Path) -> None:
+    """What it prints works when exported; Ctrl-C leaves no process and no file."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests/databricks"), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "emulator", "--fault", "429:/jobs/list:1"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        printed = "".join(iter(process.stdout.readline, "\n")) + process.stdout.readline()
+        values = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
+        assert values["MLFLOW_TRACKING_URI"] == "databricks"
+        headers = {"Authorization": f"Bearer {values['DATABRICKS_TOKEN']}"}
+        asked = [
+            requests.get(f"{values['DATABRICKS_HOST']}/api/2.2/jobs/list", headers=headers, timeout=10) for _ in "12"
+        ]
+        assert [answer.status_code for answer in asked] == [429, 200]
+        [pages] = re.findall(r"MLflow's pages: (\S+)", printed)
+        assert "<title>MLflow</title>" in requests.get(pages, timeout=10).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(requests.ConnectionError):
+        requests.get(pages, timeout=10)
