@@ -65,6 +65,17 @@ def parity(profile: str, overrides: tuple[str, ...], rows: int) -> None:
         sys.exit(1)
 
 
+@commands.command("contract")
+@click.argument("run", required=False)
+@profile_option
+@set_option
+def propose_contract(run: str | None, profile: str, overrides: tuple[str, ...]) -> None:
+    """Propose a data contract from the tables of a pipeline run: the latest, or RUN."""
+    from ml_pipelines import proposal
+
+    say(proposal.of_run(config.load(profile, overrides), run))
+
+
 def main() -> None:
     """Run a command; a PipelineError is one line and its exit code."""
     try:

@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import importlib
 import keyword
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,15 @@ class Treatment(enum.Enum):
     category = "category"
 
 
+class ColumnType(enum.Enum):
+    """What a contract says that a column holds."""
+
+    number = "number"
+    integer = "integer"  # whole numbers, though a table may keep them as floats
+    boolean = "boolean"
+    text = "text"
+
+
 @dataclass(frozen=True)
 class Source:
     """A source of rows. Flat, since OmegaConf knows no unions: each kind uses its own fields."""
@@ -99,6 +109,18 @@ class Data:
     drop: list[str] = field(default_factory=list)
     columns: dict[str, Treatment] = field(default_factory=dict)
     null_values: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the contract says of one column of our tables."""
+
+    type: ColumnType
+    nullable: bool = False
+    unique: bool = False
+    min: float | None = None  # of numbers
+    max: float | None = None
+    categories: list[str] = field(default_factory=list)  # of text: all that may stand there; empty: any
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,7 @@ class Config:
     model: Model
     steps: dict[str, Step]
     compute: dict[str, str] = field(default_factory=dict)
+    contract: dict[str, Column] = field(default_factory=dict)
     max_parallel: int = 2
     reuse: bool = True
     profile: str = ""
@@ -235,7 +258,8 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
             raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
         merged.merge_with(layer)
     for key in _keys(OmegaConf.to_container(merged, resolve=False)):
-        if _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
+        column = re.fullmatch(r"contract\.[^.]+", key)  # its values are declarations
+        if not column and _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
             raise ConfigError(
                 f"{key} looks like a secret, and conf is no place for one: it would be logged. "
                 "Take it from the environment or a Databricks secret scope where it is used."
@@ -349,6 +373,8 @@ def _check(config: Config) -> None:
     if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
         raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
     _check_source(config.data)
+    for name, column in config.contract.items():
+        _check_column(f"contract.{name}", column)
 
 
 def _check_source(data: Data) -> None:
@@ -365,6 +391,17 @@ def _check_source(data: Data) -> None:
     taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
     if taken or data.label == data.key:
         raise ConfigError("data: label and key are two columns, and neither stands in data.drop or data.columns.")
+
+
+def _check_column(key: str, column: Column) -> None:
+    numeric = column.type in (ColumnType.number, ColumnType.integer)
+    if not numeric and (column.min, column.max) != (None, None):
+        raise ConfigError(f"{key}: min and max are of numbers, and the column is of type {column.type.value}.")
+    if column.categories and column.type is not ColumnType.text:
+        raise ConfigError(f"{key}: categories are of text, and the column is of type {column.type.value}.")
+    bounds = [bound for bound in (column.min, column.max) if bound is not None]
+    if not all(map(math.isfinite, bounds)) or bounds != sorted(bounds):
+        raise ConfigError(f"{key}: nothing is between min {column.min} and max {column.max}.")
 
 
 def cluster_spec(config: Config, step: Step) -> Path | None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ml_pipelines import engines, ingest, models, paths, sources, tables, tracking
+from ml_pipelines import contract, engines, ingest, models, oddities, paths, sources, tables, tracking
 from ml_pipelines.config import Config, Data
 from ml_pipelines.errors import BadData, ConfigError
 
@@ -42,6 +42,7 @@ class StepContext(Generic[P]):
         self._experiment_id = experiment_id
         self._tags: dict[str, str] = {}
         self._tables: dict[str, tables.Table] = {}
+        self._written: dict[str, tables.Table] = {}  # output -> what this step wrote
 
     # -- tables
 
@@ -70,7 +71,36 @@ class StepContext(Generic[P]):
         engines.refuse_random(frame, self._config.spark.engine)
         table = tables.write(frame, self._table_path(output.removesuffix("_uri")))
         self._tags |= tracking.table_tags(output, table)
+        self._written[output] = table
         return table
+
+    def check_tables(self) -> None:
+        """Hold what a step without inputs wrote to the contract, and say what is odd in it. Called after the step.
+
+        Raises:
+            BadData: the tables break the contract. They are removed, so that nobody can take them for good ones.
+        """
+        if self.step.inputs:
+            return
+        written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
+        if violations := contract.check(self._config.contract, written):
+            for table in written.values():
+                tables.remove(table)
+            self.log_table(contract.report(violations), "contract_violations.json")
+            raise BadData(contract.summary(violations, self.key))
+        if {"train", "test"} <= written.keys():
+            self._warn(*(tables.scan(written[name]) for name in ("train", "test")))
+
+    def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
+        features = [name for name in train.collect_schema() if name not in (self.label, self.key)]
+        found = oddities.find(train, test, features, self.label)
+        for oddity in found:
+            self.log.warning("%s", oddity.said)
+        if found:
+            self.log_table(oddities.report(found), "data_warnings.json")
+            said = f"{len(found)} warning{'s' if len(found) > 1 else ''} (data_warnings.json)"
+            self.summary(f"{self._tags.get('summary', '')} · {said}".removeprefix(" · "))
+        self._tags["data_warnings"] = str(len(found))
 
     def _table_path(self, dataset: str) -> str:
         prefix = self.data.delta_prefix

@@ -79,6 +79,7 @@ def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]
     )
     outputs = module.run(context, **_typed(module, inputs))
     _check_outputs(step, outputs)
+    context.check_tables()
     tags = {f"{tracking.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
 

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import paths, sources, tables, tracking
+from ml_pipelines import contract, paths, sources, tables, tracking
 from ml_pipelines.config import Config, FileFormat, SourceKind, Step
 from ml_pipelines.errors import ConfigError
 
@@ -37,6 +37,8 @@ def parts(config: Config, step: Step, producers: Mapping[str, Run]) -> Parts:
     found |= {f"param {name}": str(value) for name, value in _params(step).items()}
     found["seed"] = str(config.seed)
     found |= {f"data.{name}": str(value) for name, value in _data(config).items()}
+    if not step.inputs:
+        found |= {f"contract.{name}": contract.line(column) for name, column in config.contract.items()}
     found["model.trusted_types"] = str(config.model.trusted_types)
     found |= {f"input {name}": content(name, producers[name]) for name in step.inputs}
     found |= {f"external {path}": _external(path) for path in step.external}

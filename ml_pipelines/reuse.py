@@ -51,6 +51,7 @@ KINDS = {
     "engine": Reason.engine,
     "seed": Reason.setting,
     "data": Reason.setting,
+    "contract": Reason.setting,
     "model": Reason.setting,
     "library": Reason.library,
     "input": Reason.input,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -132,6 +133,15 @@ def files(uri: str, version: int | None) -> str:
     ).hexdigest()
 
 
+def remove(table: Table) -> None:
+    """Remove a table from this machine's disk, with the folders above it that are empty then; one elsewhere stays."""
+    if "://" not in table.uri:
+        shutil.rmtree(table.uri)
+        with suppress(OSError):  # the first that isn't empty
+            for folder in Path(table.uri).parents:
+                folder.rmdir()
+
+
 @contextmanager
 def _reading(uri: str, version: int) -> Iterator[None]:
     """Turn what a reader says of a damaged table into one line."""
@@ -158,6 +168,13 @@ def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
         for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
             if "://" not in path:
                 yield Path(uri, unquote(path)), size
+
+
+def scan(table: Table) -> pl.LazyFrame:
+    """Return the table at its version, not read yet. For what this process has just written: nothing is checked."""
+    import polars as pl
+
+    return pl.scan_delta(table.uri, version=table.version)
 
 
 def read(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.DataFrame:

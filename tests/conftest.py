@@ -221,20 +221,18 @@ def started_workspace(migrated: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def workspace(started_workspace: "Workspace", monkeypatch: pytest.MonkeyPatch) -> Iterator["Workspace"]:
-    """Give the test the workspace, as its own client's environment has it; no route may be asked for in vain.
+def workspace(started_workspace: "Workspace", store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator["Workspace"]:
+    """Give the test the workspace in the place of its store; no route may be asked for in vain.
 
     Experiments, jobs and files of earlier tests are still there: go by the ids and names of your own.
     """
-    before = mlflow.get_tracking_uri()
     for name, value in started_workspace.env.items():
         monkeypatch.setenv(name, value)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "DATABRICKS_CONFIG_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DATABRICKS_CONFIG_PROFILE", raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)  # no ~/.databrickscfg of a person's own
     mlflow.set_tracking_uri("databricks")
     yield started_workspace
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(store.uri)
     started_workspace.faults.clear()
     unhandled, started_workspace.unhandled[:] = list(started_workspace.unhandled), []
     assert not unhandled, f"routes that the emulator lacks: {unhandled}"

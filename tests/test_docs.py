@@ -13,7 +13,7 @@ from conftest import FAST, ROOT, Result, Store
 
 import driver
 from ml_pipelines import cli
-from ml_pipelines.config import Data, FileFormat, Source, SourceKind
+from ml_pipelines.config import Column, ColumnType, Data, FileFormat, Source, SourceKind
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -46,7 +46,9 @@ def test_every_option_of_driver_is_told_of() -> None:
 
 
 def test_every_command_is_told_of() -> None:
-    pages = text("README.md", *(f"docs/{name}" for name in ("running.md", "engines.md", "development.md")))
+    pages = text(
+        "README.md", *(f"docs/{name}" for name in ("running.md", "engines.md", "development.md", "contract.md"))
+    )
     assert not [name for name in cli.commands.commands if f"ml-pipelines {name}" not in pages and name != "sync"]
     assert "make sync" in pages
 
@@ -57,6 +59,12 @@ def test_every_key_of_data_is_told_of() -> None:
     keys = [field.name for kind in (Data, Source) for field in fields(kind) if field.name not in elsewhere]
     keys += [member.value for kind in (SourceKind, FileFormat) for member in kind]
     assert not [key for key in keys if key not in page]
+
+
+def test_every_key_of_a_contract_is_told_of() -> None:
+    page = text("docs/contract.md")
+    names = [field.name for field in fields(Column)] + [member.value for member in ColumnType]
+    assert not [name for name in names if f"`{name}`" not in page]
 
 
 def test_every_exit_code_is_told_of() -> None:

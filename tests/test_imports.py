@@ -12,8 +12,8 @@ STEPS = sorted(path for path in (ROOT / "steps").glob("*.py") if path.stem != "_
 LIBRARY = sorted((ROOT / "ml_pipelines").rglob("*.py"))
 SOURCES = [ROOT / "driver.py", *LIBRARY, *STEPS]
 
-FOR_STEPS = {"polars", "numpy", "sklearn", "matplotlib", "pyspark", "steps.modelling", "ml_pipelines.context"}
-ONLY_WHERE_USED = {"databricks", "pyspark", "sklearn", "matplotlib", "pysail"}
+FOR_STEPS = {"polars", "numpy", "scipy", "sklearn", "matplotlib", "pyspark", "steps.modelling", "ml_pipelines.context"}
+ONLY_WHERE_USED = {"databricks", "pyspark", "sklearn", "scipy", "matplotlib", "pysail", "pandera"}
 
 
 def imports(node: ast.AST, at_runtime: bool) -> Iterator[str]:
