@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos check sync workspace lock bench bench-peers
+.PHONY: help setup run test test-slow chaos load check sync workspace lock bench bench-peers
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -27,14 +27,21 @@ test: $(READY) ## the quick tests
 test-slow: $(READY) ## the slow ones: the JVM engine, whole set-ups
 	$(BIN)/pytest -n 2 -m slow
 
-chaos: $(READY) ## marathons: 2,000 forks, and more
+chaos: $(READY) ## marathons: 2,000 forks, 200 pipelines killed and run again, a long fuzzing
 	PYTHONPATH=.:tests $(BIN)/python -c "import sys; from chaos import forks; sys.exit(forks.main())"
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.kills
+	FUZZ=50 $(BIN)/pytest --timeout=0 tests/test_fuzz.py
 
-check: $(READY) ## format, lint, types, and the files that are kept in step
+load: $(READY) ## 50 pipelines one after another, 8 at once, on one store
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.load
+
+check: $(READY) ## format, lint, types, files kept in step, secrets, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/ml-pipelines sync --check
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
+	$(BIN)/python tests/audit.py
 
 sync: $(READY) ## write into MLproject, the bundle and the pins what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync

@@ -73,14 +73,13 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
     python driver.py --from train                     again from train on, on the tables of the last run
     """
     try:
+        config.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
         settings = config.load(profile, overrides)
         if step:
             sys.exit(alone.run_step(step, settings, alone.parameters(inputs)))
         if inputs:
             raise click.UsageError(f"No such option: {' '.join(inputs)}")
-        planned = plan.make(
-            settings, chosen["backend"], chosen["only"], chosen["start"], chosen["end"], chosen["force"]
-        )
+        planned = plan.make(settings, *(chosen[name] for name in ("backend", "only", "start", "end", "force")))
         if chosen["dry_run"]:
             terminal.say(planned.describe(reuse.explain(planned)))
         else:

@@ -100,9 +100,12 @@ def model_qa(test_auc: float) -> dict[str, Any]:
     """Return the check of the AUC."""
     if NOOP:
         return {}
-    from steps.model_qa import check_auc
+    from dataclasses import asdict
 
-    return check_auc(test_auc, MIN_AUC)
+    from steps.checks import min_auc
+    from steps.delong import Interval
+
+    return asdict(min_auc(Interval(test_auc, test_auc, test_auc, 0.95), test_auc, threshold=MIN_AUC))
 
 
 def bare_fit(source: str) -> None:

@@ -39,7 +39,9 @@ def run_step(key: str, config: Config, inputs: Mapping[str, str]) -> int:
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     if run_id is None:
-        run_id = tracking.create_step_run(tracking.experiment_id(config.experiment_name), key, None)
+        experiment = tracking.experiment_id(config.experiment_name)
+        tracking.reap(experiment)
+        run_id = tracking.create_step_run(experiment, key, None)
     else:
         tracking.set_tags(run_id, tracking.provenance())
     started = time.monotonic()

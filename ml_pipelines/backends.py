@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.projects import SubmittedRun
 from mlflow.projects.backend import loader
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
-from ml_pipelines import execution, forking, tracking
+from ml_pipelines import execution, forking, processes, tracking
 from ml_pipelines.errors import StepFailed
 from ml_pipelines.terminal import say
 
@@ -101,13 +105,19 @@ class ForkedRun(SubmittedRun):  # type: ignore[misc]
             log.write(f"{line}\n")
 
     def _on_end(self, code: int) -> None:
-        if self._log.exists():
-            tracking.client().log_artifact(self._run_id, str(self._log))
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if code < 0:
-            cause = f"its process was killed by signal {-code}"
-            tags = {"exit_code": str(StepFailed.exit_code), "signal": str(-code), "cause": cause}
-            tracking.close(self._run_id, "FAILED", tags)
+        try:
+            if self._log.exists():
+                tracking.client().log_artifact(self._run_id, str(self._log))
+            if code < 0:
+                cause = f"its process was killed by signal {-code}"
+                tags = {"exit_code": str(StepFailed.exit_code), "signal": str(-code), "cause": cause}
+                tracking.close(self._run_id, "FAILED", {**tags, "transient": "true"})
+            elif code and tracking.get_run(self._run_id).info.status == "RUNNING":
+                tracking.close(self._run_id, "FAILED", {"cause": f"its process ended with exit code {code}"})
+        except (MlflowException, OSError) as error:  # the pipeline run, which asks for this run next, will say so
+            tracking.failed(error)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class ForkServerBackend(AbstractBackend):  # type: ignore[misc]
@@ -131,6 +141,23 @@ class ForkServerBackend(AbstractBackend):  # type: ignore[misc]
 
 OURS = {"inline": InlineBackend, "forkserver": ForkServerBackend}
 AVAILABLE = (*OURS, "local")  # `local` is MLflow's own: a shell and a fresh interpreter a step
+PROCESSES = ("forkserver", "local")  # whose steps are processes here, that can be stopped
+
+
+def stop(submitted: SubmittedRun) -> None:
+    """Stop a step: TERM, then KILL where that isn't enough. MLflow's own stops at TERM, and waits for ever."""
+    process = getattr(submitted, "command_proc", None)
+    if process is None:
+        submitted.cancel()
+        return
+    with suppress(ProcessLookupError):  # a group of its own: `mlflow run`, the shell, the step
+        os.killpg(process.pid, signal.SIGTERM)
+        for _ in range(round(forking.GRACE_S / 0.05)):
+            time.sleep(0.05)
+            process.poll()
+            os.killpg(process.pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _create_run(experiment_id: str, step: str, parameters: Mapping[str, str] | None) -> str:
@@ -144,6 +171,7 @@ def _create_run(experiment_id: str, step: str, parameters: Mapping[str, str] | N
 
 def register() -> None:
     """Make our backends known to MLflow, also where the package isn't installed, and this environment to `local`."""
+    os.environ[processes.DRIVER] = str(os.getpid())  # a step of `local`, our grandchild, ends with us
     own = str(Path(sys.executable).parent)  # has the `python` and `mlflow` that `local` starts
     if not os.environ.get("PATH", "").startswith(own):
         os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])

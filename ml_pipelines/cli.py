@@ -76,6 +76,57 @@ def propose_contract(run: str | None, profile: str, overrides: tuple[str, ...]) 
     say(proposal.of_run(config.load(profile, overrides), run))
 
 
+@commands.command()
+@profile_option
+@set_option
+@click.option("--older-than", default="30d", show_default=True, metavar="AGE", help="30d, 12h or 45m.")
+@click.option("--keep", default=5, show_default=True, type=click.IntRange(min=0), help="So many newest pipeline runs.")
+@click.option("--delete", is_flag=True, help="Remove what is shown. Without it nothing is.")
+def clean(profile: str, overrides: tuple[str, ...], older_than: str, keep: int, delete: bool) -> None:
+    """Show, or remove, tables of old pipeline runs that no kept run needs."""
+    from ml_pipelines import cleaning
+
+    found = cleaning.leftovers(config.load(profile, overrides), cleaning.seconds(older_than), keep)
+    for leftover in found:
+        say(f"{leftover.size / 1e6:10,.1f} MB  {leftover.folder}")
+    if delete:
+        cleaning.remove(found)
+    total = f"{sum(leftover.size for leftover in found) / 1e6:,.1f} MB in {len(found)} folders"
+    say(f"{total} removed." if delete else f"{total} could go. Nothing was removed: add --delete.")
+
+
+reason_option = click.option("--reason", required=True, help="Why: it becomes a tag of both versions.")
+
+
+@commands.command()
+@click.argument("version", type=int)
+@reason_option
+@profile_option
+@set_option
+def promote(version: int, reason: str, profile: str, overrides: tuple[str, ...]) -> None:
+    """Make a registered version champion by hand."""
+    from ml_pipelines import registry, tracking
+
+    settings = config.load(profile, overrides)
+    tracking.connect(settings)
+    now, before = registry.promote(settings, version, reason)
+    say(f"Champion of {now.name} is version {now.version}{f', was {before.version}' if before else ''}.")
+
+
+@commands.command()
+@reason_option
+@profile_option
+@set_option
+def rollback(reason: str, profile: str, overrides: tuple[str, ...]) -> None:
+    """Make the version champion again that was before the present one."""
+    from ml_pipelines import registry, tracking
+
+    settings = config.load(profile, overrides)
+    tracking.connect(settings)
+    now, before = registry.rollback(settings, reason)
+    say(f"Champion of {now.name} is version {now.version}, was {before.version}.")
+
+
 def main() -> None:
     """Run a command; a PipelineError is one line and its exit code."""
     try:

@@ -33,6 +33,7 @@ OPTIONS |= {"run_id", "job_run_id"}
 SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's own
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}  # a registered model's name, on Unity Catalog or not
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 _MARKS = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
@@ -131,6 +132,13 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Registry:
+    """The name under which a model that passes is registered; None: the experiment's."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Spark:
     """What runs prepare_data's Spark."""
 
@@ -142,6 +150,7 @@ class Mlflow:
     """The tracking store, and what is logged by itself."""
 
     tracking_uri: str | None = None
+    registry_uri: str | None = None
     log_datasets: bool = True
 
 
@@ -156,6 +165,8 @@ class Step:
     external: list[str] = field(default_factory=list)
     headline: list[str] = field(default_factory=list)
     params: Any = field(default_factory=dict)
+    timeout_s: float | None = None  # null: it may take as long as it likes
+    retries: int = 0  # how often it is tried again after what can be transient
     script: str = ""  # the wheel's console script; where it isn't said, the key with dashes
     key: str = ""
 
@@ -172,6 +183,7 @@ class Config:
     spark: Spark
     data: Data
     model: Model
+    registry: Registry
     steps: dict[str, Step]
     compute: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Column] = field(default_factory=dict)
@@ -257,14 +269,32 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
         if key := _clash(plain, added):
             raise ConfigError(f"{name}: {key} is a list in one place, and a mapping of keys to values in another.")
         merged.merge_with(layer)
-    for key in _keys(OmegaConf.to_container(merged, resolve=False)):
-        column = re.fullmatch(r"contract\.[^.]+", key)  # its values are declarations
-        if not column and _SECRET.fullmatch(key.rsplit(".", 1)[-1]):
-            raise ConfigError(
-                f"{key} looks like a secret, and conf is no place for one: it would be logged. "
-                "Take it from the environment or a Databricks secret scope where it is used."
-            )
+    refuse_secrets(_keys(OmegaConf.to_container(_assigned(assignments))), given=True)
+    refuse_secrets(_keys(OmegaConf.to_container(merged, resolve=False)))
     return merged
+
+
+def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
+    """Refuse names (of keys, dotted, or of options) that look like a secret's.
+
+    Args:
+        names: the names, never the values: those must not be shown.
+        given: they came with the command. Under `mlflow run`, MLflow has stored them then, before our code ran.
+
+    Raises:
+        ConfigError: one does. MLflow's run, where there is one, is deleted.
+    """
+    for name in names:
+        if re.fullmatch(r"contract\.[^.]+", name):  # a column's name: its values are declarations
+            continue
+        if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
+            from ml_pipelines import tracking
+
+            raise ConfigError(
+                f"{name} looks like a secret, and this is no place for one: it would be logged. "
+                "Take it from the environment or a Databricks secret scope where it is used."
+                + (tracking.withdraw() if given else "")
+            )
 
 
 def _assigned(assignments: Iterable[str]) -> DictConfig:
@@ -365,6 +395,10 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
             )
+        if step.timeout_s is not None and not 0 < step.timeout_s < float("inf"):
+            raise ConfigError(f"steps.{key}.timeout_s: {step.timeout_s} is no time limit: seconds above 0, or null.")
+        if step.retries < 0:
+            raise ConfigError(f"steps.{key}.retries: {step.retries} is no number of retries; it is at least 0.")
     graph.check({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
     if config.max_parallel < 1:
         raise ConfigError(f"max_parallel: {config.max_parallel} steps at once run nothing; it is at least 1.")
@@ -372,6 +406,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
     if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
         raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
+    model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
+    if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
+        wanted = "catalog.schema.model" if catalog else "a name without / and :"
+        raise ConfigError(f"registry.model: {model!r} can't name a model in this registry; it takes {wanted}.")
     _check_source(config.data)
     for name, column in config.contract.items():
         _check_column(f"contract.{name}", column)

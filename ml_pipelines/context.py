@@ -7,19 +7,20 @@ context with the same methods.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ml_pipelines import contract, engines, ingest, models, oddities, paths, sources, tables, tracking
+from ml_pipelines import contract, engines, ingest, models, oddities, paths, registry, sources, tables, tracking
 from ml_pipelines.config import Config, Data
-from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.errors import BadData, ConfigError, PipelineError
+from ml_pipelines.registry import Version
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["BadData", "ConfigError", "Output", "Outputs", "StepContext"]
+__all__ = ["BadData", "ConfigError", "Output", "Outputs", "PipelineError", "StepContext", "Version"]
 
 P = TypeVar("P")
 Output = str | float | bool
@@ -121,6 +122,8 @@ class StepContext(Generic[P]):
         table = self._recorded(uri)
         if self._config.mlflow.log_datasets:
             tracking.log_delta_input(self.run_id, table, self.step.key)
+        if self.pipeline_run_id == self.run_id:  # alone: a pipeline run has measured the table before it began us
+            tables.verify(table)
         return tables.read(table, columns, self.key)
 
     def table_columns(self, uri: str) -> list[str]:
@@ -192,11 +195,68 @@ class StepContext(Generic[P]):
         Raises:
             BadData: its file isn't the one that run logged.
         """
+        return models.load(self._logged(train_run_id), self._config.model.trusted_types)
+
+    def _logged(self, train_run_id: str) -> models.Logged:
         tags = tracking.get_run(train_run_id).data.tags
         if "output.model_uri" not in tags:
             raise ConfigError(f"train_run_id: run {train_run_id} has handed on no model.")
-        logged = models.Logged(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
-        return models.load(logged, self._config.model.trusted_types)
+        return models.Logged(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
+
+    def has_signature(self, train_run_id: str) -> bool:
+        """Return whether the model that a train run handed on says what columns it takes."""
+        return models.has_signature(self._logged(train_run_id))
+
+    def load_table(self, run_id: str, name: str) -> pl.DataFrame:
+        """Return a table that a step's run logged by `log_table`."""
+        return tracking.load_table(run_id, name)
+
+    def load_metrics(self, run_id: str) -> Mapping[str, float]:
+        """Return the metrics that a step's run logged."""
+        return dict(tracking.get_run(run_id).data.metrics)
+
+    # -- the registry
+
+    def champion(self) -> Version | None:
+        """Return the registered version that is champion; a step that asks declares it: `external: [champion]`."""
+        return registry.champion(self._config)
+
+    def register(
+        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+    ) -> None:
+        """Register the model of a train run as the challenger, and as champion where it passed and is the best.
+
+        Args:
+            train_run_id: a model is registered once, however often this is called.
+            verdict: `passed`, or it doesn't become champion.
+            auc: of this model on the test table.
+            area_of: train run -> the AUC of its model on the same rows.
+            tables: `train` and `test` -> the URI of the table, for the version's tags.
+        """
+        tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
+        tags |= {"test_auc": str(auc), **tracking.commit_tags()}
+        for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
+            tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
+            tags |= {f"{name}_digest": table.digest} if table.digest else {}
+        mine = registry.register(self._config, self._logged(train_run_id).uri, train_run_id, tags)
+
+        def known(version: Version) -> float | None:
+            if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
+                return float(version.tags["test_auc"])
+            try:
+                return area_of(version.run_id)
+            except PipelineError:
+                return None
+
+        before, now = registry.crown(self._config, mine, known)
+        self._tags["conclusion"] = registry.told(mine, before, now, known)
+        self._tags["external.champion"] = registry.identity(self._config)
+
+    # -- what is said
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the step's run when it ends; the pipeline run bears `verdict` too."""
+        self._tags |= tags
 
     def summary(self, text: str) -> None:
         """Say in a few words what came out: shown in the terminal, and as the description on MLflow's pages."""

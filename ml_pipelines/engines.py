@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ml_pipelines.errors import ConfigError, StepFailed
+from ml_pipelines import signals
+from ml_pipelines.errors import ConfigError, StepFailed, Unreachable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -34,13 +35,13 @@ JARS = (
         "io.delta",
         "delta-spark_4.2_2.13",
         "4.4.0",
-        "27d4fd8b1f879535c573ed1c718177d6a27f24d3e626ba02e216369725721ead",
+        "27d4fd8b1f879535c573ed1c718177d6a27f24d3e626ba02e216369725721ead",  # pragma: allowlist secret
     ),
     Jar(
         "io.delta",
         "delta-storage",
         "4.4.0",
-        "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
+        "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",  # pragma: allowlist secret
     ),
 )
 
@@ -51,7 +52,7 @@ def session(engine: str) -> SparkSession:
 
     Raises:
         ConfigError: pyspark, Java or the jars are missing.
-        StepFailed: the engine doesn't start or can't be reached.
+        Unreachable: the engine doesn't start or can't be reached.
     """
     os.environ["TZ"] = "UTC"  # a date must not depend on the machine
     try:
@@ -65,13 +66,14 @@ def session(engine: str) -> SparkSession:
     )
     try:
         spark = start()
+        signals.keep_interruptible()  # Sail's server has a handler of its own too
         spark.conf.set("spark.sql.session.timeZone", "UTC")
     except (ConfigError, StepFailed):
         raise
     except Exception as error:
         said = re.search(r'details = "([^"]+)"', str(error))  # gRPC's own words, where it is a server that is away
         why = " ".join((said[1] if said else str(error)).split())[:300]
-        raise StepFailed(f"spark.engine={engine} can't be reached or doesn't start: {why}") from error
+        raise Unreachable(f"spark.engine={engine} can't be reached or doesn't start: {why}") from error
     return spark
 
 

@@ -10,18 +10,21 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ml_pipelines import tracking
+from ml_pipelines import errors, tracking
 from ml_pipelines.config import NONE, Step, load
 from ml_pipelines.context import Output, Outputs, StepContext
-from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, one_line
+from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.signals import raise_on_signals
+from ml_pipelines.terminal import complain
 
 CASTS: dict[str, Callable[[str], Output]] = {"str": str, "float": float, "bool": lambda text: text == "true"}
 
@@ -35,7 +38,21 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
         run_id: the step's run.
         log: where to append what is logged, if someone else makes an artifact of it.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _execute(key, parameters, run_id, log)
+    except (MlflowException, OSError) as error:  # of the store itself, which may not take even that
+        cause = one_line(tracking.failed(error))
+        complain(cause)
+        with suppress(MlflowException):
+            tracking.close(run_id, "FAILED", {"exit_code": str(StepFailed.exit_code), "cause": cause})
+        return StepFailed.exit_code
+
+
+def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | None) -> int:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     tracking.client().set_tag(run_id, "step", key)
     mlflow.start_run(run_id=run_id, nested=True)
@@ -45,11 +62,15 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
             try:
                 tags |= _run(key, parameters, run_id)
                 status = "FINISHED"
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                if isinstance(error, MlflowException):
+                    tracking.failed(error)
                 logging.getLogger(f"steps.{key}").error("%s", "".join(traceback.format_exception(error)))
-                tracking.client().log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
+                with suppress(OSError):  # a disk that is full, perhaps: the log, and the cause below, say it too
+                    tracking.client().log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
                 code = error.exit_code if isinstance(error, PipelineError) else StepFailed.exit_code
                 tags |= {"exit_code": str(code), "cause": one_line(error)}
+                tags |= {"transient": "true"} if errors.transient(error) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
     except BaseException as error:
@@ -77,11 +98,34 @@ def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]
     context: StepContext[Any] = StepContext(
         config, key, run_id, tracking.parent_of(run) or run_id, str(run.info.experiment_id)
     )
-    outputs = module.run(context, **_typed(module, inputs))
+    with _within(step.timeout_s):
+        outputs = module.run(context, **_typed(module, inputs))
     _check_outputs(step, outputs)
     context.check_tables()
     tags = {f"{tracking.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
+
+
+@contextmanager
+def _within(limit_s: float | None) -> Iterator[None]:
+    """Raise TimedOut inside when the time is over, so that the traceback shows where.
+
+    What holds the interpreter notices nothing; the driver stops such a step's process a little later.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # not on Windows
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise TimedOut(limit_s)
+
+    handler, timer = signal.signal(signal.SIGALRM, over), signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def find_inputs(step: Step, parameters: Mapping[str, str]) -> dict[str, str]:
@@ -157,6 +201,7 @@ def execute_in_child(key: str, parameters: Mapping[str, str], run_id: str, log: 
     import threadpoolctl
 
     raise_on_signals()
+    tracking.keep_quiet()
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     try:
         with threadpoolctl.threadpool_limits(threads, user_api="openmp"):

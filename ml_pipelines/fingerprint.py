@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import contract, paths, sources, tables, tracking
+from ml_pipelines import contract, paths, registry, sources, tables, tracking
 from ml_pipelines.config import Config, FileFormat, SourceKind, Step
 from ml_pipelines.errors import ConfigError
 
@@ -41,7 +41,7 @@ def parts(config: Config, step: Step, producers: Mapping[str, Run]) -> Parts:
         found |= {f"contract.{name}": contract.line(column) for name, column in config.contract.items()}
     found["model.trusted_types"] = str(config.model.trusted_types)
     found |= {f"input {name}": content(name, producers[name]) for name in step.inputs}
-    found |= {f"external {path}": _external(path) for path in step.external}
+    found |= {f"external {name}": _external(config, name) for name in step.external}
     imported = third_party(f"steps.{step.key}")
     if "pyspark" in imported:
         found["engine"] = config.spark.engine
@@ -61,6 +61,8 @@ def content(name: str, producer: Run) -> str:
     """Return what an input is: of a table its content, measured now; of all else its producer's fingerprint."""
     tags = producer.data.tags
     if table := tracking.table_of(producer, name):
+        if tracking.digests_compare(producer):
+            tables.verify(table)  # which costs nothing: it is measured anyway
         return tables.measure(table.uri, table.version)[1]
     return str(tags.get("fingerprint") or tags[f"{tracking.OUTPUT}{name}"])
 
@@ -163,11 +165,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _external(path: str) -> str:
-    file = paths.root() / path
+def _external(config: Config, name: str) -> str:
+    """Return what a step reads beside its inputs: the registry's champion, or a file."""
+    if name == registry.CHAMPION:
+        return registry.identity(config)
+    file = paths.root() / name
     if not file.is_file():
         raise ConfigError(
-            f"external: {file} is no file. A step's `external` lists files that it reads beside its inputs."
+            f"external: {file} is no file. A step's `external` lists files that it reads beside its inputs, "
+            f"or `{registry.CHAMPION}`."
         )
     return file_digest(file)
 

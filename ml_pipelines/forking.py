@@ -25,7 +25,7 @@ from typing import Any
 from ml_pipelines import paths
 
 OF_THE_CALLER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # a server that kept them would hand them to every child
-GRACE_S = 5.0  # between TERM and KILL
+GRACE_S = 3.0  # between TERM and KILL: driver.py answers a signal within 5 s
 
 # What the server imports: for every step; for one that reads the source; for those that fit and judge.
 ALWAYS = (

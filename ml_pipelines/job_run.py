@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 JOB_RUN = "job_run_id"  # the tag
 BACKEND = "job"
-OF_A_FAILURE = {"cause", "failed_step", "verdict"}  # tags that a repair takes back
+OF_AN_END = {"cause", "failed_step", *run_page.VERDICT}  # tags that a repair takes back
 # Result states of a task as Databricks' references give them.
 SUCCESS, CANCELED = "success", "canceled"
 NOT_RUN = ("upstream_", "excluded")
@@ -53,9 +53,8 @@ def _same(config: Config, job_run_id: str) -> list[Run]:
         return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
     if not found():
-        created = tracking.client().create_run(
-            experiment, run_name=tracking.PROJECT_RUN, tags={JOB_RUN: job_run_id, **tracking.provenance()}
-        )
+        tags = {JOB_RUN: job_run_id}
+        created = tracking.client().create_run(experiment, run_name=tracking.PROJECT_RUN, tags=tags)
         run_page.describe(str(created.info.run_id), config, BACKEND)
     first, *others = found()
     for other in others:
@@ -84,12 +83,13 @@ def close(config: Config, job_run_id: str, states: Mapping[str, str]) -> tuple[i
         step_line(end.mark, config.steps[key].step_name, run_page.seconds(runs[key]) if key in runs else None, end.text)
         for key, end in ends.items()
     ]
+    tags = {"exit_code": str(code), "mlflow.note.content": run_page.note(config, BACKEND, lines)}
     for key, run in runs.items():
         run_page.headline(first.info.run_id, config.step(str(key)), run)
-    tags = {"exit_code": str(code), "mlflow.note.content": run_page.note(config, BACKEND, lines)}
+        tags |= run_page.verdict(run)
     tags |= {"failed_step": next(iter(failed))} if failed else {}
     tags |= {"verdict": "refused"} if code == QaRefused.exit_code else {}
-    for name in OF_A_FAILURE & first.data.tags.keys() - tags.keys():
+    for name in OF_AN_END & first.data.tags.keys() - tags.keys():
         tracking.client().delete_tag(first.info.run_id, name)
     stopped = failed and all(end.canceled for end in failed.values())
     tracking.close(first.info.run_id, "FINISHED" if whole else "KILLED" if stopped else "FAILED", tags)

@@ -124,6 +124,14 @@ def signature(example: pl.DataFrame) -> Any:
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.integer)]))
 
 
+def has_signature(logged: Logged) -> bool:
+    """Return whether the model says what columns it takes, and what it returns."""
+    from mlflow.models import get_model_info
+
+    found = get_model_info(logged.uri).signature
+    return bool(found and found.inputs and found.outputs)
+
+
 def _content(model_uri: str) -> bytes:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException

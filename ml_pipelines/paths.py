@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cache
 from importlib import resources
@@ -60,6 +61,20 @@ def slug(name: str) -> str:
 def absolute(prefix: str) -> str:
     """Return a prefix of tables as a URI or an absolute path, without a slash at its end."""
     return (prefix if "://" in prefix else str(root() / prefix)).rstrip("/")
+
+
+def check_writable(folder: str, what: str) -> None:
+    """Check that a local folder can be written, or made; anything that isn't a local path is left to whoever writes.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    path = Path(folder.removeprefix("file://"))
+    if not path.is_absolute():
+        return
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{what}: {folder} can't be written: {there} is read-only, or no folder. Choose another.")
 
 
 def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:

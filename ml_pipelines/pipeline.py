@@ -7,22 +7,23 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from queue import Queue
-from threading import Thread
+from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-from ml_pipelines import fingerprint, paths, reuse, run_page, sources, tracking
-from ml_pipelines.backends import AVAILABLE
+from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, tracking
 from ml_pipelines.config import NONE, SourceKind, Step
-from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, one_line
+from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.plan import Decision, Plan, Reason
 from ml_pipelines.terminal import say, step_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.projects import SubmittedRun
+
+BACKOFF_S = 1.0  # before the second try; twice as long before each further one
 
 
 class PipelineRun:
@@ -37,10 +38,14 @@ class PipelineRun:
         self.kept = {key: inputs[name].info.run_id for key in names for name in names[key] if name in inputs}
         self._decisions: dict[str, Decision] = {}
         self._running: dict[str, SubmittedRun] = {}
-        self._ended: Queue[str] = Queue()
+        self._ended: Queue[str] = Queue()  # steps whose process has ended, or whose next try is due
+        self._tries: dict[str, int] = {}  # step -> how often it was started
+        self._waiting: set[str] = set()  # steps that will be tried again
+        self._overdue: set[str] = set()  # steps that were stopped since their time was over
         self._causes: dict[str, int] = {}  # failed step -> exit code
         self._skipped: dict[str, str] = {}  # skipped step -> the failed step that it is skipped for
         self._lines: list[str] = []
+        self._verdict: dict[str, str] = {}  # tags of a step that the pipeline run bears too
         self._started = time.monotonic()
 
     def schedule(self) -> Iterator[Step]:
@@ -62,10 +67,13 @@ class PipelineRun:
                     sorter.done(step.key)
                 else:
                     yield step
-            if self._running:
+            if self._running or self._waiting:
                 key = self._ended.get()
-                self._finish(steps[key], self._running.pop(key))
-                sorter.done(key)
+                if key in self._waiting:
+                    self._waiting.remove(key)
+                    ready.append(key)
+                elif self._finish(steps[key], self._running.pop(key)):
+                    sorter.done(key)
 
     def parameters(self, step: Step) -> dict[str, str]:
         """Return the entry point's parameters, its inputs among them."""
@@ -75,11 +83,21 @@ class PipelineRun:
     def started(self, step: Step, submitted: SubmittedRun) -> None:
         """Take note of a step that was handed to its backend."""
         self._running[step.key] = submitted
-        decision = self._decisions[step.key]
-        tracking.set_tags(str(submitted.run_id), reuse.tags(decision))
+        self._tries[step.key] = tries = self._tries.get(step.key, 0) + 1
+        tags = reuse.tags(self._decisions[step.key]) | ({"attempt": str(tries)} if tries > 1 else {})
+        tracking.set_tags(str(submitted.run_id), tags)
+
+        def stop() -> None:
+            self._overdue.add(step.key)
+            backends.stop(submitted)
 
         def wait() -> None:
+            limit = Timer((step.timeout_s or 0) + forking.GRACE_S, stop)  # the step itself has had its chance
+            limit.daemon = True
+            if step.timeout_s and self.plan.backend in backends.PROCESSES:
+                limit.start()
             submitted.wait()
+            limit.cancel()
             self._ended.put(step.key)
 
         Thread(target=wait, daemon=True, name=f"wait-{step.key}").start()
@@ -93,25 +111,54 @@ class PipelineRun:
         run = tracking.take(decision.run, self.run_id, step.step_name, reuse.tags(decision))
         self._producers |= dict.fromkeys(step.outputs, run)
         self._line("taken", step, None, f"reused ({decision}) · {run.data.tags.get('summary', '')}")
-        run_page.headline(self.run_id, step, run)
+        self._headline(step, run)
         return True
 
-    def _finish(self, step: Step, submitted: SubmittedRun) -> None:
-        """Read the step's run: its outputs, or why there are none."""
-        run = tracking.get_run(str(submitted.run_id))
+    def _finish(self, step: Step, submitted: SubmittedRun) -> bool:
+        """Read the step's run: its outputs, or why there are none; return False where it will be tried again."""
+        run = self._closed(step, str(submitted.run_id))
         tags, seconds = run.data.tags, run_page.seconds(run)
-        if run.info.status == "RUNNING":  # its process ended without a word
-            tracking.close(run.info.run_id, "FAILED", {"exit_code": str(StepFailed.exit_code)})
         code = int(tags.get("exit_code", StepFailed.exit_code))
         if run.info.status == "FINISHED" and code == 0:
+            decision = reuse.settled(self._decisions[step.key], run)
+            if decision != self._decisions[step.key]:
+                tracking.set_tags(run.info.run_id, reuse.tags(decision))
+                run = tracking.get_run(run.info.run_id)
             self._producers |= dict.fromkeys(step.outputs, run)
-            decision = self._decisions[step.key]
             why = "" if decision.reason in (Reason.first_run, Reason.off) else f" · ran: {decision}"
             self._line("done", step, seconds, tags.get("summary", "") + why)
+        elif "transient" in tags and self._tries[step.key] <= step.retries:
+            delay_s = BACKOFF_S * 2 ** (self._tries[step.key] - 1)
+            again = f" · again in {delay_s:g} s, try {self._tries[step.key] + 1} of {step.retries + 1}"
+            self._line("failed", step, seconds, tags["cause"] + again)
+            self._waiting.add(step.key)
+            timer = Timer(delay_s, self._ended.put, (step.key,))
+            timer.daemon = True
+            timer.start()
+            return False
         else:
             self._causes[step.key] = code or StepFailed.exit_code
-            self._line("failed", step, seconds, tags.get("cause", "its process ended without a word"))
+            self._line("failed", step, seconds, tags["cause"])
             tracking.client().set_tag(self.run_id, "failed_step", step.key)
+        self._headline(step, run)
+        return True
+
+    def _closed(self, step: Step, run_id: str) -> Run:
+        """Return the run of a step that has ended, closed and with its cause where its process could not do that."""
+        run = tracking.get_run(run_id)
+        if step.key in self._overdue and run.info.status != "FINISHED":
+            self._overdue.remove(step.key)
+            tags = {"exit_code": str(TimedOut.exit_code), "cause": str(TimedOut(step.timeout_s or 0))}
+        elif "cause" not in run.data.tags and run.info.status != "FINISHED":
+            tags = {"exit_code": str(StepFailed.exit_code), "cause": "its process ended without a word"}
+        else:
+            return run
+        tracking.close(run_id, "FAILED", {**tags, "transient": "true"})
+        return tracking.get_run(run_id)
+
+    def _headline(self, step: Step, run: Run) -> None:
+        """Show the step's headline metrics on the pipeline run too, its verdict, and what it concludes."""
+        self._verdict |= run_page.verdict(run)
         run_page.headline(self.run_id, step, run)
 
     def _skip(self, step: Step, lost: list[str]) -> None:
@@ -132,8 +179,12 @@ class PipelineRun:
 
     def cancel(self, reason: str) -> None:
         """Stop the steps that are running, and mark their runs KILLED."""
+        stopping = [Thread(target=backends.stop, args=(submitted,)) for submitted in self._running.values()]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
         for submitted in self._running.values():
-            submitted.cancel()
             tracking.close(str(submitted.run_id), "KILLED", {"cause": reason})
         for run in tracking.children(self.run_id):
             if run.info.status == "RUNNING":  # it was just being submitted
@@ -146,6 +197,7 @@ class PipelineRun:
             "exit_code": str(code),
             "mlflow.note.content": run_page.note(self.plan.config, self.plan.backend, self._lines),
         }
+        tags |= self._verdict
         tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
         tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         took = f"{time.monotonic() - self._started:.1f} s"
@@ -155,7 +207,8 @@ class PipelineRun:
             profile = self.plan.config.profile
             say(f"Go on with: {command} --profile {profile} --resume {self.run_id[:8]}{self._set()}")
         else:
-            say(f"{took} · pipeline run {self.run_id} · look at it {self._page()}")
+            concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
+            say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}"]))
 
     def _page(self) -> str:
         """Return how to look at the run: by a command for a file, at an address for a server."""
@@ -178,6 +231,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         ConfigError, BadData: something that could be known before a run is created.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     fingerprint.forget()
     adopted = os.environ.pop("MLFLOW_RUN_ID", None)
@@ -185,31 +239,39 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     preflight(plan)
     tracking.connect(plan.config)
     if adopted:
+        tracking.set_tags(adopted, tracking.provenance())
         run = tracking.get_run(adopted)
         experiment = str(run.info.experiment_id)
         _say_whose(plan, experiment)
     else:
         experiment = tracking.experiment_id(plan.config.experiment_name)
+    paths.check_writable(tracking.client().get_experiment(experiment).artifact_location, "the experiment's artifacts")
+    tracking.reap(experiment)
     plan, inputs, source = _resumed(plan, experiment, resume)
     if not adopted and (current := reuse.current(plan, inputs, experiment)):
         raise NothingToDo(f"Nothing has changed: pipeline run {current} is current (--force runs it all again).")
-    active = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=tracking.PROJECT_RUN)
-    parent = PipelineRun(plan, active, inputs)
-    _describe(parent, source)
+    tags = None if adopted else dict(tracking.provenance())
+    parent = None
     try:
+        run = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=tracking.PROJECT_RUN, tags=tags)
+        parent = PipelineRun(plan, run, inputs)
+        _describe(parent, source)
         yield parent
-    except BaseException as error:
-        parent.cancel(one_line(error))
-        tracking.close(
-            parent.run_id,
-            "KILLED" if isinstance(error, Interrupted) else "FAILED",
-            {"cause": one_line(error)},
-        )
-        raise
-    else:
         parent.close()
+    except BaseException as error:
+        failure = tracking.failed(error) if isinstance(error, MlflowException | OSError) else error
+        with suppress(MlflowException, OSError):  # a store that is gone: the next start will find the runs
+            if parent:
+                parent.cancel(one_line(failure))
+                status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+                tracking.close(parent.run_id, status, {"cause": one_line(failure)})
+            processes.close_own(tracking.client(), experiment, one_line(failure))
+        if failure is error:
+            raise
+        raise failure from error
     finally:
-        mlflow.end_run(tracking.get_run(parent.run_id).info.status)
+        with suppress(MlflowException, OSError):
+            mlflow.end_run(tracking.get_run(parent.run_id).info.status if parent else "KILLED")
 
 
 def preflight(plan: Plan) -> None:
@@ -218,16 +280,19 @@ def preflight(plan: Plan) -> None:
     Raises:
         ConfigError, BadData: with the one line that says what to do.
     """
-    if plan.backend not in AVAILABLE:
+    if plan.backend not in backends.AVAILABLE:
         raise ConfigError(
-            f"backend {plan.backend} can't run steps yet: {', '.join(AVAILABLE)} can. "
+            f"backend {plan.backend} can't run steps yet: {', '.join(backends.AVAILABLE)} can. "
             "`--dry-run` shows what it would run; see docs/roadmap.md."
         )
     config = plan.config
     prefix = config.data.delta_prefix.local
     paths.table_path(prefix, [], "step", "run", "table")
-    if config.data.source.kind is SourceKind.file and any(not step.inputs for step in plan.steps):
-        sources.file_format(config.data.source)
+    if any(not step.inputs for step in plan.steps):
+        if config.data.source.kind is SourceKind.file:
+            sources.file_format(config.data.source)
+        if config.spark.engine != "databricks":
+            paths.check_writable(paths.absolute(prefix), "data.delta_prefix.local")
 
 
 def _say_whose(plan: Plan, experiment: str) -> None:
@@ -258,7 +323,7 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
     """Tag the parent with what is run how, and say it."""
     plan, config = parent.plan, parent.plan.config
     more = {"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}
-    run_page.describe(parent.run_id, config, plan.backend, more)
+    run_page.describe(parent.run_id, config, plan.backend, {**processes.identity(), **more})
     how = f"{config.profile} · {config.spark.engine} · {plan.backend} · {config.experiment_name}"
     say(f"{tracking.PROJECT_RUN} {parent.run_id[:8]} · {how}")
     if source:

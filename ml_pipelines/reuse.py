@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ml_pipelines import fingerprint, models, paths, tables, tracking
@@ -119,7 +120,9 @@ def current(plan: Plan, producers: Mapping[str, Run], experiment: str) -> str | 
     decisions = preview(plan, producers, experiment)
     runs = [decision.run for decision in decisions.values() if decision.run]
     parents = {tracking.parent_of(run) for run in runs}
-    return parents.pop() if len(runs) == len(plan.steps) and len(parents) == 1 else None
+    if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
+        return None
+    return parent if tracking.get_run(parent).info.status == "FINISHED" else None  # not one that was killed at its end
 
 
 def tags(decision: Decision) -> dict[str, str]:
@@ -129,6 +132,15 @@ def tags(decision: Decision) -> dict[str, str]:
         parts = json.dumps(dict(decision.parts), separators=(",", ":"))
         found |= {"fingerprint": fingerprint.digest(decision.parts), "fingerprint.parts": parts}
     return found
+
+
+def settled(decision: Decision, run: Run) -> Decision:
+    """Return the decision as it stands at a step's end, when it has said how it left its external state.
+
+    A model that became champion was judged beside another: that alone is no reason to judge it again.
+    """
+    own = {tag.replace(".", " ", 1): value for tag, value in run.data.tags.items() if tag.startswith("external.")}
+    return replace(decision, parts={**(decision.parts or {}), **own})
 
 
 def explain(plan: Plan) -> dict[str, Decision]:

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines import tracking
 from ml_pipelines.config import NONE, Config, Step
+from ml_pipelines.processes import PROCESS
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+VERDICT = ("verdict", "conclusion")
+
 
 def describe(run_id: str, config: Config, backend: str, more: Mapping[str, str] | None = None) -> None:
-    """Tag a pipeline run with what is run how, and log its configuration."""
+    """Tag a pipeline run with what is run how, and log its configuration.
+
+    Not with this process: a job's pipeline run outlives the task that creates it.
+    """
+    provenance = {name: value for name, value in tracking.provenance().items() if name != PROCESS}
     tags = {
-        **tracking.provenance(),
+        **provenance,
         "mlflow.runName": tracking.PROJECT_RUN,
         "profile": config.profile,
         "env": config.env_name,
@@ -36,6 +43,11 @@ def note(config: Config, backend: str, lines: Iterable[str]) -> str:
     changed = [config.overrides] if config.overrides != NONE else []
     how = [*changed, config.profile, config.data.source.kind.name, config.spark.engine, backend]
     return "\n".join([" · ".join(how), "", *(f"    {line}" for line in lines)])
+
+
+def verdict(run: Run) -> dict[str, str]:
+    """Return the tags of a step that the pipeline run bears too: its verdict, and what it concludes."""
+    return {name: run.data.tags[name] for name in VERDICT if name in run.data.tags}
 
 
 def headline(run_id: str, step: Step, run: Run) -> None:

@@ -44,7 +44,7 @@ def write(frame: DataFrame, uri: str) -> Table:
 
     Raises:
         BadData: a column whose type is no feature's.
-        StepFailed: the engine gave the table reader features, though it was told not to.
+        StepFailed: it can't be written, or the engine gave it reader features, though it was told not to.
     """
     for name, dtype in frame.dtypes:
         if dtype not in SCALARS:
@@ -52,7 +52,10 @@ def write(frame: DataFrame, uri: str) -> Table:
                 f"Column {name} is of type {dtype}, which is no feature. "
                 "Make it a number or a string before it is written."
             )
-    frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
+    try:
+        frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
+    except Exception as error:  # of Spark, of a user's own code in the plan, of the file system
+        raise StepFailed(f"Table {uri} can't be written: {' '.join(str(error).split())[:250]}") from error
     written = _open(uri, None)
     if features := _reader_features(written):
         raise StepFailed(f"Table {uri} was written with {', '.join(sorted(features))}, which not every reader knows.")
@@ -117,6 +120,20 @@ def measure(uri: str, version: int) -> tuple[int, str]:
         rows, *hashes = table.select(pl.len(), *sums).collect(engine="streaming").row(0)
     text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), rows, *hashes))
     return rows, hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def verify(table: Table) -> None:
+    """Read the whole table and compare it with what its producer recorded, where that is known.
+
+    Raises:
+        BadData: it is damaged, or holds other rows.
+    """
+    rows, digest = measure(table.uri, table.version)
+    if (table.rows or rows, table.digest or digest) != (rows, digest):
+        raise BadData(
+            f"Table damaged: {table.uri} at version {table.version} holds {rows:,} rows that are not the "
+            f"{table.rows:,} its producer wrote (their digest differs). Run the step that wrote it again."
+        )
 
 
 def files(uri: str, version: int | None) -> str:

@@ -19,7 +19,16 @@ import click
 
 from ml_pipelines import alone, config, job_run, plan, terminal, tracking
 from ml_pipelines.config import LOCAL, NONE, Config, Step
-from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, PipelineError, StepFailed, one_line
+from ml_pipelines.errors import (
+    BadData,
+    ConfigError,
+    Interrupted,
+    NothingToDo,
+    PipelineError,
+    QaRefused,
+    StepFailed,
+    one_line,
+)
 from ml_pipelines.signals import raise_on_signals
 
 
@@ -129,8 +138,10 @@ def _run_step(declared: Step, settings: Config, run_id: str, job_run_id: str, **
 
 
 def _failure(code: int, text: str) -> PipelineError:
-    kinds = {kind.exit_code: kind for kind in PipelineError.__subclasses__()}
-    return kinds.get(code, StepFailed)(text)
+    kinds = {kind.exit_code: kind for kind in (ConfigError, BadData, QaRefused)}
+    error = kinds.get(code, StepFailed)(text)
+    error.exit_code = code
+    return error
 
 
 def _close_command() -> click.Command:

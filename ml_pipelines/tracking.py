@@ -8,21 +8,24 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import imports, paths, signals
-from ml_pipelines.errors import ConfigError
+from ml_pipelines import imports, paths, processes, signals
+from ml_pipelines.errors import ConfigError, StepFailed, Unreachable
 from ml_pipelines.models import Logged
 from ml_pipelines.tables import Table
+from ml_pipelines.terminal import say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +39,17 @@ PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # a JSON file that stands in it is shown as a table
 # What a reused step's run says of itself again.
-KEPT = ("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts")
+KEPT = (
+    *("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts"),
+    *("verdict", "failed_checks", "conclusion", "external.champion"),
+)
+# MLflow's own would wait for seven minutes. These are tries after 0, 0, 4, 12 and 28 seconds, whoever asks.
+SERVER_BUDGET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
 
 
 def connect(config: Config) -> str:
@@ -48,13 +61,21 @@ def connect(config: Config) -> str:
     import mlflow
 
     signals.keep_interruptible()
+    keep_quiet()
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
+    if uri.startswith("http"):
+        for name, value in SERVER_BUDGET.items():
+            os.environ.setdefault(name, value)
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
-        os.environ.setdefault("MLFLOW_REGISTRY_URI", uri)
+        os.environ.setdefault("MLFLOW_REGISTRY_URI", paths.absolute_uri(config.mlflow.registry_uri or uri))
+    elif config.mlflow.registry_uri:
+        os.environ.setdefault("MLFLOW_REGISTRY_URI", config.mlflow.registry_uri)
+    if uri.startswith("sqlite:////"):
+        paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
-        with imports.uncollected():  # the store's own, with SQLAlchemy
+        with _alone_at(uri), imports.uncollected():  # the store's own, with SQLAlchemy
             client().get_experiment("0")
     except Exception as error:  # of MLflow, of the database's driver, of the file system
         if "No Experiment with id" not in str(error):
@@ -62,6 +83,45 @@ def connect(config: Config) -> str:
                 f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
             ) from error
     return uri
+
+
+@contextmanager
+def _alone_at(uri: str) -> Iterator[None]:
+    """Keep other drivers from a sqlite file meanwhile: two that create its tables at once leave it unusable."""
+    try:
+        import fcntl
+
+        folder = os.open(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows has no such lock; a folder that isn't there is told of by whoever opens
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def failed(error: Exception) -> Unreachable:
+    """Return what to say of a store that fails, and wait for it no more: it has been waited for."""
+    import mlflow
+
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    if isinstance(error, OSError) and (run := mlflow.active_run()):  # of a file: an artifact
+        return Unreachable(f"Artifacts can't be written to {run.info.artifact_uri}: {_said(error)}")
+    return Unreachable(f"The MLflow store {os.environ.get('MLFLOW_TRACKING_URI')} fails: {_said(error)}")
+
+
+def keep_quiet() -> None:
+    """Have MLflow print no traceback of a database: it raises as well, and whoever asked says it in a line."""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # SQLAlchemy's, around the database's own words
+        return database[1].strip()
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"
 
 
 def store_uri(config: Config) -> str:
@@ -107,8 +167,12 @@ def experiment_id(name: str) -> str:
 
 @cache
 def provenance() -> Mapping[str, str]:
-    """Return tags that say who ran which code: git commit, whether the tree had changes, package version."""
-    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.checkout() or "ml-pipelines")}
+    """Return tags that say who ran which code in which process: git commit, whether the tree had changes, version."""
+    tags = {
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.name": str(paths.checkout() or "ml-pipelines"),
+        **processes.identity(),
+    }
     with suppress(KeyError, OSError, ImportError):  # a user without a name, as in some containers
         tags["mlflow.user"] = getpass.getuser()
     try:
@@ -119,6 +183,12 @@ def provenance() -> Mapping[str, str]:
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags
+
+
+def commit_tags() -> dict[str, str]:
+    """Return the git commit and whether the tree had changes, as tags of a registered model."""
+    names = {"mlflow.source.git.commit": "git_commit", "git.dirty": "git_dirty"}
+    return {names[tag]: value for tag, value in provenance().items() if tag in names}
 
 
 def _git(*arguments: str) -> str:
@@ -133,6 +203,26 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+def reap(experiment: str) -> None:
+    """Close the runs of the experiment that a killed process left RUNNING, and say so."""
+    if left := processes.reap(client(), experiment):
+        say(f"Marked KILLED, since their process is gone: runs {', '.join(run_id[:8] for run_id in left)}")
+
+
+def withdraw() -> str:
+    """Delete the run that `mlflow run` made for this process, since it holds a secret; return what to tell of it."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is None:
+        return ""
+    with suppress(MlflowException):  # an experiment that may not be changed; the secret must be in any case
+        client().delete_run(run_id)
+    return (
+        f" MLflow had stored it: change the secret. Run {run_id} is deleted; `mlflow gc --run-ids {run_id}` erases it."
+    )
 
 
 def create_step_run(experiment: str, step: str, parent: str | None) -> str:
@@ -155,12 +245,7 @@ def children(run_id: str) -> list[Run]:
     Raises:
         ConfigError: there is no such run.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        parent = client().get_run(run_id)
-    except MlflowException as error:
-        raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
+    parent = get_run(run_id)
     found = client().search_runs(
         [parent.info.experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=["attributes.start_time ASC"]
     )
@@ -181,10 +266,15 @@ def producers(run_id: str) -> dict[str, Run]:
     """Return output -> the finished step run that handed it on, below this pipeline run or kept from an earlier one."""
     run = get_run(run_id)
     runs = children(run_id)
-    if kept := json.loads(run.data.tags.get("kept", "{}")):
-        ids = ", ".join(f"'{step_run}'" for step_run in kept.values())
+    if kept := kept_steps(run):
+        ids = ", ".join(f"'{step_run}'" for step_run in kept)
         runs = [*client().search_runs([run.info.experiment_id], f"attributes.run_id IN ({ids})"), *runs]
     return {name: run for run in runs if run.info.status == "FINISHED" for name in outputs(run)}
+
+
+def kept_steps(run: Run) -> list[str]:
+    """Return the ids of the step runs that a pipeline run kept from an earlier one."""
+    return list(json.loads(run.data.tags.get("kept", "{}")).values())
 
 
 def outputs_of_pipeline(run_id: str) -> dict[str, str]:
@@ -272,8 +362,15 @@ def find_table(uri: str, names: Iterable[str], experiment: str) -> Table | None:
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
         for run in client().search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
-            return table_of(run, tag.removeprefix(OUTPUT))
+            table = table_of(run, tag.removeprefix(OUTPUT))
+            return table if table is None or digests_compare(run) else replace(table, digest=None)
     return None
+
+
+def digests_compare(run: Run) -> bool:
+    """Return whether the run recorded digests by this version of Polars: each has its own."""
+    installed = version("polars")
+    return bool(json.loads(run.data.tags.get("fingerprint.parts", "{}")).get("library polars", installed) == installed)
 
 
 def close(run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
@@ -293,6 +390,8 @@ def get_run(run_id: str) -> Run:
     try:
         return client().get_run(run_id)
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
 
 
@@ -333,6 +432,26 @@ def log_table(run_id: str, frame: pl.DataFrame, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         frame.write_parquet(Path(folder, name))
         client().log_artifact(run_id, str(Path(folder, name)))
+
+
+def load_table(run_id: str, name: str) -> pl.DataFrame:
+    """Return a table as `log_table` logged it.
+
+    Raises:
+        StepFailed: the artifact is gone or damaged.
+    """
+    import polars as pl
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(client().download_artifacts(run_id, name, folder))
+            if name.endswith(".parquet"):
+                return pl.read_parquet(path)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return pl.DataFrame(content["data"], schema=content["columns"], orient="row", infer_schema_length=None)
+    except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
+        raise StepFailed(f"{name} of run {run_id} can't be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def log_delta_input(run_id: str, table: Table, context: str) -> None:

@@ -59,6 +59,16 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
     return scores
 
 
+def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:
+    """Return a fitted copy of a pipeline: on these rows, and with this seed where its estimator takes one."""
+    from sklearn.base import clone
+
+    again = clone(model)
+    if "random_state" in again[-1].get_params():
+        again[-1].set_params(random_state=seed)
+    return again.fit(features, label.to_numpy())
+
+
 def score_metrics(label: pl.Series, score: np.ndarray[Any, np.dtype[np.float64]], prefix: str) -> dict[str, float]:
     """Return the metrics of scores that need no threshold: AUC, average precision, log loss, Brier score."""
     from sklearn import metrics

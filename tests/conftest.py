@@ -24,8 +24,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "databricks
 
 import driver  # noqa: E402
 
+LENIENT_BOUNDS = {"min_auc": 0.5, "train_test_gap": 1, "calibration": 1, "importance": 1, "drift": 9}
 SMALL = "data.source.rows=400,data.source.features=4,steps.train.params.options.max_iter=5"
-FAST = f"{SMALL},steps.feature_importance.params.repeats=1,steps.model_qa.params.min_test_auc=0.5"
+CHECKS = "steps.model_qa.params.checks"
+# A few rows and trees say little: what they say by chance is no reason to refuse.
+LENIENT = ",".join(
+    [*(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()), f"{CHECKS}.champion.level=0"]
+)
+FAST = f"{SMALL},steps.feature_importance.params.repeats=1,{LENIENT}"
 
 
 @dataclass(frozen=True)

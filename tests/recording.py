@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines import models, tables
 from ml_pipelines.config import Config, load
 from ml_pipelines.errors import BadData
+from ml_pipelines.registry import Version
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +29,8 @@ class RecordingContext:
         *,
         source: DataFrame | None = None,
         config: Config | None = None,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+        champion: Version | None = None,
     ) -> None:
         self._config = config or load("local")
         self.step = self._config.steps[key]
@@ -41,6 +44,8 @@ class RecordingContext:
         self._source = source
         self._frames = dict(frames or {})
         self._models = dict(models or {})
+        self._metrics = dict(metrics or {})  # by run id
+        self._champion = champion
         # what `run` did, for the test to look at
         self.metrics: dict[str, float] = {}
         self.logged_params: dict[str, Any] = {}
@@ -51,6 +56,8 @@ class RecordingContext:
         self.written: dict[str, DataFrame] = {}
         self.reads: list[str] = []  # the lineage
         self.said: str | None = None
+        self.logged_tags: dict[str, str] = {}
+        self.registered: list[dict[str, Any]] = []
 
     @property
     def spark(self) -> SparkSession:
@@ -109,8 +116,28 @@ class RecordingContext:
         self.models.append((model, example))
         return f"models:/recorded-{len(self.models)}"
 
+    def has_signature(self, train_run_id: str) -> bool:
+        return train_run_id in self._models
+
+    def load_table(self, run_id: str, name: str) -> pl.DataFrame:
+        return self._frames[f"{run_id}/{name}"]
+
+    def load_metrics(self, run_id: str) -> Mapping[str, float]:
+        return self._metrics[run_id]
+
+    def champion(self) -> Version | None:
+        return self._champion
+
+    def register(
+        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+    ) -> None:
+        self.registered.append({"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables})
+
     def load_model(self, train_run_id: str) -> Any:
         return self._models[train_run_id]
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self.logged_tags |= tags
 
     def summary(self, text: str) -> None:
         self.said = text
@@ -119,4 +146,4 @@ class RecordingContext:
         self.refusal = reason
 
     def tags(self) -> Mapping[str, str]:
-        return {} if self.said is None else {"summary": self.said}
+        return self.logged_tags | ({} if self.said is None else {"summary": self.said})

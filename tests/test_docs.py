@@ -1,5 +1,6 @@
 """The pages tell the truth: links lead somewhere, options and keys are told of, and what a page says to paste runs."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -108,3 +109,25 @@ def test_the_page_on_a_sixth_step_works_as_it_is_pasted(
     assert "2 passed" in run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/steps")
     assert re.search(r"✓ 06_score_bands .* rows by score", run("python", "driver.py", f"--set={FAST}"))
     assert store.child("score_bands").info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_the_page_on_the_gate_shows_a_check_of_one_s_own_that_works(
+    project: Path, shell: Callable[..., Result], store: Store
+) -> None:
+    (function,) = re.findall(r"```python\n(.*?)```", text("docs/qa.md"), re.DOTALL)
+    *_, block = re.findall(r"```yaml\n(.*?)```", text("docs/qa.md"), re.DOTALL)
+    with (project / "steps" / "checks.py").open("a") as module:
+        module.write(f"\n\n{function}")
+    with (project / "conf" / "local.yaml").open("a") as profile:
+        profile.write(block)
+    done = shell("python", "driver.py", f"--set={FAST}", cwd=project, PYTHONPATH=str(project))
+    assert done.code == 0, done.text
+    report = json.loads(store.artifact(store.child("model_qa"), "qa_report.json").read_text())
+    assert ("few_alarms", "passed") in [(check["check"], check["verdict"]) for check in report["checks"]]
+
+
+def test_every_check_is_told_of() -> None:
+    from steps.checks import CHECKS
+
+    assert not [name for name in CHECKS if f"| `{name}` |" not in text("docs/qa.md")]

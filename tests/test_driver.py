@@ -199,7 +199,7 @@ def test_the_printed_command_resumes_and_runs_only_what_is_missing(
 
 def test_a_resumed_run_can_be_resumed(broken: tuple[Store, Result], store: Store, drive: Drive) -> None:
     broken[0].copy_to(store)
-    with failing("steps.model_qa.check_auc"):
+    with failing("steps.model_qa.judge"):
         again = drive(*resume_command(broken[1]), small=False)
     assert store.statuses() == {NAMES[2]: "FINISHED", NAMES[4]: "FAILED"}
     result = drive(*resume_command(again), small=False)
@@ -271,12 +271,12 @@ def test_what_can_be_known_before_makes_no_run(store: Store, drive: Drive) -> No
 
 
 def test_a_refused_model_is_exit_code_5(earlier: Store, drive: Drive) -> None:
-    result = drive("--only=model_qa", "--set=steps.model_qa.params.min_test_auc=1.1")
+    result = drive("--only=model_qa", "--set=steps.model_qa.params.checks.min_auc.threshold=1.1")
     assert result.code == 5
     parent = earlier.parent()
     assert parent.info.status == "FAILED"
     assert parent.data.tags["verdict"] == "refused"
-    assert re.search(r"test_auc 0\.\d+ is not at least 1\.1", result.out)
+    assert re.search(r"min_auc: test auc \(95% interval 0\.\d+ to 0\.\d+\) is 0\.\d+, not at least 1\.1", result.out)
     run = earlier.child("model_qa")
     assert run.data.tags["output.qa_passed"] == "false"
     assert "qa_report.json" in earlier.artifacts(run)
@@ -290,7 +290,7 @@ def test_an_auc_that_is_no_finite_number_is_refused_however_low_the_bar(
     real = step.run
     spoiled = functools.wraps(real)(lambda *args, **inputs: {**real(*args, **inputs), "test_auc": float(value)})
     monkeypatch.setattr(step, "run", spoiled)
-    assert drive("--from=evaluate", "--set=steps.model_qa.params.min_test_auc=0").code == 5
+    assert drive("--from=evaluate", "--set=steps.model_qa.params.checks.min_auc.threshold=0").code == 5
     assert earlier.parent().data.tags["verdict"] == "refused"
 
 

@@ -101,6 +101,14 @@ def test_a_failed_task_fails_the_pipeline_run_and_its_repair_mends_the_same_one(
     assert len(store.runs("tags.job_run_id = '77'")) == 1
 
 
+def test_the_pipeline_run_outlives_the_process_of_the_task_that_created_it(
+    settings: config.Config, store: Store
+) -> None:
+    """The reaper closes the runs whose process is gone."""
+    parent = store.client.get_run(job_run.find(settings, "77"))
+    assert "process" not in parent.data.tags and parent.data.tags["package_version"]
+
+
 def test_another_job_run_has_a_pipeline_run_of_its_own(settings: config.Config) -> None:
     assert job_run.find(settings, "1") == job_run.find(settings, "1") != job_run.find(settings, "2")
 

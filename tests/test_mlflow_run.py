@@ -28,7 +28,7 @@ data: {source: {rows: 400, features: 4}}
 steps:
   train: {params: {options: {max_iter: 5}}}
   feature_importance: {params: {repeats: 1}}
-  model_qa: {params: {min_test_auc: 0.5}}
+  model_qa: {params: {checks: {min_auc: {threshold: 0.5}, calibration: null, drift: null}}}
 """
 # Each part would leave a file behind if a shell ever read it.
 NASTY = (

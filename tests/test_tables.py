@@ -9,12 +9,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import Result
+from conftest import Result, Store
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 from pyspark.sql import DataFrame, SparkSession
 
-from ml_pipelines import sources, tables
+from ml_pipelines import sources, tables, tracking
 from ml_pipelines.config import Source, SourceKind
 from ml_pipelines.errors import BadData
 from ml_pipelines.tables import Table
@@ -275,6 +275,45 @@ def test_a_flipped_byte_fails_the_reading_or_changes_the_digest(copy: Table, pos
         assert f"Table damaged: {copy.uri} at version 0" in str(error)
     else:
         assert found != (copy.rows, copy.digest)
+
+
+def swap_two_cells(table: Table) -> None:
+    """Write a file of the same size and row count, readable, with one other value."""
+    file = data_file(table)
+    frame, size = pl.read_parquet(file), file.stat().st_size
+    changed = frame.with_columns(f0=pl.when(pl.int_range(pl.len()) == 7).then(0.25).otherwise("f0"))
+    changed.write_parquet(file)
+    for log in Path(table.uri, "_delta_log").glob("*"):
+        log.write_text(log.read_text().replace(f'"size":{size}', f'"size":{file.stat().st_size}'))
+
+
+def test_another_value_that_reads_well_is_found_by_the_digest(copy: Table) -> None:
+    swap_two_cells(copy)
+    assert tables.read(copy, None, "id").height == copy.rows  # the counts say nothing
+    with pytest.raises(BadData, match=r"at version 0 holds 3,000 rows that are not the 3,000 its producer wrote"):
+        tables.verify(copy)
+
+
+def test_a_pipeline_does_not_go_on_with_a_table_that_was_changed(
+    finished: Store, earlier: Store, drive: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Though its path, version, row count and files' sizes are what they were."""
+    recorded = tracking.table_of(finished.child("prepare_data"), "train_uri")
+    assert recorded is not None
+    shutil.copytree(recorded.uri, tmp_path / "kept")
+    try:
+        swap_two_cells(recorded)
+        part = drive("--from=train")
+        alone = drive("--step=train", f"--train-uri={recorded.uri}", "--profile=local")
+    finally:
+        shutil.rmtree(recorded.uri)
+        shutil.move(tmp_path / "kept", recorded.uri)
+    for result in (part, alone):
+        assert result.code == 3, result.text
+        assert f"Table damaged: {recorded.uri} at version 0 holds" in result.text
+    assert earlier.runs("tags.step = 'train' and attributes.status = 'FINISHED'")[0].info.run_id == (
+        finished.child("train").info.run_id
+    )
 
 
 def test_a_table_with_rows_added_behind_its_producers_back_reads_as_it_was(copy: Table) -> None:

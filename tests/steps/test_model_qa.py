@@ -1,66 +1,227 @@
-"""model_qa: the gate. Only a finite number that is at least the threshold passes."""
+"""model_qa: the declared checks, their report, and what follows from the verdict."""
 
-import math
+from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 from recording import RecordingContext
 
+from ml_pipelines.config import load
+from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.registry import Version
 from steps import model_qa
-from steps.model_qa import Params, check_auc
+from steps.delong import area
+
+ROWS = 600
+
+
+class Echo:
+    """A fitted model whose probability of class 1 is one of its columns."""
+
+    feature_names_in_ = ("chance", "noisy", "kind")
+
+    def __init__(self, column: str = "chance") -> None:
+        self.column = column
+
+    def predict_proba(self, features: pl.DataFrame) -> Any:
+        return features.select(1 - pl.col(self.column), pl.col(self.column).alias("score")).to_numpy()
+
+
+def table(seed: int) -> pl.DataFrame:
+    draw = np.random.default_rng(seed)
+    chance = draw.random(ROWS)
+    return pl.DataFrame(
+        {
+            "id": range(ROWS),
+            "chance": chance,
+            "noisy": np.clip(chance + draw.normal(size=ROWS) * 0.3, 0, 1),
+            "kind": draw.choice(["a", "b"], ROWS),
+            "label": (draw.random(ROWS) < chance).astype(int),
+        }
+    )
+
+
+TRAIN, TEST = table(1), table(2)
+AUC = area(TEST["label"].to_numpy(), TEST["chance"].to_numpy())
+IMPORTANCE = pl.DataFrame({"feature": ["chance", "noisy", "kind"], "importance": [0.2, 0.1, 0.0], "std": [0.0] * 3})
+FRAMES = {
+    "train": TRAIN,
+    "test": TEST,
+    "e/predictions.parquet": TEST.select("label", score="chance"),
+    "i/feature_importance.json": IMPORTANCE,
+}
+OLD = Version("model", 3, "old", 0, {"train_uri": "older"})
+
+
+def judged(
+    *changes: str,
+    test_auc: float = AUC,
+    frames: dict[str, pl.DataFrame] | None = None,
+    champion: Version | None = None,
+    old: Any = None,
+) -> tuple[RecordingContext, dict[str, Any]]:
+    """Run the step with the checks of conf, changed by `--set`, and return its context and report."""
+    config = load("local", [f"steps.model_qa.params.{change}" for change in changes])
+    step = RecordingContext(
+        "model_qa",
+        config.steps["model_qa"].params,
+        {**FRAMES, "older": table(3), **(frames or {})},
+        {"t": Echo(), "old": old or Echo("noisy")},
+        metrics={"t": {"train_auc": 0.9}},
+        champion=champion,
+        config=config,
+    )
+    inputs = {"train_uri": "train", "test_uri": "test", "train_run_id": "t", "evaluate_run_id": "e"}
+    outputs = model_qa.run(step, **inputs, feature_importance_run_id="i", test_auc=test_auc)  # type: ignore[arg-type]
+    assert outputs == {"qa_complete": True, "qa_passed": step.json["qa_report.json"]["verdict"] == "passed"}
+    return step, step.json["qa_report.json"]
+
+
+def verdicts(report: dict[str, Any]) -> dict[str, str]:
+    return {check["check"]: check["verdict"] for check in report["checks"]}
+
+
+def test_a_good_model_passes_and_is_registered() -> None:
+    step, report = judged()
+    assert report["verdict"] == "passed"
+    assert step.refusal is None
+    assert step.said == "passed 7 of 7, 2 skipped"
+    assert step.logged_tags == {"verdict": "passed", "failed_checks": "none"}
+    [registered] = step.registered
+    assert registered["auc"] == pytest.approx(AUC)
+    assert registered["tables"] == {"train": "train", "test": "test"}
+
+
+def test_a_bad_model_is_refused_by_name_and_not_registered() -> None:
+    step, report = judged("checks.min_auc.threshold=0.99", "checks.train_test_gap.threshold=-1")
+    assert report["verdict"] == "refused"
+    assert step.refusal and step.refusal.startswith("min_auc: test auc (95% interval ")
+    assert "; train_test_gap: " in step.refusal
+    assert step.said == "passed 5 of 7, 2 skipped"
+    assert step.logged_tags == {"verdict": "refused", "failed_checks": "min_auc, train_test_gap"}
+    assert step.registered == []
+
+
+def test_on_failure_warn_lets_it_through_and_says_so() -> None:
+    step, report = judged("checks.min_auc.threshold=0.99", "on_failure=warn")
+    assert (report["verdict"], step.refusal) == ("warned", None)
+    assert [entry["verdict"] for entry in step.registered] == ["warned"]
+
+
+def test_null_turns_a_check_off() -> None:
+    _, report = judged("checks.min_auc=null", "checks.drift=null")
+    assert "min_auc" not in verdicts(report)
+    assert "drift" not in verdicts(report)
+
+
+def test_the_checks_that_are_off_are_turned_on_by_their_block() -> None:
+    _, report = judged("checks.latency={rows: 3, repeats: 2, threshold: 10000}")
+    assert verdicts(report)["latency"] == "passed"
+
+
+def test_stability_fits_the_model_again() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+
+    train, test = (frame.drop("kind") for frame in (TRAIN, TEST))
+    model = Pipeline([("model", LogisticRegression())]).fit(train.select("chance", "noisy"), train["label"])
+    config = load("local", ["steps.model_qa.params.checks={stability: {seeds: 2, rows: 300, threshold: 0.1}}"])
+    step = RecordingContext(
+        "model_qa", config.steps["model_qa"].params, {**FRAMES, "train": train, "test": test}, {"t": model}
+    )
+    facts = model_qa.Facts(step, model_qa.Judged("train", "test", "t", "e", "i", AUC), 0.95, [], 1)  # type: ignore[arg-type]
+    areas = [facts.refit(seed, 300) for seed in (0, 1, 1)]
+    assert areas[0] != areas[1] == areas[2]
+    assert all(0.6 < value < 0.9 for value in areas)
+
+
+def test_the_report_has_the_auc_with_its_interval_and_what_was_judged() -> None:
+    _, report = judged()
+    assert report["auc"]["value"] == pytest.approx(AUC)
+    assert report["auc"]["low"] < AUC < report["auc"]["high"]
+    assert report["judged"]["evaluate_run_id"] == "e"
+    assert report["champion"] is None
+    assert set(report["checks"][0]) == {"check", "value", "threshold", "verdict", "reason"}
+
+
+@pytest.mark.parametrize("test_auc", [float("nan"), float("inf"), AUC + 0.01])
+def test_an_auc_that_the_predictions_do_not_have_is_refused(test_auc: float) -> None:
+    _, report = judged("checks.min_auc.threshold=0", test_auc=test_auc)
+    assert verdicts(report)["min_auc"] == "failed"
+
+
+def test_declared_slices_are_reported_and_judged() -> None:
+    _, report = judged("slices=[kind,chance]")
+    assert [row["slice"] for row in report["slices"]][:2] == ["kind=a", "kind=b"]
+    assert len(report["slices"]) == 6
+    assert verdicts(report)["worst_slice"] == "failed"  # among rows of like chance the order is nearly one of chance
+
+
+def test_predictions_of_other_rows_are_refused_where_columns_are_looked_at() -> None:
+    with pytest.raises(BadData, match="are not those of table"):
+        judged(frames={"test": TEST.reverse()})
+
+
+def test_the_drift_is_logged_in_full() -> None:
+    step, _ = judged(champion=OLD)
+    logged = step.json["drift.json"]
+    assert [row["column"] for row in logged["train_test"]] == ["chance", "noisy", "kind"]
+    assert [row["column"] for row in logged["champion"]] == ["chance", "noisy", "kind"]
+    assert judged()[0].json["drift.json"]["champion"] is None
+
+
+def test_a_test_table_that_is_distributed_otherwise_fails() -> None:
+    other = TEST.with_columns(kind=pl.lit("a"))
+    _, report = judged(frames={"test": other})
+    [found] = [check for check in report["checks"] if check["check"] == "drift"]
+    assert (found["verdict"], found["value"] > 0.25) == ("failed", True)
+    assert "of kind" in found["reason"]
+
+
+def test_a_better_challenger_passes_and_the_report_says_by_how_much() -> None:
+    _, report = judged(champion=OLD)
+    assert verdicts(report)["champion"] == "passed"
+    champion = report["champion"]
+    assert (champion["name"], champion["version"], champion["run_id"]) == ("model", 3, "old")
+    assert champion["difference"] == pytest.approx(AUC - champion["auc"])
+    assert champion["difference"] > 0
+    assert champion["low"] < champion["auc"] < champion["high"]
+
+
+def test_a_challenger_that_is_worse_is_refused() -> None:
+    frames = {"e/predictions.parquet": TEST.select("label", score="noisy")}
+    auc = area(TEST["label"].to_numpy(), TEST["noisy"].to_numpy())
+    step, report = judged("checks.calibration=null", champion=OLD, old=Echo(), frames=frames, test_auc=auc)
+    assert step.logged_tags["failed_checks"] == "champion"
+    assert report["champion"]["p_value"] < 0.05
+
+
+def test_a_champion_of_other_columns_is_left_out() -> None:
+    class Other(Echo):
+        feature_names_in_ = ("chance", "income")
+
+    step, report = judged(champion=OLD, old=Other())
+    assert verdicts(report)["champion"] == "skipped"
+    assert "it takes columns that are not there (income)" in str(report["checks"])
+    assert report["champion"]["auc"] is None
+    assert step.registered
 
 
 @pytest.mark.parametrize(
-    ("test_auc", "passed"),
+    ("change", "message"),
     [
-        (0.7, True),
-        (math.nextafter(0.7, 1), True),
-        (math.nextafter(0.7, 0), False),
-        (1.0, True),
-        (0.0, False),
-        (math.nan, False),
-        (math.inf, False),
-        (-math.inf, False),
+        ("checks.min_acu={threshold: 0.5}", "there is no check min_acu, did you mean min_auc?"),
+        ("checks.min_auc={minimum: 0.5}", "checks.min_auc takes threshold"),
+        ("checks.min_auc.more=1", "checks.min_auc takes threshold"),
+        ("checks.signature.threshold=1", "checks.signature takes no settings"),
+        ("checks.min_auc.threshold=high", "checks.min_auc.threshold: 'high' is no number"),
+        ("checks.min_auc=0.5", "checks.min_auc takes threshold"),
+        ("on_failure=shrug", "on_failure is fail or warn, not shrug"),
+        ("level=95", "level 95.0 is not between 0 and 1"),
     ],
 )
-def test_only_a_finite_auc_of_at_least_the_threshold_passes(test_auc: float, passed: bool) -> None:
-    assert check_auc(test_auc, 0.7)["passed"] is passed
-
-
-@pytest.mark.parametrize("threshold", [math.nan, math.inf])
-def test_nothing_passes_a_threshold_that_is_no_number(threshold: float) -> None:
-    assert check_auc(0.9, threshold)["passed"] is False
-
-
-def test_a_near_miss_is_told_with_digits_that_show_it() -> None:
-    assert check_auc(0.699999, 0.7)["reason"] == "test_auc 0.699999 is not at least 0.7"
-
-
-def judged(test_auc: float) -> tuple[RecordingContext, dict[str, object]]:
-    step = RecordingContext("model_qa", Params(min_test_auc=0.7))
-    ids = {name: f"an {name}" for name in step.step.inputs if name != "test_auc"}
-    return step, dict(model_qa.run(step, **ids, test_auc=test_auc))
-
-
-def test_run_passes_a_good_model() -> None:
-    step, outputs = judged(0.9)
-    assert outputs == {"qa_complete": True, "qa_passed": True}
-    assert step.refusal is None
-    assert step.said == "passed 1 of 1"
-
-
-def test_run_refuses_a_bad_model_and_says_why() -> None:
-    step, outputs = judged(0.6)
-    assert outputs == {"qa_complete": True, "qa_passed": False}
-    assert step.refusal == "test_auc 0.6 is not at least 0.7"
-    assert step.said == "passed 0 of 1"
-
-
-@pytest.mark.parametrize("test_auc", [0.9, 0.6, math.nan, math.inf])
-def test_the_report_says_what_was_judged_by_what_and_how(test_auc: float) -> None:
-    step, outputs = judged(test_auc)
-    report = step.json["qa_report.json"]
-    assert report["passed"] is outputs["qa_passed"]
-    assert report["judged"]["train_run_id"] == "an train_run_id"
-    [check] = report["checks"]
-    assert check["threshold"] == 0.7
-    assert check["value"] == str(test_auc)  # as text: JSON has no NaN
+def test_a_wrong_declaration_is_told_before_anything_runs(change: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load("local", [f"steps.model_qa.params.{change}"])
+    assert message in str(error.value)

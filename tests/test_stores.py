@@ -1,0 +1,283 @@
+"""What holds the runs and the tables, failing: a server that goes away, a disk that is full or read-only."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import deltalake
+import polars as pl
+import pytest
+from blocking import FEW_ROWS, begin_with
+from conftest import ROOT, Result, Store
+
+Drive = Callable[..., Result]
+Shell = Callable[..., Result]
+
+as_root = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small or read-only file system needs root"
+)
+
+
+# -- eight at once
+
+
+@pytest.mark.slow
+def test_eight_drivers_open_a_fresh_sqlite_store_at_once(tmp_path: Path) -> None:
+    """None has anything to run: that a store is empty can only be said by whoever could open it."""
+    store = Store(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", tmp_path / "delta")
+    (tmp_path / "new").mkdir()
+    command = [sys.executable, "driver.py", "--only=evaluate"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.uri}
+    drivers = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE) for _ in range(8)
+    ]
+    ends = [(driver.communicate(timeout=200)[1], driver.returncode) for driver in drivers]
+    assert [code for _, code in ends] == [2] * 8, ends
+    assert all("No earlier pipeline run of profile local has" in said for said, _ in ends)
+    assert len([e for e in store.client.search_experiments() if e.name == "local_pipeline_experiment"]) == 1
+
+
+# -- a tracking server
+
+
+@dataclass
+class Server:
+    """A real `mlflow server`, on one port that it takes again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host=127.0.0.1", "--workers=1"]
+        command += [f"--port={self.port}", f"--backend-store-uri=sqlite:///{self.folder / 'served.db'}"]
+        command += [f"--artifacts-destination={self.folder / 'art'}"]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(400):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5)
+                return
+            except (urllib.error.URLError, OSError):
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.25)
+        pytest.fail(f"mlflow server did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path, migrated: Path) -> Iterator[Server]:
+    """Run a server on loopback."""
+    shutil.copy(migrated, tmp_path / "served.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = Server(tmp_path, port)
+    running.start()
+    yield running
+    running.kill()
+
+
+@contextmanager
+def held(project: Path, uri: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[], None]]]:
+    """Run prepare_data until its step is about to do its work; give the driver, and what lets the step go on."""
+    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
+    here, go_on = project.parent / "here", project.parent / "go_on"
+    os.mkfifo(here)
+    os.mkfifo(go_on)
+    begin_with(project, "prepare_data", f"open({str(here)!r}, 'w').close(); open({str(go_on)!r}).read()")
+    process = subprocess.Popen(
+        [sys.executable, "driver.py", "--only=prepare_data"],
+        cwd=project,
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        here.read_text()
+        yield process, lambda: go_on.open("w").close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back_is_waited_for(server: Server, project: Path) -> None:
+    with held(project, server.uri) as (driver, go_on):
+        server.kill()
+        go_on()
+        server.start()
+        said, _ = driver.communicate(timeout=150)
+    assert driver.returncode == 0, said
+    served = Store(server.uri, project)
+    assert served.statuses() == {"01_prepare_data": "FINISHED"}
+    assert served.parent().info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_server_that_never_comes_back_is_one_clear_error_and_the_next_start_closes_the_runs(
+    server: Server, project: Path, shell: Shell
+) -> None:
+    with held(project, server.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1") as (driver, go_on):
+        server.kill()
+        go_on()
+        started = time.monotonic()
+        said, _ = driver.communicate(timeout=150)
+        assert time.monotonic() - started < 60
+    assert driver.returncode == 4, said
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith(f"The MLflow store {server.uri} fails: API request to")
+    server.start()
+    assert "Marked KILLED" in shell("python", "driver.py", "--only=evaluate", MLFLOW_TRACKING_URI=server.uri).out
+    assert {run.info.status for run in Store(server.uri, project).runs()} == {"KILLED"}
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_one_line(shell: Shell) -> None:
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    result = shell("python", "driver.py", **away)
+    assert result.code == 2
+    assert result.err.startswith("The MLflow store http://127.0.0.1:9 can't be opened: ")
+    assert len(result.text.splitlines()) == 1
+
+
+def test_the_budget_for_a_server_that_is_away_is_between_25_and_60_seconds() -> None:
+    """The step waits once, then the driver once: what each waits is what urllib3 makes of these numbers."""
+    from urllib3.util.retry import RequestHistory, Retry
+
+    from ml_pipelines.tracking import SERVER_BUDGET
+
+    tries = int(SERVER_BUDGET["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+    one = RequestHistory("GET", "/", None, None, None)
+    factor = float(SERVER_BUDGET["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"])
+    waits = [Retry(backoff_factor=factor, history=(one,) * n).get_backoff_time() for n in range(1, tries + 1)]
+    assert 25 < sum(waits) < 30
+    assert SERVER_BUDGET["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] == "0"
+
+
+# -- a disk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with suppress_full(), (folder / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@contextmanager
+def suppress_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        assert error.errno == 28
+
+
+@as_root
+def test_a_full_disk_for_the_tables_is_exit_code_4_with_the_path_and_the_old_version_stays(
+    store: Store, drive: Drive, disk: Path
+) -> None:
+    tables = f"--set=data.delta_prefix.local={disk / 'delta'}"
+    assert drive("--only=prepare_data", tables).code == 0
+    old = store.child("prepare_data").data.tags["output.train_uri"]
+    before = pl.read_delta(old)
+    fill(disk)
+    result = drive("--only=prepare_data", tables)
+    assert result.code == 4, result.text
+    assert f"Table {disk / 'delta'}" in result.out and "can't be written" in result.out
+    assert "Traceback" not in result.text
+    assert {run.info.status for run in store.runs()} == {"FINISHED", "FAILED"}
+    assert pl.read_delta(old).equals(before)
+    assert deltalake.DeltaTable(old).version() == 0
+
+
+@as_root
+def test_a_full_disk_for_the_artifacts_is_exit_code_4_with_the_path(store: Store, drive: Drive, disk: Path) -> None:
+    store.client.create_experiment("full", artifact_location=str(disk / "artifacts"))
+    fill(disk)
+    result = drive("--only=prepare_data", "--set=experiment_name=full")
+    assert result.code == 4, result.text
+    assert "No space left on device" in result.text and str(disk) in result.text
+    assert "Traceback" not in result.text
+    assert {run.info.status for run in store.runs()} == {"FAILED"}
+
+
+@as_root
+def test_a_full_disk_for_the_store_is_exit_code_4_with_the_path(
+    migrated: Path, drive: Drive, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (disk / "filler").write_bytes(b"")
+    shutil.copy(migrated, disk / "mlflow.db")
+    full = Store(f"sqlite:///{disk / 'mlflow.db'}", disk)
+    full.client.create_experiment("local_pipeline_experiment", artifact_location=str(disk.parent / "artifacts"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", full.uri)
+    fill(disk)
+    result = drive("--only=prepare_data")
+    assert result.code == 4, result.text
+    assert f"The MLflow store {full.uri} fails: " in result.err
+    assert "disk is full" in result.err
+    assert "Traceback" not in result.text
+
+
+@as_root
+@pytest.mark.parametrize("what", ["tables", "artifacts", "store"])
+def test_a_read_only_folder_is_said_before_a_run_is_made(
+    store: Store, migrated: Path, drive: Drive, disk: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    shutil.copy(migrated, disk / "mlflow.db")
+    store.client.create_experiment("local_pipeline_experiment", artifact_location=str(disk.parent / "artifacts"))
+    store.client.create_experiment("read_only", artifact_location=str(disk / "artifacts"))
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    options = {
+        "tables": [f"--set=data.delta_prefix.local={disk / 'delta'}"],
+        "artifacts": ["--set=experiment_name=read_only"],
+        "store": [],
+    }[what]
+    if what == "store":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk / 'mlflow.db'}")
+    result = drive("--only=prepare_data", *options)
+    assert result.code == 2, result.text
+    assert "can't be written" in result.err and str(disk) in result.err
+    assert len(result.text.splitlines()) == 1
+    assert store.runs() == []
+
+
+def test_a_folder_that_is_a_file_is_said_before_a_run_is_made(store: Store, drive: Drive, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    result = drive(f"--set=data.delta_prefix.local={tmp_path / 'taken'}")
+    assert result.code == 2
+    assert "data.delta_prefix.local: " in result.err
+    assert store.runs() == []
