@@ -19,7 +19,7 @@ from test_wheel import build, sources
 
 from ml_pipelines import bundle, config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CODE = "/Volumes/ml_artifacts/dev/testing/code/bundle"
 NUMBERS = itertools.count()
@@ -72,7 +72,7 @@ def start(workspace: Workspace, client: WorkspaceClient) -> Start:
     def run(job: dict[str, Any], **parameters: str) -> Run:
         job_id = client.api_client.do("POST", "/api/2.2/jobs/create", body=job)["job_id"]
         run_id = client.jobs.run_now(job_id, job_parameters=parameters).run_id
-        workspace.jobs.find(run_id).wait(400)
+        workspace.jobs.find(run_id).wait(800)
         return workspace.jobs.find(run_id)
 
     return run
@@ -193,7 +193,7 @@ def test_a_repair_goes_on_below_the_same_pipeline_run(
     ran = {done.run_id for done in workspace.executed}
 
     client.jobs.repair_run(run.run_id, rerun_all_failed_tasks=True)
-    assert run.wait(400).result == "SUCCESS"
+    assert run.wait(800).result == "SUCCESS"
     mended = pipeline_run(run)
     assert (mended.info.run_id, mended.info.status) == (parent.info.run_id, "FINISHED")
     assert below(mended) == dict.fromkeys(NAMES, "FINISHED") and "failed_step" not in mended.data.tags
