@@ -81,7 +81,7 @@ class StepContext(Generic[P]):
         Raises:
             BadData: the tables break the contract. They are removed, so that nobody can take them for good ones.
         """
-        if self.step.inputs:
+        if self.step.inputs or not self._written:
             return
         written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
         if violations := contract.check(self._config.contract, written):

@@ -64,6 +64,7 @@ def check(contract: Mapping[str, Column], written: Mapping[str, tables.Table]) -
 def _violations(name: str, declared: Column, scans: Mapping[str, pl.LazyFrame]) -> Iterator[Violation]:
     import pandera.polars as pa
     import polars as pl
+    from pandera.config import ValidationDepth, config_context  # a variable of the environment can't turn it off
     from pandera.errors import SchemaErrors
 
     cells = pl.DataFrame()  # without the column, unless all tables have it
@@ -79,7 +80,8 @@ def _violations(name: str, declared: Column, scans: Mapping[str, pl.LazyFrame]) 
         unique=declared.unique,
     )
     try:
-        pa.DataFrameSchema({name: column}).validate(cells, lazy=True)
+        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+            pa.DataFrameSchema({name: column}).validate(cells, lazy=True)
     except SchemaErrors as errors:
         for error in errors.schema_errors:
             yield from _violation(name, declared, error, cells, scans)
@@ -130,8 +132,9 @@ def _violation(
     broken = cells[name].is_null() if rule == "nullable" else cells[name].is_not_null()
     if error.check_output is not None:
         broken &= ~error.check_output[CHECK_OUTPUT_KEY]
-    if rows := broken.arg_true().to_list():
-        examples = tuple(_example(row, cells[name][row], scans) for row in rows[:EXAMPLES])
+    rows = broken.arg_true()
+    if len(rows):
+        examples = tuple(_example(row, cells[name][row], scans) for row in rows.head(EXAMPLES))
         yield Violation(name, rule, _words(declared, cells.schema[name])[rule], len(rows), cells.height, examples)
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, Result, Store, drive_in, use
+from pandera.config import ValidationDepth, config_context
 
 from ml_pipelines import cli, config, contract, fingerprint, paths, tables
 from ml_pipelines.errors import ConfigError
@@ -248,6 +249,13 @@ def test_what_later_steps_depend_on_is_what_prepare_data_wrote(finished: Store) 
     changed = config.load("local", ["contract.f0={type: number, max: 9}"])
     producers = {"train_uri": finished.child("prepare_data")}
     assert not [part for part in fingerprint.parts(changed, changed.steps["train"], producers) if "contract.f0" in part]
+
+
+def test_the_environment_can_not_turn_it_off(tmp_path: Path) -> None:
+    pl.DataFrame({"x": [1.0]}).write_delta(str(tmp_path / "own"))
+    column = {"x": config.Column(config.ColumnType.number, min=2)}
+    with config_context(validation_enabled=False, validation_depth=ValidationDepth.SCHEMA_ONLY):
+        assert contract.check(column, {"own": tables.Table(str(tmp_path / "own"), 0)})
 
 
 def test_nan_is_missing_and_no_value(tmp_path: Path) -> None:
