@@ -43,7 +43,7 @@ check: $(READY) ## format, lint, types, files kept in step, secrets, known vulne
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
 	$(BIN)/python tests/audit.py
 
-sync: $(READY) ## write into MLproject and conda.yaml what follows from conf/ and the lock
+sync: $(READY) ## write into MLproject, the bundle and the pins what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync
 
 workspace: $(READY) ## an emulated Databricks workspace on this machine, until Ctrl-C (docs/emulator.md; FAULTS="--fault 429::3")

@@ -5,16 +5,11 @@ On Databricks, MLflow pastes this file's text below a preamble of its own. It th
 """
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path.cwd()))
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # its own lines would drown the steps'
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # likewise, of a server twice a step
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine without git needs no lecture on it
 if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") if not importlib.util.find_spec(n)]:
     sys.exit(
         f"driver.py: {sys.executable} can't import {', '.join(absent)}. "
@@ -26,6 +21,8 @@ import click
 from ml_pipelines import alone, config, forking, imports, paths, plan, reuse, terminal, tracking
 from ml_pipelines.errors import Interrupted, PipelineError, one_line
 from ml_pipelines.signals import raise_on_signals
+
+terminal.quieten()
 
 
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ml_pipelines import execution, tracking
-from ml_pipelines.config import Config
+from ml_pipelines.config import Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.terminal import complain, say, step_line
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def parameters(options: Sequence[str]) -> dict[str, str]:
@@ -40,15 +44,28 @@ def run_step(key: str, config: Config, inputs: Mapping[str, str]) -> int:
         run_id = tracking.create_step_run(experiment, key, None)
     else:
         tracking.set_tags(run_id, tracking.provenance())
-    given = {**inputs, "profile": config.profile, "set": config.overrides}
     started = time.monotonic()
-    code = execution.execute(key, given, run_id)
+    code = execute(step, config, inputs, run_id)
     run = tracking.get_run(run_id)
     if tracking.parent_of(run) is None:  # below a parent, that one speaks
-        tags, mark = run.data.tags, "failed" if code else "done"
-        say(step_line(mark, step.step_name, time.monotonic() - started, tags.get("summary", "")))
-        for name, value in tracking.outputs(run).items():
-            say(f"      {name}={value}")
+        tell(step, run, time.monotonic() - started)
         if code:
-            complain(tags.get("cause", ""))
+            complain(run.data.tags.get("cause", ""))
     return code
+
+
+def execute(step: Step, config: Config, inputs: Mapping[str, str], run_id: str) -> int:
+    """Execute the step in this run, with the parameters that an entry point has beside the inputs."""
+    return execution.execute(step.key, {**inputs, "profile": config.profile, "set": config.overrides}, run_id)
+
+
+def tell(step: Step, run: Run, seconds: float) -> None:
+    """Say how the step ended, and what it handed on."""
+    tags = run.data.tags
+    say(
+        step_line(
+            "done" if tags.get("exit_code") == "0" else "failed", step.step_name, seconds, tags.get("summary", "")
+        )
+    )
+    for name, value in tracking.outputs(run).items():
+        say(f"      {name}={value}")

@@ -34,7 +34,8 @@ def show_config(profile: str, overrides: tuple[str, ...]) -> None:
 @commands.command()
 @click.option("--check", is_flag=True, help="Change nothing; say what is out of step, and exit 1.")
 def sync(check: bool) -> None:
-    """Bring MLproject and conda.yaml in step with conf/config.yaml and requirements.lock."""
+    """Bring MLproject, the bundle and the pins in step with conf/ and requirements.lock; check the bundle's job."""
+    from ml_pipelines import bundle
     from ml_pipelines import sync as syncing
 
     changes = syncing.sync(check=check)
@@ -42,6 +43,10 @@ def sync(check: bool) -> None:
         say(change)
     if check and changes:
         complain("Run `make sync` and look at what it changed.")
+    problems = bundle.problems()
+    for problem in problems:
+        complain(problem)
+    if problems or (check and changes):
         sys.exit(1)
 
 

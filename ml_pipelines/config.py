@@ -27,8 +27,10 @@ from ml_pipelines.errors import ConfigError
 NONE = "none"  # how an MLproject parameter says "not given": an empty value doesn't survive every backend
 LOCAL = "local"  # a compute that is this machine
 RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
-# driver.py's own options: an input of that name would be taken for one of them.
+# driver.py's own options, and the console scripts': an input of that name would be taken for one of them.
 OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
+OPTIONS |= {"run_id", "job_run_id"}
+SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's own
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}  # a registered model's name, on Unity Catalog or not
@@ -165,6 +167,7 @@ class Step:
     params: Any = field(default_factory=dict)
     timeout_s: float | None = None  # null: it may take as long as it likes
     retries: int = 0  # how often it is tried again after what can be transient
+    script: str = ""  # the wheel's console script; where it isn't said, the key with dashes
     key: str = ""
 
 
@@ -203,7 +206,7 @@ class Config:
 
 def profiles() -> list[str]:
     """Return the names of the profiles in conf/."""
-    return sorted(p.stem for p in (paths.root() / "conf").glob("*.yaml") if p.stem != "config")
+    return sorted(p.stem for p in paths.conf().glob("*.yaml") if p.stem != "config")
 
 
 def split_overrides(text: str) -> list[str]:
@@ -226,7 +229,10 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(_explain(error, profile)) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"The configuration of profile {profile} can't be read: {error}") from error
-    steps = {key: _typed_params(dataclasses.replace(step, key=key)) for key, step in config.steps.items()}
+    steps = {
+        key: _typed_params(dataclasses.replace(step, key=key, script=step.script or key.replace("_", "-")))
+        for key, step in config.steps.items()
+    }
     config = dataclasses.replace(
         config,
         steps=steps,
@@ -247,9 +253,10 @@ def raw(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
         )
     layers: dict[str, Any] = {}
     try:
-        for name in (f"conf/{stem}.yaml" for stem in ("config", profile)):
-            layers[name] = OmegaConf.load(paths.root() / name)
-            _refuse_traps(name, (paths.root() / name).read_text(encoding="utf-8"))
+        for stem in ("config", profile):
+            name, path = f"conf/{stem}.yaml", paths.conf() / f"{stem}.yaml"
+            layers[name] = OmegaConf.load(path)
+            _refuse_traps(name, path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(
             f"conf/config.yaml or conf/{profile}.yaml is no YAML: {' '.join(str(error).split())}"
@@ -377,6 +384,12 @@ def _check(config: Config) -> None:
                 )
             if name in OPTIONS:
                 raise ConfigError(f"steps.{key}: {name} is an option of driver.py. Give the output another name.")
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", step.script):
+            raise ConfigError(f"steps.{key}.script: {step.script!r} names no command: small letters, digits, dashes.")
+        if taken := [k for k, other in config.steps.items() if k != key and other.script == step.script]:
+            raise ConfigError(f"steps.{key}.script: {step.script} is the script of {taken[0]} already.")
+        if step.script in SCRIPTS:
+            raise ConfigError(f"steps.{key}.script: {step.script} is the wheel's own. Give the step's another name.")
         if step.compute not in config.compute:
             known = ", ".join(config.compute) or "none"
             raise ConfigError(
@@ -432,11 +445,13 @@ def _check_column(key: str, column: Column) -> None:
 def cluster_spec(config: Config, step: Step) -> Path | None:
     """Return the file of the step's cluster spec, or None where it runs on this machine.
 
+    The wheel holds no specs: installed alone, it submits nothing.
+
     Raises:
         ConfigError: the profile names a file that isn't there.
     """
     value = config.compute[step.compute]
-    if value == LOCAL:
+    if value == LOCAL or paths.checkout() is None:
         return None
     path = paths.root() / value
     if not path.is_file():

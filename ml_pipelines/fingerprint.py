@@ -118,7 +118,7 @@ def _tree(module: str) -> ast.Module:
 def _file(module: str) -> Path | None:
     if module.split(".")[0] not in PACKAGES:
         return None
-    stem = paths.root().joinpath(*module.split("."))
+    stem = paths.code().joinpath(*module.split("."))
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 

@@ -62,7 +62,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     """
     first = [*ALWAYS, *(FITTING if fitting_first else SPARK)]
     forkserver.set_forkserver_preload(["ml_pipelines.forking_server", *first])
-    path = os.pathsep.join([str(paths.root()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(paths.code()), *filter(None, [os.environ.get("PYTHONPATH")])])
     with _environment({"PYTHONPATH": path, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
         forkserver.ensure_running()
 

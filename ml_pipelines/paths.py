@@ -6,16 +6,33 @@ import hashlib
 import os
 import re
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from ml_pipelines.errors import ConfigError
 
 
+def code() -> Path:
+    """Return the folder that the packages ml_pipelines and steps stand in."""
+    return Path(__file__).resolve().parents[1]
+
+
+@cache
+def checkout() -> Path | None:
+    """Return the folder of MLproject, a checkout or an unpacked project; None where the wheel is installed alone."""
+    return code() if (code() / "MLproject").is_file() else None
+
+
 @cache
 def root() -> Path:
-    """Return the folder that holds MLproject: this package's, or the working directory where it runs unpacked."""
-    beside = Path(__file__).resolve().parents[1]
-    return beside if (beside / "MLproject").is_file() else Path.cwd()
+    """Return the folder that relative paths are taken from: the checkout, else the working directory."""
+    return checkout() or Path.cwd()
+
+
+def conf() -> Path:
+    """Return the folder of the configuration: the wheel's own, else the checkout's."""
+    packed = Path(str(resources.files("ml_pipelines") / "conf"))
+    return packed if packed.is_dir() else root() / "conf"
 
 
 def sqlite_uri() -> str:

@@ -13,7 +13,7 @@ from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, sources, tracking
+from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, tracking
 from ml_pipelines.config import NONE, SourceKind, Step
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.plan import Decision, Plan, Reason
@@ -117,7 +117,7 @@ class PipelineRun:
     def _finish(self, step: Step, submitted: SubmittedRun) -> bool:
         """Read the step's run: its outputs, or why there are none; return False where it will be tried again."""
         run = self._closed(step, str(submitted.run_id))
-        tags, seconds = run.data.tags, _seconds(run)
+        tags, seconds = run.data.tags, run_page.seconds(run)
         code = int(tags.get("exit_code", StepFailed.exit_code))
         if run.info.status == "FINISHED" and code == 0:
             decision = reuse.settled(self._decisions[step.key], run)
@@ -158,10 +158,8 @@ class PipelineRun:
 
     def _headline(self, step: Step, run: Run) -> None:
         """Show the step's headline metrics on the pipeline run too, its verdict, and what it concludes."""
-        tags = run.data.tags
-        self._verdict |= {name: tags[name] for name in ("verdict", "conclusion") if name in tags}
-        headline = {name: value for name, value in run.data.metrics.items() if name in step.headline}
-        tracking.log_metrics(self.run_id, headline)
+        self._verdict |= run_page.verdict(run)
+        run_page.headline(self.run_id, step, run)
 
     def _skip(self, step: Step, lost: list[str]) -> None:
         """Leave out a step whose inputs will never be there, naming the failure at the root of it."""
@@ -195,15 +193,19 @@ class PipelineRun:
     def close(self) -> None:
         """End the parent with its true status, and say what came out."""
         code = self.exit_code
-        tags = {"exit_code": str(code), "mlflow.note.content": self._note()}
+        tags = {
+            "exit_code": str(code),
+            "mlflow.note.content": run_page.note(self.plan.config, self.plan.backend, self._lines),
+        }
         tags |= self._verdict
         tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
         tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         took = f"{time.monotonic() - self._started:.1f} s"
         if code:
             say(f"{took} · failed, exit code {code} · logs and tracebacks are artifacts of the failed step's run")
+            command = "python driver.py" if paths.checkout() else "local-pipeline"
             profile = self.plan.config.profile
-            say(f"Go on with: python driver.py --profile {profile} --resume {self.run_id[:8]}{self._set()}")
+            say(f"Go on with: {command} --profile {profile} --resume {self.run_id[:8]}{self._set()}")
         else:
             concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
             say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}"]))
@@ -219,13 +221,6 @@ class PipelineRun:
     def _set(self) -> str:
         overrides = self.plan.config.overrides
         return "" if overrides == NONE else f" --set {shlex.quote(overrides)}"
-
-    def _note(self) -> str:
-        """Return the description on the run's page, Markdown whose first line the table of runs shows as plain text."""
-        config = self.plan.config
-        changed = [config.overrides] if config.overrides != NONE else []
-        how = [*changed, config.profile, config.data.source.kind.name, config.spark.engine, self.plan.backend]
-        return "\n".join([" · ".join(how), "", *(f"    {line}" for line in self._lines)])
 
 
 @contextmanager
@@ -327,26 +322,9 @@ def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dic
 def _describe(parent: PipelineRun, source: str | None) -> None:
     """Tag the parent with what is run how, and say it."""
     plan, config = parent.plan, parent.plan.config
-    tags = {
-        **tracking.provenance(),
-        "mlflow.runName": tracking.PROJECT_RUN,
-        "profile": config.profile,
-        "env": config.env_name,
-        "engine": config.spark.engine,
-        "backend": plan.backend,
-        **({"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}),
-    }
-    tracking.set_tags(parent.run_id, tags)
-    store = tracking.client()
-    if "profile" not in tracking.get_run(parent.run_id).data.params:  # `mlflow run` has logged them
-        store.log_batch(parent.run_id, params=tracking.params({"profile": config.profile, "set": config.overrides}))
-    store.log_dict(parent.run_id, tracking.resolved(config), "config.json")
+    more = {"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}
+    run_page.describe(parent.run_id, config, plan.backend, {**processes.identity(), **more})
     how = f"{config.profile} · {config.spark.engine} · {plan.backend} · {config.experiment_name}"
     say(f"{tracking.PROJECT_RUN} {parent.run_id[:8]} · {how}")
     if source:
         say(f"  = {', '.join(sorted(plan.missing)) or 'everything'} taken from pipeline run {source[:8]}")
-
-
-def _seconds(run: Run) -> float:
-    end = run.info.end_time or int(time.time() * 1000)
-    return float(end - run.info.start_time) / 1000

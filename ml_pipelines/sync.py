@@ -1,7 +1,7 @@
-"""MLproject and conda.yaml, kept in step with conf/config.yaml, pyproject.toml and requirements.lock.
+"""What follows from conf/, resources/clusters/ and requirements.lock, kept in step: MLproject, the bundle, the pins.
 
 People edit these files; this adds and corrects only what follows from the declarations, by a round-trip
-YAML library, and leaves every other line, comment and order as it was written.
+YAML library, and leaves every other line, comment and order as it was written. The job's part is in sync_job.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import io
 import re
 import tomllib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ml_pipelines import paths
-from ml_pipelines.config import LOCAL, NONE, RESERVED, Step, load
+from ml_pipelines import paths, sync_job
+from ml_pipelines.config import LOCAL, NONE, RESERVED, SCRIPTS, Step, load
 from ml_pipelines.errors import ConfigError
 
 _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
@@ -30,32 +29,48 @@ def sync(check: bool = False) -> list[str]:
     Raises:
         ConfigError: a file isn't there or isn't YAML, or the lock lacks a package.
     """
-    steps = list(load(LOCAL).steps.values())
-    edits: dict[str, Callable[[Any], None]] = {
-        "MLproject": lambda document: _mlproject(document, steps),
-        "conda.yaml": _conda,
+    config = load(LOCAL)
+    steps = list(config.steps.values())
+    used: set[str] = set()  # the job's clusters
+    edits: dict[str, Callable[[str], str]] = {
+        "MLproject": _yaml(lambda document: _mlproject(document, steps)),
+        "conda.yaml": _yaml(_conda),
+        "pyproject.toml": lambda text: _scripts(text, steps),
+        "resources/requirements.txt": _requirements,
+        "resources/ml_pipeline.job.yml": _yaml(lambda document: used.update(sync_job.job(document, config))),
+        "databricks.yml": _yaml(lambda document: sync_job.targets(document, used)),
     }
-    return [change for name, edit in edits.items() for change in _edit(paths.root() / name, edit, check)]
+    return [change for name, edit in edits.items() for change in _edit(name, edit, check)]
 
 
-def _edit(path: Path, edit: Callable[[Any], None], check: bool) -> list[str]:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
+def _edit(name: str, edit: Callable[[str], str], check: bool) -> list[str]:
+    path = paths.root() / name
     try:
-        before = path.read_text()
-        document = yaml.load(before)
-        edit(document)
+        before = path.read_text(encoding="utf-8")
+        after = edit(before)
     except (OSError, LookupError, TypeError, AttributeError, ValueError, YAMLError, StopIteration) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{path.name} can't be brought in step: {type(error).__name__} {said}.") from error
-    out = io.StringIO()
-    yaml.dump(document, out)
-    after = out.getvalue()
+        raise ConfigError(f"{name} can't be brought in step: {type(error).__name__} {said}.") from error
     if not check and after != before:
-        path.write_text(after)
-    return list(_changes(path.name, before, after))
+        path.write_text(after, encoding="utf-8")
+    return list(_changes(name, before, after))
+
+
+def _yaml(edit: Callable[[Any], None]) -> Callable[[str], str]:
+    """Return the edit of a document as one of its text."""
+
+    def edited(text: str) -> str:
+        yaml = YAML()
+        yaml.preserve_quotes = True
+        yaml.width = 10_000
+        yaml.indent(mapping=2, sequence=4, offset=2)
+        document = yaml.load(text)
+        edit(document)
+        out = io.StringIO()
+        yaml.dump(document, out)
+        return out.getvalue()
+
+    return edited
 
 
 def _changes(name: str, before: str, after: str) -> Iterable[str]:
@@ -104,6 +119,23 @@ def _conda(document: Any) -> None:
     _set_list(pip, "pip", pins("local"))
 
 
+def _scripts(text: str, steps: list[Step]) -> str:
+    """Return pyproject.toml with one console script a step, where the others of them stand."""
+    lines = text.splitlines(keepends=True)
+    pattern = re.compile(r'([\w-]+) = "ml_pipelines\.tasks:(\w+)"\n')
+    own = [at for at, line in enumerate(lines) if (found := pattern.fullmatch(line)) and found[1] not in SCRIPTS]
+    wanted = [f'{step.script} = "ml_pipelines.tasks:{step.key}"\n' for step in steps]
+    kept = [lines[at] for at in own if lines[at] in wanted]
+    lines[own[0] : own[-1] + 1] = [*kept, *(line for line in wanted if line not in kept)]
+    return "".join(lines)
+
+
+def _requirements(text: str) -> str:
+    document = {"lines": text.splitlines()}
+    _set_list(document, "lines", pins())
+    return "\n".join([*document["lines"], ""])
+
+
 def _set_list(parent: Any, key: str, values: list[str]) -> None:
     """Make parent[key] hold these pins, each where it stood; whatever other packages a person added stay."""
     if not parent.get(key):
@@ -120,18 +152,25 @@ def _set_list(parent: Any, key: str, values: list[str]) -> None:
 
 
 def pins(extra: str | None = None) -> list[str]:
-    """Return the project's direct requirements at the versions of requirements.lock, with an extra's where named."""
+    """Return the project's direct requirements at the versions of requirements.lock, with an extra's where named.
+
+    Without those whose version there depends on the Python that it is for: runtimes have different ones.
+    """
     root = paths.root()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
-    locked = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", (root / "requirements.lock").read_text(), re.MULTILINE))
+    lines = re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", (root / "requirements.lock").read_text(), re.MULTILINE)
+    locked: dict[str, set[str]] = {}
+    for name, version in lines:
+        locked.setdefault(name, set()).add(version)
     found = []
     for requirement in sorted(wanted):
         name, bracket = re.fullmatch(r"([\w.-]+)(\[[^]]*\])?.*", requirement).groups()  # type: ignore[union-attr]
         locked_name = re.sub(r"[-_.]+", "-", name).lower()
         if locked_name not in locked:
             raise ConfigError(f"requirements.lock has no {name}. Run `make lock`.")
-        found.append(f"{name}{bracket or ''}=={locked[locked_name]}")
+        if len(locked[locked_name]) == 1:
+            found.append(f"{name}{bracket or ''}=={min(locked[locked_name])}")
     return found
 
 

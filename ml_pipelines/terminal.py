@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 MARKS = {
@@ -11,6 +12,14 @@ MARKS = {
     "taken": ("=", "= "),
     "dot": ("·", "|"),
 }
+
+
+def quieten() -> None:
+    """Keep MLflow from saying what would drown the steps' own lines. To be called before it is imported."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # of a server, twice a step
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine without git needs no lecture on it
 
 
 def say(text: str = "") -> None:

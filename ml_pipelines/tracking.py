@@ -168,14 +168,18 @@ def experiment_id(name: str) -> str:
 @cache
 def provenance() -> Mapping[str, str]:
     """Return tags that say who ran which code in which process: git commit, whether the tree had changes, version."""
-    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": str(paths.root()), **processes.identity()}
+    tags = {
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.name": str(paths.checkout() or "ml-pipelines"),
+        **processes.identity(),
+    }
     with suppress(KeyError, OSError, ImportError):  # a user without a name, as in some containers
         tags["mlflow.user"] = getpass.getuser()
     try:
         tags["package_version"] = version("ml-pipelines")
     except PackageNotFoundError:  # unpacked, not installed
         tags["package_version"] = "unknown"
-    if commit := _git("rev-parse", "HEAD"):
+    if paths.checkout() and (commit := _git("rev-parse", "HEAD")):  # else the version names it
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags

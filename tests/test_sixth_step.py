@@ -93,6 +93,10 @@ def test_a_sixth_step_runs_with_the_pipeline_alone_and_as_a_part_of_main(
     assert "mlflow.parentRunId" not in store.child("score_bands").data.tags
     assert bands_of(store).equals(first)
 
+    by_script = extended("python", "-m", "ml_pipelines", "score-bands", f"--pipeline-run-id={pipeline}")
+    assert by_script.code == 0, by_script.text
+    assert bands_of(store).equals(first)
+
     whole = extended("mlflow", "run", ".", "-e", "main", "-P", f"set={FAST},seed=7")
     assert whole.code == 0, whole.text
     assert store.child("score_bands").data.tags["mlflow.parentRunId"] == store.parent().info.run_id != pipeline
