@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 MARKS = {
@@ -28,6 +29,12 @@ def step_line(mark: str, step_name: str, seconds: float | None, text: str) -> st
     """Return one step's line; `mark` is a key of MARKS."""
     time = "" if seconds is None else f"{seconds:5.1f} s"
     return f"  {MARKS[mark][0]} {step_name:<24}{time:>7}   {text}"
+
+
+def resume_command(profile: str, run_id: str, overrides: str) -> str:
+    """Return the command that goes on with a pipeline run."""
+    changed = "" if overrides == "none" else f" --set {shlex.quote(overrides)}"
+    return f"python driver.py --profile {profile} --resume {run_id[:8]}{changed}"
 
 
 def complain(text: str) -> None:

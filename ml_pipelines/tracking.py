@@ -391,6 +391,19 @@ def get_run(run_id: str) -> Run:
         raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
 
 
+def address(experiment: str, run_id: str) -> str | None:
+    """Return the address of a run's page, where the store is a server; without a password that stands in its URI."""
+    uri = re.sub(r"//[^/]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
+
+
+def latest(experiment: str, profile: str) -> str | None:
+    """Return the newest pipeline run of the profile."""
+    query, order = f"tags.profile = '{profile}'", ["attributes.start_time DESC"]
+    found = client().search_runs([experiment], query, max_results=1, order_by=order)
+    return str(found[0].info.run_id) if found else None
+
+
 def params(values: Mapping[str, Any]) -> list[Any]:
     """Return nested values as MLflow params with dotted names."""
     from mlflow.entities import Param
