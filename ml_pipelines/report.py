@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ml_pipelines.config import Config
 
 NAME = "report.html"
-WHOLE_ID = 32  # characters of a run's id
 SHOWN = 40  # columns: the most moved
 SHOWN_IMPORTANCES = 20
 TRACEBACK_LINES = 30
@@ -138,13 +137,9 @@ def again(config: Config, run: str | None) -> Path:
     import mlflow.artifacts
 
     tracking.connect(config)
-    found = tracking.client().get_experiment_by_name(config.experiment_name)
-    experiment = str(found.experiment_id) if found else None
-    run_id = run if run and len(run) == WHOLE_ID else None
-    if run_id is None and experiment:
-        run_id = tracking.find_pipeline_run(run, experiment) if run else tracking.latest(experiment, config.profile)
-    if run_id is None:
-        raise ConfigError(f"Experiment {config.experiment_name} has no pipeline run of profile {config.profile} yet.")
+    experiment = tracking.experiment_id(config.experiment_name)
+    found = run or tracking.latest_with(set(), experiment, config.profile)
+    run_id = tracking.find_pipeline_run(found, experiment)
     publish(run_id)
     folder = _folder(tracking.get_run(run_id))
     return folder / NAME if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=NAME))
