@@ -205,3 +205,16 @@ def test_a_clock_that_jumps_changes_nothing_of_whose_process_lives(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert processes.reap(store.client, "0") == []
     assert store.client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_pipeline_run_that_was_killed_when_all_its_steps_had_finished_is_run_again(
+    earlier: Store, drive: Drive
+) -> None:
+    """By taking all of them: what is current is a run that finished."""
+    killed = earlier.parent().info.run_id
+    earlier.client.update_run(killed, status="KILLED")
+    result = drive()
+    assert result.code == 0, result.text
+    assert (earlier.parent().info.run_id != killed, earlier.parent().info.status) == (True, "FINISHED")
+    assert all("reused_from" in run.data.tags for run in earlier.below().values())
+    assert "is current" in drive().out
