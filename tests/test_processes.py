@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from blocking import FEW_ROWS, begin_with, blocked, gone
-from conftest import Result, Store
+from conftest import Result, Store, drive_in
 
 from ml_pipelines import processes
 
-Drive = Callable[..., Result]
 Shell = Callable[..., Result]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process ids are looked up in /proc")
 
@@ -205,3 +204,16 @@ def test_a_clock_that_jumps_changes_nothing_of_whose_process_lives(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert processes.reap(store.client, "0") == []
     assert store.client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_pipeline_run_that_was_killed_when_all_its_steps_had_finished_is_run_again(
+    finished: Store, earlier: Store
+) -> None:
+    """By taking all of them: what is current is a run that finished."""
+    store = Store(earlier.uri, finished.tables)
+    killed = store.parent().info.run_id
+    store.client.update_run(killed, status="KILLED")
+    result = drive_in(store, "--to=train")
+    assert result.code == 0, result.text
+    assert (store.parent().info.run_id != killed, store.parent().info.status) == (True, "FINISHED")
+    assert all("reused_from" in run.data.tags for run in store.below().values())
