@@ -4,6 +4,7 @@ They call the same pure functions of steps/ as the pipeline does. `python work.p
 With BENCH_NOOP set, the functions do nothing.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -71,8 +72,9 @@ def evaluate(model: Any, test_uri: str, folder: str) -> dict[str, float]:
     score = positive_score(model, features)
     predicted = (score >= THRESHOLD).astype(int)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, figure in evaluate.figures(label, score, THRESHOLD):
-        figure.savefig(f"{folder}/{name}.png", dpi=120, bbox_inches="tight")
+    curves = evaluate.curves(label, score)
+    Path(folder, "curves.json").write_text(json.dumps(curves))
+    evaluate.figure(curves, THRESHOLD).savefig(f"{folder}/curves.png", dpi=100)
     pl.DataFrame({"label": label, "score": score, "predicted": predicted}).write_parquet(
         f"{folder}/predictions.parquet"
     )
@@ -92,7 +94,7 @@ def feature_importance(model: Any, train_uri: str, folder: str) -> dict[str, flo
     table = importance.importance(model, rows.drop(LABEL), rows[LABEL], IMPORTANCE["repeats"], SEED)
     Path(folder).mkdir(parents=True, exist_ok=True)
     table.write_json(f"{folder}/feature_importance.json")
-    importance.figure(table).savefig(f"{folder}/feature_importance.png", dpi=120, bbox_inches="tight")
+    importance.figure(table).savefig(f"{folder}/feature_importance.png", dpi=100)
     return {f"importance.{name}": value for name, value in table.select(pl.col("feature", "importance")).iter_rows()}
 
 

@@ -127,6 +127,22 @@ def rollback(reason: str, profile: str, overrides: tuple[str, ...]) -> None:
     say(f"Champion of {now.name} is version {now.version}, was {before.version}.")
 
 
+@commands.command()
+@click.argument("run", required=False)
+@profile_option
+@click.option("--open", "show", is_flag=True, help="Show it in the browser.")
+def report(run: str | None, profile: str, show: bool) -> None:
+    """Make the report of a pipeline run again, the newest where no RUN is given."""
+    import webbrowser
+
+    from ml_pipelines import report as reporting
+
+    path = reporting.again(config.load(profile), run)
+    say(str(path))
+    if show:
+        webbrowser.open(path.as_uri())
+
+
 def main() -> None:
     """Run a command; a PipelineError is one line and its exit code."""
     try:

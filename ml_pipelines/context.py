@@ -173,7 +173,7 @@ class StepContext(Generic[P]):
 
     def log_figure(self, figure: Figure, name: str) -> None:
         """Log a matplotlib figure as `name` (.png or .svg)."""
-        tracking.client().log_figure(self.run_id, figure, name, save_kwargs={"dpi": 120, "bbox_inches": "tight"})
+        tracking.client().log_figure(self.run_id, figure, name, save_kwargs={"dpi": 100})
 
     def log_json(self, content: Any, name: str) -> None:
         """Log a JSON artifact."""

@@ -13,8 +13,8 @@ from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, tracking
-from ml_pipelines.config import NONE, SourceKind, Step
+from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, terminal, tracking
+from ml_pipelines.config import SourceKind, Step
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.plan import Decision, Plan, Reason
 from ml_pipelines.terminal import say, step_line
@@ -199,28 +199,40 @@ class PipelineRun:
         }
         tags |= self._verdict
         tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
+        tags |= {"skipped": json.dumps(self._skipped)} if self._skipped else {}
         tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
+        shown = self._report()
         took = f"{time.monotonic() - self._started:.1f} s"
         if code:
-            say(f"{took} · failed, exit code {code} · logs and tracebacks are artifacts of the failed step's run")
-            command = "python driver.py" if paths.checkout() else "local-pipeline"
-            profile = self.plan.config.profile
-            say(f"Go on with: {command} --profile {profile} --resume {self.run_id[:8]}{self._set()}")
+            where = "logs and tracebacks are artifacts of the failed step's run"
+            say(f"{took} · failed, exit code {code} · {where} · {shown}")
+            config = self.plan.config
+            say(f"Go on with: {terminal.resume_command(config.profile, self.run_id, config.overrides)}")
         else:
             concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
-            say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}"]))
+            say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}", shown]))
+
+    def _report(self) -> str:
+        """Make the report, and return the command that shows it; where there is none, why."""
+        config = self.plan.config
+        try:
+            from ml_pipelines import report  # after the steps: nobody waits for it before
+
+            report.publish(self.run_id)
+            own = tracking.client().get_experiment(self.experiment_id).name == config.experiment_name
+        except (Exception, Interrupted) as error:  # whatever it is, the pipeline run has ended as it has
+            return f"no report: {one_line(error)}"
+        run = "" if own and "experiment_name=" not in config.overrides else f" {self.run_id}"
+        profile = "" if config.profile == "local" else f" --profile {config.profile}"
+        return f"ml-pipelines report{run}{profile} --open"
 
     def _page(self) -> str:
         """Return how to look at the run: by a command for a file, at an address for a server."""
+        if address := tracking.address(self.experiment_id, self.run_id):
+            return f"at {address}"
         uri = os.environ["MLFLOW_TRACKING_URI"]
-        if uri.startswith("http"):
-            return f"at {uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         store = "" if uri == paths.sqlite_uri() else f" --backend-store-uri {shlex.quote(uri)}"
         return f"with: mlflow ui{store}" if uri.startswith("sqlite") else f"in {uri}"
-
-    def _set(self) -> str:
-        overrides = self.plan.config.overrides
-        return "" if overrides == NONE else f" --set {shlex.quote(overrides)}"
 
 
 @contextmanager

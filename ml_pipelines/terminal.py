@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+
+from ml_pipelines import paths
 
 MARKS = {
     "done": ("✓", "ok"),
@@ -37,6 +40,13 @@ def step_line(mark: str, step_name: str, seconds: float | None, text: str) -> st
     """Return one step's line; `mark` is a key of MARKS."""
     time = "" if seconds is None else f"{seconds:5.1f} s"
     return f"  {MARKS[mark][0]} {step_name:<24}{time:>7}   {text}"
+
+
+def resume_command(profile: str, run_id: str, overrides: str) -> str:
+    """Return the command that goes on with a pipeline run."""
+    changed = "" if overrides == "none" else f" --set {shlex.quote(overrides)}"
+    command = "python driver.py" if paths.checkout() else "local-pipeline"
+    return f"{command} --profile {profile} --resume {run_id[:8]}{changed}"
 
 
 def complain(text: str) -> None:

@@ -342,9 +342,8 @@ def latest_with(names: set[str], experiment: str, profile: str) -> str:
     for run in client().search_runs([experiment], query, max_results=100, order_by=["attributes.start_time DESC"]):
         if names <= outputs_of_pipeline(run.info.run_id).keys():
             return str(run.info.run_id)
-    raise ConfigError(
-        f"No earlier pipeline run of profile {profile} has {', '.join(sorted(names))}. Run the whole pipeline once."
-    )
+    missing = f" has {', '.join(sorted(names))}" if names else ""
+    raise ConfigError(f"No earlier pipeline run of profile {profile}{missing}. Run the whole pipeline once.")
 
 
 def table_tags(name: str, table: Table) -> dict[str, str]:
@@ -393,6 +392,12 @@ def get_run(run_id: str) -> Run:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ConfigError(f"There is no run {run_id} in {os.environ.get('MLFLOW_TRACKING_URI')}.") from error
+
+
+def address(experiment: str, run_id: str) -> str | None:
+    """Return the address of a run's page, where the store is a server; without a password that stands in its URI."""
+    uri = re.sub(r"//[^/]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
 
 
 def params(values: Mapping[str, Any]) -> list[Any]:

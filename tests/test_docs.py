@@ -48,7 +48,8 @@ def test_every_option_of_driver_is_told_of() -> None:
 
 def test_every_command_is_told_of() -> None:
     pages = text(
-        "README.md", *(f"docs/{name}" for name in ("running.md", "engines.md", "development.md", "contract.md"))
+        "README.md",
+        *(f"docs/{name}" for name in ("running.md", "engines.md", "development.md", "contract.md", "report.md")),
     )
     assert not [name for name in cli.commands.commands if f"ml-pipelines {name}" not in pages and name != "sync"]
     assert "make sync" in pages

@@ -264,6 +264,8 @@ def test_a_tracking_server_works_as_the_store(server: str, small: Path, shell: S
     served = Store(server, tmp_path)
     assert served.statuses() == dict.fromkeys(NAMES, "FINISHED")
     assert {"train.log", "config.json"} <= served.artifacts(served.child("train"))
+    report = served.artifact(served.parent(), "report.html").read_text()
+    assert f'href="{server}/#/experiments/' in report and 'id="curves"' in report
     assert not (small / "mlruns").exists()
     assert not (small / "mlflow.db").exists()
 

@@ -15,15 +15,15 @@ from zipfile import ZipFile
 import pytest
 from conftest import ROOT
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import InvalidParameterValue
+from databricks.sdk.errors import InvalidParameterValue, ResourceDoesNotExist
 from databricks.sdk.service.compute import ClusterSpec, Library
-from databricks.sdk.service.jobs import JobCluster, PythonWheelTask, QueueSettings, RunIf, SubmitTask, Task
+from databricks.sdk.service.jobs import JobCluster, JobSettings, PythonWheelTask, QueueSettings, RunIf, SubmitTask, Task
 from databricks.sdk.service.jobs import JobParameterDefinition as Parameter
 from databricks.sdk.service.jobs import TaskDependency as After
 from emulator import Workspace
 from emulator.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CODE = "/Volumes/ml_artifacts/dev/testing/code"
 NUMBERS = itertools.count()
@@ -311,6 +311,18 @@ def test_a_job_shares_its_cluster_and_is_repaired(workspace: Workspace, client: 
     client.jobs.repair_run(run.run_id, rerun_all_failed_tasks=True)
     assert run.wait(60).result == "SUCCESS"
     assert [one.task.task_key for one in run.attempts] == ["a", "b", "c", "b", "c"]
+
+
+def test_a_job_is_kept_as_it_was_last_set(client: WorkspaceClient, shared: str) -> None:
+    only = task("only", "none.whl", **on(shared))
+    job_id = client.jobs.create(name="kept", tasks=[only]).job_id
+    client.jobs.reset(job_id, JobSettings(name="kept anew", tasks=[only], max_concurrent_runs=2))
+    assert client.jobs.get(job_id).settings.max_concurrent_runs == 2
+    assert [job.job_id for job in client.jobs.list(name="kept anew")] == [job_id]
+    client.jobs.delete(job_id)
+    assert list(client.jobs.list(name="kept anew")) == []
+    with pytest.raises(ResourceDoesNotExist):
+        client.jobs.run_now(job_id)
 
 
 @pytest.mark.parametrize("queue", [True, False])

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Result
 from emulator import Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MLPROJECT = """
 name: tiny

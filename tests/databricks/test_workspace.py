@@ -21,7 +21,7 @@ from emulator.clusters import check
 from emulator.errors import ApiError
 from mlflow.exceptions import MlflowException
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILES = "/Volumes/ml_artifacts/dev/testing/files"
 
@@ -232,6 +232,8 @@ def test_a_person_starts_it_and_stops_it(tmp_path: Path) -> None:
         ]
         assert [answer.status_code for answer in asked] == [429, 200]
         [pages] = re.findall(r"MLflow's pages: (\S+)", printed)
+        answer = requests.get(f"{values['DATABRICKS_HOST']}/ml/experiments/1", timeout=10, allow_redirects=False)
+        assert answer.headers["Location"] == f"{pages}/#/experiments/1"  # where MLflow's client says that a run is
         assert "<title>MLflow</title>" in requests.get(pages, timeout=10).text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -4,11 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 from recording import RecordingContext
+from sklearn.metrics import roc_auc_score
 
 from ml_pipelines.config import load
 from ml_pipelines.errors import BadData
 from steps import evaluate
-from steps.evaluate import Params, class_metrics, figures
+from steps.evaluate import POINTS, Params, class_metrics, curves, figure
 
 TABLE = pl.DataFrame(
     {
@@ -57,10 +58,65 @@ def test_a_model_that_never_says_1_has_an_f1_of_0() -> None:
     assert class_metrics(pl.Series([0, 1]), np.array([0, 0]), "test")["test_f1"] == 0.0
 
 
-def test_there_are_four_figures_each_with_a_title() -> None:
-    drawn = dict(figures(TABLE["label"], TABLE["chance"].to_numpy(), 0.5))
-    assert sorted(drawn) == ["calibration", "confusion_matrix", "precision_recall", "roc"]
-    assert drawn["roc"].axes[0].get_title() == "ROC curve, test table"
+def many(rows: int = 5000) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels, and the scores of a model that is right more often than not."""
+    draw = np.random.default_rng(0)
+    label = draw.integers(0, 2, rows)
+    return label, np.clip(0.3 * label + 0.7 * draw.random(rows), 0, 1)
+
+
+def test_curves_are_those_counted_by_hand() -> None:
+    found = curves(pl.Series([0, 1, 0, 1]), np.array([0.1, 0.4, 0.6, 0.9]))
+    assert list(zip(*found["roc"].values(), strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+    assert found["precision_recall"]["precision"] == pytest.approx([1, 1, 1 / 2, 2 / 3, 1 / 2], abs=1e-6)
+    at = found["threshold"]["threshold"].index(0.4)  # from the score 0.4 on, three are predicted positive
+    chosen = {axis: values[at] for axis, values in found["threshold"].items() if axis != "threshold"}
+    assert chosen == pytest.approx(
+        {"precision": 2 / 3, "recall": 1, "f1": 4 / 5, "predicted_positive": 3 / 4}, abs=1e-6
+    )
+    assert found["threshold"]["threshold"][-1] == 0.9  # above it nothing is predicted positive: no precision
+
+
+def test_calibration_counts_every_row_and_keeps_equal_scores_together() -> None:
+    found = curves(pl.Series([0, 0, 1, 1] * 10), np.array([0.2, 0.2, 0.2, 0.8] * 10))["calibration"]
+    assert found["rows"] == [30, 10]
+    assert found["predicted"] == pytest.approx([0.2, 0.8])
+    assert found["observed"] == pytest.approx([1 / 3, 1], abs=1e-6)
+
+
+def test_many_rows_become_few_points_from_end_to_end() -> None:
+    label, score = many()
+    found = curves(pl.Series(label), score)
+    assert POINTS / 2 < len(found["roc"]["true_positive_rate"]) <= POINTS
+    assert max(len(axis) for chart in found.values() for axis in chart.values()) <= POINTS + 1
+    assert [(axis[0], axis[-1]) for axis in found["roc"].values()] == [(0, 1), (0, 1)]
+    x, y = (np.array(axis) for axis in found["roc"].values())
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(label, score), abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.003, 1.0])
+def test_small_scores_have_thresholds_too(scale: float) -> None:
+    label, score = many()
+    found = curves(pl.Series(label), scale * score)["threshold"]["threshold"]
+    assert len(found) > 50 and found[0] == 0 and found[-1] <= scale
+
+
+def test_a_model_with_one_score_for_all_has_curves() -> None:
+    for score in (0.0, 0.3, 1.0):
+        found = curves(pl.Series([0, 1, 0, 1]), np.full(4, score))
+        assert found["roc"] == {"false_positive_rate": [0, 1], "true_positive_rate": [0, 1]}
+        assert found["calibration"] == {"predicted": [score], "observed": [0.5], "rows": [4]}
+
+
+def test_the_figure_holds_the_four_curves_and_the_threshold() -> None:
+    drawn = figure(curves(TABLE["label"], TABLE["chance"].to_numpy()), 0.4)
+    assert [axes.get_title() for axes in drawn.axes] == [
+        "Test table: roc",
+        "Test table: precision recall",
+        "Test table: calibration",
+        "Test table: threshold",
+    ]
+    assert "class 1 from 0.4 on" in drawn.axes[3].get_legend_handles_labels()[1]
 
 
 def test_run_logs_every_metric_of_the_contract() -> None:
@@ -76,8 +132,10 @@ def test_a_score_at_the_threshold_counts_as_class_1() -> None:
     assert evaluated().metrics["test_true_positives"] == 4  # 0.5 is one of them, 0.4 is none
 
 
-def test_run_logs_the_figures_as_png() -> None:
-    assert sorted(evaluated().figures) == ["calibration.png", "confusion_matrix.png", "precision_recall.png", "roc.png"]
+def test_run_logs_the_curves_as_numbers_and_as_a_figure() -> None:
+    step = evaluated()
+    assert sorted(step.figures) == ["curves.png"]
+    assert step.json["curves.json"] == curves(TABLE["label"], TABLE["chance"].to_numpy())
 
 
 def test_predictions_are_a_table_with_the_key_of_each_row() -> None:

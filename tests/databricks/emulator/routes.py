@@ -17,7 +17,7 @@ from emulator.faults import HTTP
 if TYPE_CHECKING:
     from emulator.workspace import Workspace
 
-OPEN = ("/.well-known/databricks-config", "/run/", "/favicon.ico")  # a browser has no token
+OPEN = ("/.well-known/databricks-config", "/run/", "/ml/", "/favicon.ico")  # a browser has no token
 
 
 def make(workspace: Workspace) -> Flask:
@@ -32,12 +32,12 @@ def make(workspace: Workspace) -> Flask:
     def config() -> dict[str, str]:
         return {"oidc_endpoint": f"{workspace.host}/oidc", "workspace_id": workspace.workspace_id}
 
-    @app.route("/")
-    def front() -> Any:
-        return redirect(workspace.tracking.address)
+    @app.route("/ml/<path:page>")
+    def pages(page: str) -> Any:
+        return redirect(f"{workspace.tracking.address}/#/{page}")
 
     @app.route("/run/<int:run_id>")
-    def page(run_id: int) -> Response:
+    def run_page(run_id: int) -> Response:
         return Response(workspace.run_page(run_id), content_type="text/plain; charset=utf-8")
 
     @app.route("/api/2.0/preview/scim/v2/Me")
@@ -65,7 +65,7 @@ def make(workspace: Workspace) -> Flask:
     def mlflow(version: str, name: str) -> Response:
         return workspace.tracking.forward(request, f"api/{version}/mlflow/{name}")
 
-    @app.route("/", defaults={"path": ""}, methods=["POST", "PUT", "PATCH", "DELETE"])
+    @app.route("/", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     @app.route("/<path:path>", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
     def unhandled(path: str = "") -> Any:
         raise ApiError(501, "NOT_IMPLEMENTED", f"the emulator has no {request.method} {request.path}")

@@ -210,6 +210,8 @@ class Run:
         """Return the run's end: its leaves' results decide, as in a workspace."""
         if self.stopped:
             return State("TERMINATED", self.stopped, f"Run {self.stopped.lower()}.")
+        if not self.listed:
+            return self.attempts[-1].state
         needed = {before.task_key for task in self.tasks.values() for before in task.depends_on or []}
         failed = self.failed()
         if failed - needed:

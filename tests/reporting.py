@@ -1,0 +1,164 @@
+"""Pipeline runs as the store holds them once they ended, made without running any: for tests of their report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import mlflow
+import numpy as np
+import polars as pl
+from mlflow.entities import Metric, RunTag
+
+from ml_pipelines import tracking
+from ml_pipelines.config import load
+from steps import evaluate
+from steps.modelling import score_metrics
+
+STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
+COLUMNS = ("income", "amount", "age_years", "purpose")
+
+
+def judged(rows: int = 2000) -> tuple[pl.Series, np.ndarray]:
+    """Return labels and scores of a model that is well calibrated, and of use."""
+    draw = np.random.default_rng(3)
+    chance = draw.beta(0.7, 0.7, rows)
+    return pl.Series((draw.random(rows) < chance).astype(int)), np.clip(chance + draw.normal(0, 0.08, rows), 0, 1)
+
+
+LABEL, SCORE = judged()
+
+
+def check(name: str, value: object, threshold: object, verdict: str = "passed", reason: str = "") -> dict[str, Any]:
+    return {
+        "check": name,
+        "value": value,
+        "threshold": threshold,
+        "verdict": verdict,
+        "reason": reason or f"{name} holds",
+    }
+
+
+def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
+    """Return qa_report.json, in the form that model_qa writes."""
+    bad = verdict != "passed"
+    checks = [
+        check("signature", None, None, reason="the model says what columns it takes"),
+        check("min_auc", 0.8841, 0.7, reason="AUC 0.884 (0.870 to 0.898) is at least 0.7"),
+        check("train_test_gap", 0.101, 0.25, reason="AUC falls by 0.101 from training to test, at most by 0.25"),
+        check("calibration", 0.031, 0.1, reason="scores are off by 0.031 on the mean of ten bins, at most by 0.1"),
+        check("drift", 0.31 if bad else 0.012, 0.25, "failed" if bad else "passed", "income has moved most"),
+        check("champion", None, 0.05, "skipped", "there is no champion"),
+    ]
+    slices = [
+        {"slice": f"purpose={value}", "rows": rows, "auc": auc, "low": auc - 0.03, "high": auc + 0.03}
+        for value, rows, auc in (("house", 812, 0.891), ("car", 640, 0.874), ("other", 240, 0.832))
+    ]
+    auc = {"value": 0.8841, "low": 0.8702, "high": 0.8979, "level": 0.95}
+    report = {"verdict": verdict, "checks": checks, "auc": auc, "slices": slices, "champion": champion, "judged": {}}
+    return {**report, **changed}
+
+
+def drift_row(column: str, psi: float, moved: float = 0.0) -> dict[str, Any]:
+    """Return a row of drift.json: a number's deciles of which the last holds `moved` more, or a category's values."""
+    if column == "purpose":
+        shares = [("house", 0.42, 0.40), ("car", 0.33, 0.36), ("other", 0.2, 0.19), ("(missing)", 0.05, 0.05)]
+    else:
+        edges = [round(18 * 1.35**i, 1) for i in range(9)]
+        inner = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+        labels = [f"up to {edges[0]:g}", *inner, f"above {edges[-1]:g}", "(missing)"]
+        parts = [0.1 - moved / 9] * 9 + [0.1 + moved]
+        shares = list(zip(labels, [0.1] * 10 + [0.0], [*parts, 0.0], strict=True))
+    return {
+        "column": column,
+        "kind": "category" if column == "purpose" else "number",
+        "psi": psi,
+        "test": "chi2" if column == "purpose" else "ks",
+        "statistic": 0.02,
+        "p_value": 0.4 if psi < 0.1 else 1e-9,
+        "bins": [dict(zip(("label", "reference", "current"), share, strict=True)) for share in shares],
+        "missing_reference": shares[-1][1],
+        "missing_current": shares[-1][2],
+    }
+
+
+def drift(columns: Sequence[str] = COLUMNS, champion: bool = True) -> dict[str, Any]:
+    rows = [drift_row(column, 0.31 / (i + 1) ** 2, 0.2 / (i + 1)) for i, column in enumerate(columns)]
+    return {
+        "train_test": rows,
+        "champion": [drift_row(row["column"], row["psi"] / 2) for row in rows] if champion else None,
+    }
+
+
+def importances(columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
+    return {
+        "columns": ["feature", "importance", "std"],
+        "data": [[c, 0.2 / (i + 1), 0.01] for i, c in enumerate(columns)],
+    }
+
+
+METRICS = {
+    "train": {"train_auc": 0.985, "train_log_loss": 0.21, "train_rows": 8012},
+    "evaluate": {
+        **score_metrics(LABEL, SCORE, "test"),
+        **evaluate.class_metrics(LABEL, SCORE >= 0.5, "test"),
+        "test_rows": len(LABEL),
+    },
+}
+PARTS = {"code steps.train": "0a1b", "param options.max_iter": "100", "library scikit-learn": "1.9.1", "seed": "42"}
+
+
+@dataclass
+class Made:
+    """A pipeline run to be made; a step that isn't in `status` has no run."""
+
+    status: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(STEPS, "FINISHED"))
+    artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # step -> name -> content
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # step -> tags; "" is the parent
+    experiment: str = "local_pipeline_experiment"
+    parent_status: str = "FINISHED"
+
+    def log(self) -> tuple[str, dict[str, str]]:
+        """Write it into the store, and return the parent's id and step -> run id."""
+        client = mlflow.MlflowClient()
+        experiment = tracking.experiment_id(self.experiment)
+        tags = {"profile": "local", "engine": "sail", "backend": "forkserver", "mlflow.runName": "pipeline_run"}
+        tags |= {"mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "false"} | dict(self.tags.get("", {}))
+        parent = client.create_run(experiment, tags=tags).info.run_id
+        client.log_param(parent, "set", "none")
+        client.log_dict(parent, tracking.resolved(load("local")), "config.json")
+        runs = {}
+        for step, status in self.status.items():
+            runs[step] = client.create_run(experiment, tags={"step": step, tracking.PARENT: parent}).info.run_id
+            own = {"reason": "first run", "summary": f"{step} is done", f"output.{step}_run_id": "1"} | dict(
+                self.tags.get(step, {})
+            )
+            if step == "train":
+                own = {"fingerprint.parts": json.dumps(PARTS), **own}
+                client.log_param(runs[step], "estimator", "sklearn.ensemble.HistGradientBoostingClassifier")
+            if step == "prepare_data":
+                own = {**table_tags("train", 8012), **table_tags("test", 2000), **own}
+            metrics = [Metric(name, value, 1, 0) for name, value in METRICS.get(step, {}).items()]
+            client.log_batch(runs[step], metrics, tags=[RunTag(*tag) for tag in own.items()])
+            for name, content in self.artifacts.get(step, {}).items():
+                client.log_text(runs[step], content if isinstance(content, str) else json.dumps(content), name)
+            client.set_terminated(runs[step], status)
+        client.set_terminated(parent, self.parent_status)
+        return parent, runs
+
+
+def table_tags(name: str, rows: int, digest: str = "d1") -> dict[str, str]:
+    tag = f"output.{name}_uri"
+    return {tag: f"/tables/{name}", f"{tag}.version": "0", f"{tag}.rows": str(rows), f"{tag}.digest": digest}
+
+
+def everything(qa: Mapping[str, Any] | None = None, columns: Sequence[str] = COLUMNS) -> dict[str, Mapping[str, Any]]:
+    """Return the artifacts of a whole pipeline run."""
+    return {
+        "evaluate": {"curves.json": evaluate.curves(LABEL, SCORE)},
+        "feature_importance": {"feature_importance.json": importances(columns)},
+        "model_qa": {"qa_report.json": qa or qa_report(), "drift.json": drift(columns)},
+    }

@@ -1,0 +1,424 @@
+"""report.html: what it says of a pipeline run, what it leaves out, and that what it shows can't do anything."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import reporting
+from conftest import Result, Store
+from reporting import STEPS, Made, everything, qa_report
+
+from ml_pipelines import cli, report, tracking
+from ml_pipelines.errors import Interrupted
+
+Drive = Callable[..., Result]
+CHAMPION = {
+    **{"name": "loans", "version": 2, "auc": 0.879, "low": 0.865, "high": 0.893},
+    **{"difference": 0.0051, "p_value": 0.0412, "run_id": "gone"},
+}
+
+
+def page(made: Made) -> str:
+    """Return the report of a pipeline run."""
+    return report.render(report.gather(tracking.get_run(made.log()[0])))
+
+
+def text(html: str) -> str:
+    """Return what a person reads, without what stands in attributes."""
+    body = html.partition("<body>")[2]
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def part(html: str, id: str) -> str:
+    """Return the text of a section; nothing where it isn't there."""
+    return text("<body>" + html.partition(f'<section id="{id}">')[2].partition("</section>")[0])
+
+
+def sections(html: str) -> list[str]:
+    return re.findall(r'<section id="(\w+)"', html)
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, and whether every one that was opened is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.found if tag in tags]
+
+
+# -- what it says
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "word"),
+    [("passed", "FINISHED", "Passed"), ("warned", "FINISHED", "Warned"), ("refused", "FAILED", "Refused")],
+)
+def test_the_verdict_comes_first(store: Store, verdict: str, status: str, word: str) -> None:
+    html = page(Made(artifacts=everything(qa_report(verdict)), parent_status=status, tags={"": {"verdict": verdict}}))
+    assert text(html).startswith(word)
+    assert re.search(rf"<title>{word}: pipeline run \w{{8}}</title>", html)
+    assert ("✗ drift : income has moved most" in text(html)) == (verdict != "passed")
+
+
+def test_a_whole_run_has_every_part(store: Store) -> None:
+    html = page(Made(artifacts=everything(), tags={"": {"conclusion": "champion is version 3 (auc 0.884)"}}))
+    parts = ["checks", "champion", "metrics", "curves", "importance", "slices", "data", "steps"]
+    assert sections(html) == parts
+    assert re.findall(r'<a href="#(\w+)"', html) == parts
+    assert "5 passed, 1 skipped; champion is version 3 (auc 0.884)" in text(html)
+    assert "AUC 0.884 (0.870 to 0.898, 95% interval)" in text(html)
+
+
+def test_a_number_stands_beside_its_interval(store: Store) -> None:
+    from scipy.stats import binomtest
+
+    found = report.gather(tracking.get_run(Made(artifacts=everything()).log()[0]))
+    accuracy = next(metric for metric in found.metrics if metric.name == "Accuracy")
+    rows = len(reporting.LABEL)
+    known = binomtest(round(accuracy.value * rows), rows).proportion_ci(method="wilson")
+    assert (accuracy.low, accuracy.high) == pytest.approx((known.low, known.high), abs=1e-6)
+    auc = found.metrics[0]
+    assert (auc.name, auc.low, auc.high, auc.training, auc.champion) == ("AUC", 0.8702, 0.8979, 0.985, None)
+    assert [metric.name for metric in found.metrics if not metric.more_is_better] == ["Log loss", "Brier score"]
+
+
+@pytest.mark.parametrize(("hits", "rows"), [(0, 10), (10, 10), (3, 7), (790, 2000)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, rows: int) -> None:
+    from scipy.stats import binomtest
+
+    known = binomtest(hits, rows).proportion_ci(method="wilson")
+    assert report.wilson(hits, rows) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1988, "1,988"),
+        (0.88412, "0.884"),
+        (1.0, "1.000"),
+        (20.0, "20"),
+        (None, "-"),
+        (float("nan"), "-"),
+        ("1.9", "1.9"),
+    ],
+)
+def test_numbers_are_written_for_people(value: object, shown: str) -> None:
+    assert report.number(value) == shown
+
+
+def test_each_step_says_when_why_and_what(store: Store) -> None:
+    why = {"train": {"reason": "param options.max_iter 100 -> 200", "summary": "auc 0.985 in training"}}
+    said = part(page(Made(artifacts=everything(), tags=why)), "steps")
+    assert "✓ 02_train param options.max_iter 100 → 200 auc 0.985 in training" in said
+    assert re.search(r"✓ 03_evaluate first run evaluate is done \d+\.\d s \w{8}", said)
+    assert "05_model_qa needs evaluate, feature_importance, prepare_data, train." in said  # the drawing's words
+
+
+def test_a_run_is_named_by_its_id_where_the_store_is_no_server(store: Store) -> None:
+    made = Made(artifacts=everything())
+    html = page(made)
+    run = store.child("train").info.run_id
+    assert f'<code title="{run}">{run[:8]}</code>' in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_a_step_that_was_tried_again_says_so(store: Store) -> None:
+    assert "first run, attempt 2" in part(page(Made(tags={"train": {"attempt": "2"}})), "steps")
+
+
+@pytest.mark.parametrize("user", ["", "ada:password@"])
+def test_the_address_of_a_run_holds_no_password(monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{user}127.0.0.1:5000/")
+    assert tracking.address("1", "abc") == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+
+
+# -- the champion
+
+
+def compared(store: Store, digest: str = "d1", **changed: object) -> str:
+    """Return the report of a run whose champion was made by an earlier one."""
+    earlier = Made().log()[1]["train"]
+    champion = {**CHAMPION, "run_id": earlier, **changed}
+    parts = {**reporting.PARTS, "param options.max_iter": "200", "code steps.train": "ffff"}
+    tags = {"train": {"fingerprint.parts": json.dumps(parts)}}
+    tags["prepare_data"] = {**reporting.table_tags("train", 9000, "d2"), **reporting.table_tags("test", 2000, digest)}
+    return page(Made(artifacts=everything(qa_report(champion=champion)), tags=tags))
+
+
+def test_what_changed_since_the_champion_is_listed(store: Store) -> None:
+    said = part(compared(store), "champion")
+    assert "the difference in AUC is +0.005 (p = 0.041, on the same rows)" in said
+    assert "train.options.max_iter 100 200" in said
+    assert "train 8,012 rows, content d1 9,000 rows, content d2" in said
+    assert "code steps.train" in said
+    assert "scikit-learn" not in said and "seed" not in said  # they are the same
+
+
+def test_the_champions_metrics_stand_beside_only_where_its_test_rows_are_the_same(store: Store) -> None:
+    assert "Metric Test Training Champion" in part(compared(store), "metrics")
+    assert "Champion" not in part(compared(store, digest="d3"), "metrics")
+
+
+def test_a_champion_that_could_not_be_judged_is_named(store: Store) -> None:
+    numbers = dict.fromkeys(("auc", "low", "high", "difference", "p_value"))
+    said = part(compared(store, **numbers), "champion")
+    assert "can't be judged on this test table" in said and "options.max_iter" in said
+
+
+def test_a_champion_whose_run_is_gone_is_compared_all_the_same(store: Store) -> None:
+    said = part(page(Made(artifacts=everything(qa_report(champion=CHAMPION)))), "champion")
+    assert "+0.005" in said and "what changed can't be said" in said
+
+
+def test_the_same_model_again_has_changed_nothing(store: Store) -> None:
+    champion = {**CHAMPION, "run_id": Made().log()[1]["train"]}
+    said = part(page(Made(artifacts=everything(qa_report(champion=champion)))), "champion")
+    assert "Nothing that the model depends on has changed" in said
+
+
+# -- what is not there
+
+
+def test_a_failed_run_says_what_failed_what_was_skipped_and_how_to_go_on(store: Store) -> None:
+    skipped = json.dumps(dict.fromkeys(STEPS[2:], "train"))
+    made = Made(
+        status={"prepare_data": "FINISHED", "train": "FAILED"},
+        artifacts={"train": {"traceback.txt": "Traceback\n" + "deep\n" * 100 + "ZeroDivisionError: of this test"}},
+        tags={"": {"skipped": skipped}, "train": {"cause": "ZeroDivisionError: of this test"}},
+        parent_status="FAILED",
+    )
+    html = page(made)
+    said = part(html, "failures")
+    assert text(html).startswith("Failed 02_train: ZeroDivisionError: of this test")
+    assert "✗ 02_train ZeroDivisionError: of this test" in said
+    assert "Traceback of 02_train" in said and said.count("deep") == report.TRACEBACK_LINES - 1
+    assert "05_model_qa was skipped: 02_train failed." in said
+    assert f"python driver.py --profile local --resume {store.parent().info.run_id[:8]}" in said
+    assert sections(html) == ["failures", "steps"]
+
+
+def test_a_stopped_run_says_so(store: Store) -> None:
+    status = {"prepare_data": "FINISHED", "train": "KILLED"}
+    html = page(Made(status=status, tags={"": {"cause": "stopped by signal 15"}}, parent_status="KILLED"))
+    assert text(html).startswith("Stopped stopped by signal 15")
+    assert "✗ 02_train" in part(html, "failures")
+
+
+def test_a_part_of_the_pipeline_has_a_report_of_that_part(store: Store) -> None:
+    earlier, runs = Made().log()
+    kept = {"": {"kept": json.dumps({"prepare_data": runs["prepare_data"]}), "inputs_from": earlier}}
+    html = page(Made(status={"train": "FINISHED"}, tags=kept))
+    assert text(html).startswith("Finished No step of this pipeline run judged the model.")
+    assert sections(html) == ["steps"]
+    said = part(html, "steps")
+    assert f"= 01_prepare_data taken from pipeline run {earlier[:8]}" in said
+    assert "- 03_evaluate not part of this pipeline run" in said
+    assert "8,012 train rows, 2,000 test rows" in text(html)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "gone"),
+    [
+        ("evaluate", "curves.json", {"curves"}),
+        ("feature_importance", "feature_importance.json", {"importance"}),
+        ("model_qa", "drift.json", {"data"}),
+        ("model_qa", "qa_report.json", {"checks", "champion", "slices"}),
+    ],
+)
+def test_what_has_no_artifact_is_left_out(store: Store, step: str, name: str, gone: set[str]) -> None:
+    whole = set(sections(page(Made(artifacts=everything()))))
+    less = {key: {n: c for n, c in held.items() if n != name} for key, held in everything().items()}
+    assert whole - set(sections(page(Made(artifacts=less)))) == gone
+
+
+def test_a_reused_step_shows_the_artifacts_of_the_run_that_computed_it(store: Store) -> None:
+    _, runs = Made(artifacts=everything()).log()
+    tags = {step: {"reused_from": runs[step], "reason": "unchanged"} for step in STEPS}
+    html = page(Made(tags=tags))
+    assert {"curves", "importance", "data"} <= set(sections(html))
+    assert "= 03_evaluate reused: unchanged evaluate is done" in part(html, "steps")
+    assert runs["evaluate"] in html
+
+
+def test_numbers_that_are_missing_are_dashes(store: Store) -> None:
+    none = {"value": None, "low": None, "high": None, "level": 0.95}
+    slices = [{"slice": "purpose=rare", "rows": 3, "auc": None, "low": None, "high": None}]
+    html = page(Made(artifacts=everything(qa_report(auc=none, slices=slices))))
+    assert "purpose=rare 3 rows - - to -" in part(html, "slices")
+
+
+def test_of_many_columns_the_most_moved_are_shown(store: Store) -> None:
+    names = [f"c{i}" for i in range(report.SHOWN + 5)]
+    html = page(Made(artifacts=everything(columns=names)))
+    said = part(html, "data")
+    assert "The ten columns that moved most" in said and "5 more columns" in said
+    assert "c0 " in said and f"c{report.SHOWN + 4} " not in said
+    assert len(html) < 200_000
+
+
+# -- what it is made of
+
+
+def test_the_page_is_whole_and_asks_for_nothing(store: Store) -> None:
+    parsed = Parsed(page(Made(artifacts=everything())))
+    assert not parsed.all("script", "img", "iframe", "object", "embed", "base", "form", "audio", "video", "source")
+    html = page(Made(artifacts=everything()))
+    assert not re.search(r"@import|url\((?!#)|src=|srcset| on\w+=", html)
+    outward = [link["href"] for link in parsed.all("a", "link") if not str(link["href"]).startswith(("#", "data:,"))]
+    assert outward == []
+
+
+def test_pictures_have_words_tables_have_headers_and_ids_are_unique(store: Store) -> None:
+    html = page(Made(artifacts=everything()))
+    parsed = Parsed(html)
+    ids = [str(found["id"]) for _, found in parsed.found if "id" in found]
+    assert len(ids) == len(set(ids))
+    for drawing in parsed.all("svg"):
+        named = set(str(drawing.get("aria-labelledby", "")).split())
+        assert drawing.get("aria-hidden") == "true" or drawing.get("aria-label") or (named and named <= set(ids))
+    assert all(header.get("scope") in ("row", "col") for header in parsed.all("th"))
+    assert html.count("<table") == html.count("<tbody>")
+    assert parsed.all("html") == [{"lang": "en"}]
+    assert next(tag for tag, _ in parsed.found if tag in ("h1", "h2")) == "h1"
+    assert "Precision at a recall of 0.25: 0.9" in html  # a curve in words
+
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+def test_text_from_data_and_names_is_escaped(store: Store) -> None:
+    drifted = reporting.drift(columns=("purpose", EVIL))
+    drifted["train_test"][0]["bins"][0]["label"] = EVIL
+    slices = [{"slice": f"purpose={EVIL}", "rows": 3, "auc": 0.8, "low": 0.7, "high": 0.9}]
+    artifacts = {
+        "evaluate": everything()["evaluate"],
+        "prepare_data": {"columns.json": {"label": {"no": 0, EVIL: 1}}},
+        "feature_importance": {"feature_importance.json": reporting.importances((EVIL,))},
+        "model_qa": {
+            "qa_report.json": qa_report("refused", {**CHAMPION, "name": EVIL}, slices=slices),
+            "drift.json": drifted,
+        },
+    }
+    tags = {step: {"summary": EVIL, "cause": EVIL, "reason": EVIL} for step in STEPS}
+    tags[""] = {"verdict": "refused", "engine": EVIL, "mlflow.user": EVIL, "conclusion": EVIL}
+    made = Made(artifacts=artifacts, tags=tags, experiment=EVIL.replace("/", ""), parent_status="FAILED")
+    html = page(made)
+    parsed = Parsed(html)
+    assert not parsed.all("script", "img")
+    assert not [name for _, found in parsed.found for name in found if name.startswith("on")]
+    assert html.count("&lt;script&gt;") > 10
+
+
+def test_the_same_run_gives_the_same_page(store: Store) -> None:
+    run = tracking.get_run(Made(artifacts=everything()).log()[0])
+    assert report.render(report.gather(run)) == report.render(report.gather(run))
+
+
+# -- when it is made
+
+
+def report_of(store: Store) -> str:
+    return store.artifact(store.parent(), report.NAME).read_text()
+
+
+def test_a_pipeline_run_ends_with_its_report(store: Store, drive: Drive) -> None:
+    result = drive()
+    assert result.code == 0, result.text
+    assert result.out.rstrip().endswith(" · ml-pipelines report --open")
+    html = report_of(store)
+    assert text(html).startswith("Passed")
+    assert {"metrics", "curves", "importance", "checks", "steps"} <= set(sections(html))
+    assert f"{int(store.child('evaluate').data.metrics['test_rows'])} test rows" in text(html)
+    assert "label = 1" in text(html)
+
+
+def test_a_failed_pipeline_run_ends_with_its_report(store: Store, drive: Drive) -> None:
+    with patch("steps.train.fit", side_effect=ZeroDivisionError("of this test")):
+        result = drive()
+    assert result.code == 4
+    assert "ml-pipelines report --open" in result.out
+    html = report_of(store)
+    assert text(html).startswith("Failed 02_train: ZeroDivisionError: of this test")
+    assert "05_model_qa was skipped: 02_train failed." in part(html, "failures")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ZeroDivisionError("of this test"), "ZeroDivisionError: of this test"), (Interrupted(2), "stopped by signal 2")],
+)
+def test_a_report_that_can_not_be_made_changes_nothing_else(
+    store: Store, drive: Drive, error: BaseException, said: str
+) -> None:
+    with patch("ml_pipelines.report.render", side_effect=error):
+        result = drive("--only=prepare_data")
+    assert result.code == 0
+    assert store.parent().info.status == "FINISHED"
+    assert result.out.rstrip().endswith(f" · no report: {said}")
+    assert report.NAME not in store.artifacts(store.parent())
+
+
+def test_the_command_that_is_printed_makes_it_again_and_opens_it(
+    store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
+) -> None:
+    printed = drive("--only=prepare_data", "--set=experiment_name=other").out.rstrip().rpartition(" · ")[2]
+    seen = tmp_path / "seen.txt"
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    (tmp_path / "browser").chmod(0o755)
+    result = shell(*shlex.split(printed), BROWSER=f"{tmp_path / 'browser'} %s")
+    assert result.code == 0, result.text
+    path = Path(result.out.strip())
+    assert path.name == report.NAME
+    assert sections(path.read_text()) == ["steps"]
+    assert store.child("prepare_data").info.run_id in path.read_text()
+    assert seen.read_text().strip() == path.as_uri()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["ml-pipelines", "report", *arguments])
+    try:
+        cli.commands(standalone_mode=False)
+    except tracking.ConfigError as error:
+        return error.exit_code
+    return 0
+
+
+def test_the_newest_run_is_reported_or_the_one_that_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Made().log()[0], Made().log()[0]
+    for arguments, run in (((), second), ((first[:10],), first), ((first,), first)):
+        assert command(monkeypatch, *arguments) == 0
+        assert f"/{run}/artifacts/{report.NAME}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["0" * 32]])
+def test_a_run_that_is_not_there_is_a_mistake(
+    store: Store, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    assert command(monkeypatch, *arguments) == 2
+
+
+def test_a_step_s_run_has_no_report(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(monkeypatch, Made().log()[1]["train"]) == 2
