@@ -93,6 +93,7 @@ def test_commands_and_backends_are_entry_points(wheel: ZipFile) -> None:
     assert dict(points["console_scripts"]) == {
         "ml-pipelines": "ml_pipelines.cli:main",
         "local-pipeline": "ml_pipelines.tasks:local_pipeline",
+        "close-pipeline": "ml_pipelines.tasks:close_pipeline",
         "prepare-data": "ml_pipelines.tasks:prepare_data",
         "train-model": "ml_pipelines.tasks:train",
         "evaluate-model": "ml_pipelines.tasks:evaluate",
