@@ -4,9 +4,9 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos load check sync workspace lock bench bench-peers
+.PHONY: help setup run test test-slow chaos load check sync workspace lock bench bench-peers project.zip
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## the environment in .venv, pinned, and the MLflow store
 $(READY): requirements.lock build-constraints.txt pyproject.toml Makefile
@@ -45,6 +45,9 @@ check: $(READY) ## format, lint, types, files kept in step, secrets, known vulne
 
 sync: $(READY) ## write into MLproject, the bundle and the pins what follows from conf/ and the lock
 	$(BIN)/ml-pipelines sync
+
+project.zip: $(READY) ## what git knows of the project: mlflow run project.zip --backend databricks ...
+	$(BIN)/python -c "from pathlib import Path; from ml_pipelines.databricks import projects; projects.archive(Path('$@'))"
 
 workspace: $(READY) ## an emulated Databricks workspace on this machine, until Ctrl-C (docs/emulator.md; FAULTS="--fault 429::3")
 	PYTHONPATH=tests/databricks $(BIN)/python -m emulator $(FAULTS)

@@ -18,7 +18,7 @@ if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") i
 
 import click
 
-from ml_pipelines import alone, config, forking, imports, paths, plan, reuse, terminal, tracking
+from ml_pipelines import alone, config, forking, imports, plan, reuse, terminal, tracking
 from ml_pipelines.errors import Interrupted, PipelineError, one_line
 from ml_pipelines.signals import raise_on_signals
 
@@ -38,7 +38,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
     with pipeline.pipeline_run(planned, resume) as parent:
         for step in parent.schedule():
             submitted = mlflow.projects.run(
-                uri=str(paths.root()),
+                uri=planned.project(),
                 entry_point=step.key,
                 parameters=parent.parameters(step),
                 experiment_id=parent.experiment_id,
@@ -60,7 +60,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
 @click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it anyway.")
 @click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
-@click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, local.")
+@click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="Run one step in the run that MLflow made (MLproject's entry points).")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")

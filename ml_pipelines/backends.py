@@ -19,6 +19,7 @@ from mlflow.projects.backend import loader
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
 from ml_pipelines import execution, forking, processes, tracking
+from ml_pipelines.databricks.jobs import JobsBackend
 from ml_pipelines.errors import StepFailed
 from ml_pipelines.terminal import say
 
@@ -139,8 +140,8 @@ class ForkServerBackend(AbstractBackend):  # type: ignore[misc]
         return ForkedRun(run_id, entry_point, params or {}, int(backend_config.get("threads") or os.cpu_count() or 1))
 
 
-OURS = {"inline": InlineBackend, "forkserver": ForkServerBackend}
-AVAILABLE = (*OURS, "local")  # `local` is MLflow's own: a shell and a fresh interpreter a step
+OURS = {"inline": InlineBackend, "forkserver": ForkServerBackend, "databricks-jobs": JobsBackend}
+AVAILABLE = (*OURS, "local", "databricks")  # the last two are MLflow's own
 PROCESSES = ("forkserver", "local")  # whose steps are processes here, that can be stopped
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+import json
 import keyword
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +26,7 @@ from ml_pipelines.errors import ConfigError
 
 NONE = "none"  # how an MLproject parameter says "not given": an empty value doesn't survive every backend
 LOCAL = "local"  # a compute that is this machine
+SERVERLESS = {"environment_version": "4"}  # what the compute `serverless` stands for: Python 3.12
 RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
 # driver.py's own options, and the console scripts': an input of that name would be taken for one of them.
 OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
@@ -192,6 +193,12 @@ class Config:
     profile: str = ""
     overrides: str = NONE
     written: Any = field(default_factory=dict, repr=False)  # as it was before interpolation: what may be logged
+
+    @property
+    def table_prefix(self) -> str:
+        """The root below which this profile's tables stand."""
+        prefix = self.data.delta_prefix
+        return prefix.databricks if self.spark.engine == "databricks" else prefix.local
 
     def step(self, key: str) -> Step:
         """Return the step `key`.
@@ -442,18 +449,29 @@ def _check_column(key: str, column: Column) -> None:
         raise ConfigError(f"{key}: nothing is between min {column.min} and max {column.max}.")
 
 
-def cluster_spec(config: Config, step: Step) -> Path | None:
-    """Return the file of the step's cluster spec, or None where it runs on this machine.
+def cluster_spec(config: Config, step: Step) -> dict[str, Any] | None:
+    """Return a fresh copy of the step's cluster spec, or what stands for one; None where it runs on this machine.
+
+    A cluster's id stands for that running cluster, and `serverless` for serverless compute.
 
     The wheel holds no specs: installed alone, it submits nothing.
 
     Raises:
-        ConfigError: the profile names a file that isn't there.
+        ConfigError: the profile names a file that isn't there, or isn't JSON.
     """
     value = config.compute[step.compute]
     if value == LOCAL or paths.checkout() is None:
         return None
-    path = paths.root() / value
-    if not path.is_file():
-        raise ConfigError(f"compute.{step.compute}: {value} is no file. Cluster specs stand in resources/clusters/.")
-    return path
+    if value == "serverless":
+        return dict(SERVERLESS)
+    if re.fullmatch(r"\d{4}-\d{6}-\w+", value):
+        return {"existing_cluster_id": value}
+    try:
+        return dict(json.loads((paths.root() / value).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(
+            f"compute.{step.compute}: {value} is no file, no cluster's id, and not serverless. "
+            "Cluster specs stand in resources/clusters/."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"compute.{step.compute}: {value} is no JSON object: {error}.") from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ml_pipelines import contract, engines, ingest, models, oddities, paths, registry, sources, tables, tracking
-from ml_pipelines.config import Config, Data
+from ml_pipelines.config import Config, Data, SourceKind
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.registry import Version
 
@@ -58,7 +58,10 @@ class StepContext(Generic[P]):
         Raises:
             BadData: the source isn't what the configuration says.
         """
-        raw = sources.read(self.spark, self.data.source, self.seed)
+        source = sources.pinned(self.spark, self.data.source)
+        raw = sources.read(self.spark, source, self.seed)
+        if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
+            tracking.log_named_input(self.run_id, str(source.table), source.version, self.step.key)
         found = ingest.ingest(raw, self.data)
         self.log_json(found.decisions(), "columns.json")
         return found.frame
@@ -104,12 +107,10 @@ class StepContext(Generic[P]):
         self._tags["data_warnings"] = str(len(found))
 
     def _table_path(self, dataset: str) -> str:
-        prefix = self.data.delta_prefix
         parts = [self._config.env_name, self._config.experiment_name, f"pipeline_run_{self.pipeline_run_id}"]
         if self._config.spark.engine == "databricks":
             parts.insert(1, self.data.volume_name)
-            return paths.table_path(prefix.databricks, parts, self.step.step_name, self.run_id, dataset)
-        return paths.table_path(prefix.local, parts, self.step.step_name, self.run_id, dataset)
+        return paths.table_path(self._config.table_prefix, parts, self.step.step_name, self.run_id, dataset)
 
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return a table's rows (only `columns`, where given), in an order that is the same in every run.

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ml_pipelines import errors, tracking
+from ml_pipelines import errors, taskvalues, tracking
 from ml_pipelines.config import NONE, Step, load
 from ml_pipelines.context import Output, Outputs, StepContext
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
@@ -102,6 +102,7 @@ def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]
         outputs = module.run(context, **_typed(module, inputs))
     _check_outputs(step, outputs)
     context.check_tables()
+    taskvalues.mirror(outputs)
     tags = {f"{tracking.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
 

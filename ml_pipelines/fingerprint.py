@@ -58,9 +58,14 @@ def digest(found: Parts) -> str:
 
 
 def content(name: str, producer: Run) -> str:
-    """Return what an input is: of a table its content, measured now; of all else its producer's fingerprint."""
+    """Return what an input is: of a table its content, measured now; of all else its producer's fingerprint.
+
+    A table that can't be read here is what its producer recorded: nothing is reused on that account.
+    """
     tags = producer.data.tags
     if table := tracking.table_of(producer, name):
+        if not tables.readable(table.uri):
+            return str(table.digest)
         if tracking.digests_compare(producer):
             tables.verify(table)  # which costs nothing: it is measured anyway
         return tables.measure(table.uri, table.version)[1]

@@ -81,7 +81,8 @@ def leaving() -> Iterator[None]:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-        raise
+        if end.code:  # a Databricks cluster takes any SystemExit for a failure
+            raise
 
 
 @contextmanager

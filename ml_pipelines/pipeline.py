@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, terminal, tracking
 from ml_pipelines.config import SourceKind, Step
+from ml_pipelines.databricks import jobs, projects
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
-from ml_pipelines.plan import Decision, Plan, Reason
+from ml_pipelines.plan import DATABRICKS, DATABRICKS_JOBS, Decision, Plan, Reason
 from ml_pipelines.terminal import say, step_line
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
 BACKOFF_S = 1.0  # before the second try; twice as long before each further one
 
 
+class Lost(StepFailed):
+    """Nobody here knows how a step ended that goes on elsewhere; its runs stay as they are, to be taken up again."""
+
+
 class PipelineRun:
     """A pipeline run under way: hands out steps whose inputs are there, and takes in what they hand on."""
 
-    def __init__(self, plan: Plan, run: Run, inputs: Mapping[str, Run]) -> None:
+    def __init__(self, plan: Plan, run: Run, inputs: Mapping[str, Run], resumed: str | None = None) -> None:
         self.plan = plan
+        self.resumed = resumed  # the pipeline run that this one goes on from
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
         self._producers = dict(inputs)  # output -> the run that handed it on
@@ -65,6 +71,8 @@ class PipelineRun:
                     sorter.done(step.key)
                 elif self._taken(step):
                     sorter.done(step.key)
+                elif left := self._left_going(step):
+                    self.started(step, left)
                 else:
                     yield step
             if self._running or self._waiting:
@@ -82,6 +90,8 @@ class PipelineRun:
 
     def started(self, step: Step, submitted: SubmittedRun) -> None:
         """Take note of a step that was handed to its backend."""
+        if self.plan.backend == DATABRICKS:  # whose own waiting never ends where a run is skipped
+            submitted = jobs.followed(step, submitted)
         self._running[step.key] = submitted
         self._tries[step.key] = tries = self._tries.get(step.key, 0) + 1
         tags = reuse.tags(self._decisions[step.key]) | ({"attempt": str(tries)} if tries > 1 else {})
@@ -102,6 +112,15 @@ class PipelineRun:
 
         Thread(target=wait, daemon=True, name=f"wait-{step.key}").start()
 
+    def _left_going(self, step: Step) -> SubmittedRun | None:
+        """Take over the step where it goes on elsewhere: the driver of the pipeline run that is resumed was killed."""
+        run = jobs.left_going(self.resumed, step) if self.resumed else None
+        if run is None:
+            return None
+        tracking.set_tags(run.info.run_id, {tracking.PARENT: self.run_id})
+        say(f"    {step.key} | taken over from pipeline run {str(self.resumed)[:8]}, whose driver is gone")
+        return jobs.reattach(self.plan.config, step, self.parameters(step), run)
+
     def _taken(self, step: Step) -> bool:
         """Take a finished run for the step where nothing it depends on has changed; return whether there was one."""
         decision = reuse.decide(self.plan, step, self._producers, self.experiment_id)
@@ -116,6 +135,8 @@ class PipelineRun:
 
     def _finish(self, step: Step, submitted: SubmittedRun) -> bool:
         """Read the step's run: its outputs, or why there are none; return False where it will be tried again."""
+        if lost := getattr(submitted, "lost", None):  # it goes on there
+            raise Lost(f"{one_line(lost)} Follow it again: {self._again()}")
         run = self._closed(step, str(submitted.run_id))
         tags, seconds = run.data.tags, run_page.seconds(run)
         code = int(tags.get("exit_code", StepFailed.exit_code))
@@ -125,7 +146,7 @@ class PipelineRun:
                 tracking.set_tags(run.info.run_id, reuse.tags(decision))
                 run = tracking.get_run(run.info.run_id)
             self._producers |= dict.fromkeys(step.outputs, run)
-            why = "" if decision.reason in (Reason.first_run, Reason.off) else f" · ran: {decision}"
+            why = "" if decision.reason in (Reason.first_run, Reason.off, Reason.elsewhere) else f" · ran: {decision}"
             self._line("done", step, seconds, tags.get("summary", "") + why)
         elif "transient" in tags and self._tries[step.key] <= step.retries:
             delay_s = BACKOFF_S * 2 ** (self._tries[step.key] - 1)
@@ -206,8 +227,7 @@ class PipelineRun:
         if code:
             where = "logs and tracebacks are artifacts of the failed step's run"
             say(f"{took} · failed, exit code {code} · {where} · {shown}")
-            config = self.plan.config
-            say(f"Go on with: {terminal.resume_command(config.profile, self.run_id, config.overrides)}")
+            say(f"Go on with: {self._again()}")
         else:
             concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
             say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}", shown]))
@@ -225,6 +245,11 @@ class PipelineRun:
         run = "" if own and "experiment_name=" not in config.overrides else f" {self.run_id}"
         profile = "" if config.profile == "local" else f" --profile {config.profile}"
         return f"ml-pipelines report{run}{profile} --open"
+
+    def _again(self) -> str:
+        """Return the command that goes on from this run."""
+        config = self.plan.config
+        return terminal.resume_command(config.profile, self.run_id, config.overrides)
 
     def _page(self) -> str:
         """Return how to look at the run: by a command for a file, at an address for a server."""
@@ -266,12 +291,20 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     parent = None
     try:
         run = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=tracking.PROJECT_RUN, tags=tags)
-        parent = PipelineRun(plan, run, inputs)
+        parent = PipelineRun(plan, run, inputs, source if resume else None)
         _describe(parent, source)
         yield parent
         parent.close()
+    except Lost as error:  # what goes on there stays RUNNING, for --resume to take over
+        with suppress(MlflowException, OSError):
+            tracking.close(
+                str(run.info.run_id), "FAILED", {"cause": one_line(error), "exit_code": str(error.exit_code)}
+            )
+        raise
     except BaseException as error:
-        failure = tracking.failed(error) if isinstance(error, MlflowException | OSError) else error
+        failure: BaseException = error
+        if isinstance(error, MlflowException | OSError):
+            failure = projects.explained(error) or tracking.failed(error)
         with suppress(MlflowException, OSError):  # a store that is gone: the next start will find the runs
             if parent:
                 parent.cancel(one_line(failure))
@@ -294,17 +327,19 @@ def preflight(plan: Plan) -> None:
     """
     if plan.backend not in backends.AVAILABLE:
         raise ConfigError(
-            f"backend {plan.backend} can't run steps yet: {', '.join(backends.AVAILABLE)} can. "
-            "`--dry-run` shows what it would run; see docs/roadmap.md."
+            f"There is no backend {plan.backend}: there are {', '.join(backends.AVAILABLE)} (docs/running.md)."
         )
     config = plan.config
-    prefix = config.data.delta_prefix.local
-    paths.table_path(prefix, [], "step", "run", "table")
-    if any(not step.inputs for step in plan.steps):
+    paths.table_path(config.table_prefix, [], "step", "run", "table")
+    if plan.backend in (DATABRICKS, DATABRICKS_JOBS):
+        from ml_pipelines.databricks import preflight as remote
+
+        remote.check_plan(plan)
+    elif any(not step.inputs for step in plan.steps):
         if config.data.source.kind is SourceKind.file:
             sources.file_format(config.data.source)
         if config.spark.engine != "databricks":
-            paths.check_writable(paths.absolute(prefix), "data.delta_prefix.local")
+            paths.check_writable(paths.absolute(config.table_prefix), "data.delta_prefix.local")
 
 
 def _say_whose(plan: Plan, experiment: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from ml_pipelines import forking, graph
+from ml_pipelines import forking, graph, paths
 from ml_pipelines.config import NONE, Config, Step, cluster_spec
 from ml_pipelines.errors import ConfigError
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EVERYTHING = "all"  # what --force means without a step
+DATABRICKS, DATABRICKS_JOBS = "databricks", "databricks-jobs"  # MLflow's own backend for a workspace, and ours
 
 
 class Reason(enum.Enum):
@@ -24,6 +24,7 @@ class Reason(enum.Enum):
 
     unchanged = "unchanged"
     off = "reuse is off"
+    elsewhere = "what is on a Volume can't be verified from this machine"
     forced = "forced"
     asked = "asked for"
     first_run = "first run"
@@ -95,8 +96,15 @@ class Plan:
 
     def backend_config(self, step: Step) -> dict[str, object]:
         """Return a fresh copy of the step's cluster spec, or its share of this machine; MLflow writes into it."""
-        spec = cluster_spec(self.config, step)
-        return dict(json.loads(spec.read_text())) if spec else {"threads": self.threads(step)}
+        return cluster_spec(self.config, step) or {"threads": self.threads(step)}
+
+    def project(self) -> str:
+        """Return what `mlflow.projects.run` is to run: this folder, or an archive where all of it is uploaded."""
+        if self.backend != DATABRICKS:
+            return str(paths.root())
+        from ml_pipelines.databricks import projects
+
+        return projects.archived()
 
     def threads(self, step: Step) -> int:
         """Return the step's share of the processors: all, divided by the steps that can run beside it and itself."""
@@ -127,6 +135,10 @@ class Plan:
             params = asdict(step.params)
             if params:
                 lines.append(f"  {'':<24}{' · '.join(f'{name}={value}' for name, value in params.items())}")
+        if self.backend == DATABRICKS_JOBS:
+            from ml_pipelines.databricks import submissions
+
+            lines += ["", submissions.describe(config, self.steps, self.needs)]
         if self.missing:
             lines.append(f"\nFrom an earlier pipeline run: {', '.join(sorted(self.missing))}")
         return "\n".join(lines)
@@ -169,7 +181,9 @@ def nodes(config: Config) -> graph.Graph:
 
 
 def _here(backend: str) -> str:
-    """Return the backend, or what stands for the fork server where the platform has none."""
+    """Return the backend, or what stands for it here: the platform has no fork server; this is a cluster already."""
+    if backend in (DATABRICKS, DATABRICKS_JOBS) and "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return "inline"
     return "local" if backend == "forkserver" and not forking.supported() else backend
 
 
@@ -185,6 +199,8 @@ def _source(config: Config) -> str:
 
 def _compute(plan: Plan, step: Step) -> str:
     spec = plan.backend_config(step)
+    if len(spec) == 1:  # a running cluster, or serverless
+        return plan.config.compute[step.compute]
     size = spec.get("autoscale") or {"workers": spec.get("num_workers")}
     sizes = ", ".join(f"{key} {value}" for key, value in dict(size).items())  # type: ignore[call-overload]
     return f"{plan.config.compute[step.compute]}: {spec.get('node_type_id')}, {sizes}, {spec.get('spark_version')}"

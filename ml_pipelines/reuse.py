@@ -15,7 +15,7 @@ from ml_pipelines import fingerprint, models, paths, tables, tracking
 from ml_pipelines.config import Config, Step
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.fingerprint import Parts
-from ml_pipelines.plan import Decision, Plan, Reason
+from ml_pipelines.plan import DATABRICKS, DATABRICKS_JOBS, Decision, Plan, Reason
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,6 +29,8 @@ def decide(plan: Plan, step: Step, producers: Mapping[str, Run], experiment: str
         return Decision(plan.forced[step.key], parts=parts)
     if not config.reuse:
         return Decision(Reason.off, parts=parts)
+    if plan.backend in (DATABRICKS, DATABRICKS_JOBS):
+        return Decision(Reason.elsewhere, parts=parts)
     if "source" in parts and not fingerprint.knowable(config):
         return Decision(Reason.unknowable, parts=parts)
     twins = tracking.finished_steps(experiment, step.key, fingerprint.digest(parts))
@@ -85,7 +87,7 @@ def _intact(config: Config, run: Run) -> bool:
     for name in tracking.outputs(run):
         try:
             if table := tracking.table_of(run, name):
-                own = paths.absolute(config.data.delta_prefix.local)
+                own = paths.absolute(config.table_prefix)
                 if not table.uri.startswith(f"{own}/") or tables.measure(table.uri, table.version) != (
                     table.rows,
                     table.digest,

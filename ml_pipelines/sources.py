@@ -7,6 +7,7 @@ import math
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,6 +90,26 @@ def _table(spark: SparkSession, source: Source) -> DataFrame:
     return _opened(lambda: reader.table(str(source.table)), f"data.source.table: {source.table}")
 
 
+def pinned(spark: SparkSession, source: Source) -> Source:
+    """Return a catalog's table at the version that is its newest now, so that what is read is what lineage names.
+
+    Sail has no history of tables: there, and where a table has none (a view), the version stays unknown.
+    """
+    if source.kind is not SourceKind.table or source.version is not None:
+        return source
+    from pyspark.errors import PySparkException
+
+    try:
+        newest = spark.sql(f"DESCRIBE HISTORY {_quoted(str(source.table))} LIMIT 1").collect()
+    except PySparkException:
+        return source
+    return replace(source, version=int(newest[0]["version"]))
+
+
+def _quoted(table: str) -> str:
+    return ".".join(f"`{part}`" for part in table.split("."))
+
+
 def _file(spark: SparkSession, source: Source) -> Raw:
     uri, local = locate(source)
     kind = file_format(source)
@@ -134,7 +155,8 @@ def locate(source: Source) -> tuple[str, Path | None]:
         BadData: there is nothing at a local path, or it is empty.
     """
     path = str(source.path)
-    if "://" in path and not path.startswith("file://"):
+    is_uri = "://" in path and not path.startswith("file://")
+    if is_uri or (path.startswith("/Volumes/") and not Path("/Volumes").is_dir()):  # a Volume, seen from elsewhere
         return path, None
     local = paths.root() / Path(path.removeprefix("file://")).expanduser()
     if not local.exists():

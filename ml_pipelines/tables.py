@@ -100,6 +100,11 @@ def _reader_features(table: DeltaTable) -> set[str]:
     return features
 
 
+def readable(uri: str) -> bool:
+    """Return whether this machine can read the table: what stands on a Volume is a file on a cluster only."""
+    return not uri.startswith("/Volumes/") or Path(uri).exists()
+
+
 @cache
 def measure(uri: str, version: int) -> tuple[int, str]:
     """Return the number of rows, and a digest of names, types and content that doesn't depend on the rows' order.

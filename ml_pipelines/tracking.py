@@ -65,13 +65,15 @@ def connect(config: Config) -> str:
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
-    if uri.startswith("http"):
+    if uri.startswith(("http", "databricks")):
         for name, value in SERVER_BUDGET.items():
             os.environ.setdefault(name, value)
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
         os.environ.setdefault("MLFLOW_REGISTRY_URI", paths.absolute_uri(config.mlflow.registry_uri or uri))
     elif config.mlflow.registry_uri:
         os.environ.setdefault("MLFLOW_REGISTRY_URI", config.mlflow.registry_uri)
+    if uri.startswith("databricks"):  # has no experiment 0; the preflight asks for ours
+        return uri
     if uri.startswith("sqlite:////"):
         paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
@@ -397,6 +399,11 @@ def get_run(run_id: str) -> Run:
 def address(experiment: str, run_id: str) -> str | None:
     """Return the address of a run's page, where the store is a server; without a password that stands in its URI."""
     uri = re.sub(r"//[^/]*@", "//", os.environ["MLFLOW_TRACKING_URI"])
+    if uri.startswith("databricks"):
+        from ml_pipelines.databricks import workspace
+
+        with suppress(ConfigError):  # a cluster's own sign-in may not say where it is
+            return f"{workspace.host()}/ml/experiments/{experiment}/runs/{run_id}"
     return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
 
 
@@ -464,18 +471,38 @@ def log_delta_input(run_id: str, table: Table, context: str) -> None:
 
     The source is written here, as MLflow's DeltaDatasetSource reads it: its own writer leaves out version 0.
     """
+    source = {"path": table.uri, "delta_table_version": table.version}
+    name = table.uri.rstrip("/").rsplit("/", 1)[-1]
+    tags = {"dataset_path": table.uri, "dataset_version": str(table.version)}
+    _log_input(run_id, context, name, source, tags, table.digest, json.dumps({"num_rows": table.rows}))
+
+
+def log_named_input(run_id: str, name: str, version: int | None, context: str) -> None:
+    """Log a table of a catalog as the run's input, by its name: what MLflow links to where it is Unity Catalog's."""
+    tags = {"dataset_path": name, "dataset_version": "unknown" if version is None else str(version)}
+    source: dict[str, Any] = {"delta_table_name": name}
+    source |= {} if version is None else {"delta_table_version": version}
+    if name.count(".") == 2 and name.partition(".")[0] not in ("hive_metastore", "spark_catalog", "samples"):
+        source["is_databricks_uc_table"] = True
+    _log_input(run_id, context, name, source, tags)
+
+
+def _log_input(
+    run_id: str,
+    context: str,
+    name: str,
+    source: Mapping[str, Any],
+    tags: Mapping[str, str],
+    digest: str | None = None,
+    profile: str | None = None,
+) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = {"path": table.uri, "delta_table_version": table.version}
-    dataset = Dataset(
-        name=table.uri.rstrip("/").rsplit("/", 1)[-1],
-        digest=(table.digest or hashlib.sha256(json.dumps(source).encode()).hexdigest())[:8],
-        source_type="delta_table",
-        source=json.dumps(source),
-        profile=json.dumps({"num_rows": table.rows}),
-    )
-    tags = {"mlflow.data.context": context, "dataset_path": table.uri, "dataset_version": str(table.version)}
-    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag(k, v) for k, v in tags.items()])])
+    content = json.dumps(source)
+    digest = (digest or hashlib.sha256(content.encode()).hexdigest())[:8]
+    dataset = Dataset(name=name, digest=digest, source_type="delta_table", source=content, profile=profile)
+    given = {"mlflow.data.context": context, **tags}
+    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag(k, v) for k, v in given.items()])])
 
 
 def resolved(config: Config, step: str | None = None) -> dict[str, Any]:

@@ -241,9 +241,8 @@ def test_the_workspaces_profiles_name_clusters_that_databricks_would_take(name: 
     loaded = config.load(name)
     assert (loaded.env_name, loaded.spark.engine, loaded.mlflow.tracking_uri) == (name, "databricks", "databricks")
     for step in loaded.steps.values():
-        path = config.cluster_spec(loaded, step)
-        assert path is not None and path.parent.name == name
-        written = json.loads(path.read_text())
+        written = config.cluster_spec(loaded, step)
+        assert written == json.loads((ROOT / f"resources/clusters/{name}/{step.compute}.json").read_text())
         spec = ClusterSpec.from_dict(written)
         assert spec.as_dict() == written, "a field that the SDK doesn't know"
         assert (spec.num_workers is None) != (spec.autoscale is None), "one size each"
@@ -255,6 +254,12 @@ def test_the_workspaces_profiles_name_clusters_that_databricks_would_take(name: 
                 "spark.master": "local[*]",
             }
             assert (spec.custom_tags or {})["ResourceClass"] == "SingleNode"
+
+
+def test_a_running_cluster_or_serverless_is_one_line_of_a_profile() -> None:
+    loaded = config.load("dev", ["compute.spark=0923-164208-meows279,compute.single_node=serverless"])
+    assert config.cluster_spec(loaded, loaded.steps["prepare_data"]) == {"existing_cluster_id": "0923-164208-meows279"}
+    assert config.cluster_spec(loaded, loaded.steps["train"]) == {"environment_version": "4"}
 
 
 def test_a_cluster_spec_that_is_not_there_is_named() -> None:

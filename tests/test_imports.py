@@ -80,7 +80,8 @@ sys.addaudithook(happened)
 for package in (ml_pipelines, steps):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-        print("imported", module.name)
+        if not module.ispkg:
+            print("imported", module.name)
 assert set(threading.enumerate()) == before
 """
 

@@ -1,5 +1,6 @@
 """`driver.py --dry-run`: the plan, resolved and shown, with nothing executed."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -102,12 +103,37 @@ def test_an_unknown_option_is_a_usage_error(drive: Run, store: Store, argument: 
     assert nothing_happened(store)
 
 
+def test_a_dry_run_for_a_workspace_prints_what_would_be_submitted(drive: Run, store: Store) -> None:
+    lines = drive("--dry-run", "--profile=prod", "--set=compute.single_node=serverless").out.splitlines()
+    sent = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [payload["tasks"][0]["task_key"] for payload in sent] == [step[3:] for step in STEPS]
+    tasks = {payload["tasks"][0]["task_key"]: payload["tasks"][0] for payload in sent}
+    assert tasks["prepare_data"]["new_cluster"]["autoscale"] == {"min_workers": 2, "max_workers": 8}
+    assert tasks["train"]["environment_key"] == sent[1]["environments"][0]["environment_key"]
+    assert tasks["evaluate"]["python_wheel_task"]["entry_point"] == "evaluate-model"
+    assert "--train-run-id=<train_run_id>" in tasks["evaluate"]["python_wheel_task"]["parameters"]
+    assert all(len(payload["idempotency_token"]) <= 64 for payload in sent)
+    assert lines[-1].startswith("cluster starts: 1, on the critical path 1 ")
+    assert nothing_happened(store)
+
+
+def test_cluster_starts_are_counted_along_the_longest_path(drive: Run) -> None:
+    assert "cluster starts: 5, on the critical path 4 " in drive("--dry-run", "--profile=dev").out
+
+
 @pytest.mark.parametrize("profile", ["dev", "prod"])
-def test_a_backend_of_a_later_version_says_so_and_creates_nothing(drive: Run, store: Store, profile: str) -> None:
+def test_a_store_that_a_cluster_cannot_reach_is_refused_and_nothing_created(
+    drive: Run, store: Store, profile: str
+) -> None:
     result = drive("--profile", profile)
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "databricks-jobs" in result.err and "--dry-run" in result.err
+    assert "which a cluster can't reach. Unset MLFLOW_TRACKING_URI" in result.err
     assert nothing_happened(store)
+
+
+def test_on_a_cluster_already_the_steps_run_there(drive: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    assert "backend inline" in drive("--dry-run", "--profile=dev").out
 
 
 def test_a_dry_run_works_as_a_process_in_another_working_directory(shell: Run, store: Store, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from conftest import Result, Store
 from mlflow.entities import Run
+from pyspark.sql import SparkSession
 
 from ml_pipelines import paths, tables, tracking
 from ml_pipelines.config import load
@@ -85,6 +86,25 @@ def test_a_step_that_reads_a_table_has_it_as_input(finished: Store, step: str, n
 
 def test_a_step_that_reads_no_table_has_no_input(finished: Store) -> None:
     assert finished.child("prepare_data").inputs.dataset_inputs == []
+
+
+def test_a_table_of_a_catalog_is_an_input_by_its_name_and_version(
+    store: Store, drive: Drive, spark: SparkSession, tmp_path: Path
+) -> None:
+    frame = spark.createDataFrame([(i, i % 7, i % 2) for i in range(60)], "id bigint, f bigint, label bigint")
+    frame.write.format("delta").save(str(tmp_path / "named"))
+    spark.sql(f"CREATE TABLE default.of_lineage USING delta LOCATION '{tmp_path / 'named'}'")
+    name = "default.of_lineage"
+    table = f"data.source.kind=table,data.source.table={name}"
+    for version, told in ((",data.source.version=0", "0"), ("", "unknown")):  # Sail can't say which is the newest
+        assert drive("--only=prepare_data", f"--set={table}{version}").code == 0
+        [logged] = store.child("prepare_data").inputs.dataset_inputs
+        source = json.loads(logged.dataset.source)
+        assert source == {"delta_table_name": name, **({"delta_table_version": 0} if version else {})}
+        tags = {tag.key: tag.value for tag in logged.tags}
+        assert tags == {
+            "mlflow.data.context": "prepare_data", "dataset_path": "default.of_lineage", "dataset_version": told
+        }  # fmt: skip
 
 
 def test_lineage_can_be_turned_off(earlier: Store, drive: Drive) -> None:

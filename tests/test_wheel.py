@@ -103,6 +103,7 @@ def test_commands_and_backends_are_entry_points(wheel: ZipFile) -> None:
     assert dict(points["mlflow.project_backend"]) == {
         "inline": "ml_pipelines.backends:InlineBackend",
         "forkserver": "ml_pipelines.backends:ForkServerBackend",
+        "databricks-jobs": "ml_pipelines.databricks.jobs:JobsBackend",
     }
 
 

@@ -1,0 +1,218 @@
+"""Each thing that goes wrong in a workspace: its one line, its exit code, and nothing left running, here or there."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from conftest import FAST, ROOT, Result
+from emulator import Workspace
+from emulator.runs import FINAL
+
+import driver
+from ml_pipelines.databricks import remote, specs, volume
+from ml_pipelines.databricks import workspace as api
+
+pytestmark = pytest.mark.slow
+
+Drive = Callable[..., Result]
+FAULTS = "/Shared/faults"
+
+
+@pytest.fixture
+def drive(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
+    """Run driver.py's first step in this process, as its command does, with nothing remembered of an earlier test."""
+    for cached in (api.client, specs._listed, volume.upload):
+        cached.cache_clear()
+    monkeypatch.setattr(api, "RETRY_S", 2)
+    yield partial(run)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    api.client.cache_clear()
+
+
+def run(*arguments: str, only: str = "prepare_data") -> Result:
+    options = ["--profile=dev", f"--set={FAST},experiment_name={FAULTS}", f"--only={only}"]
+    done = CliRunner().invoke(driver.main, [*options, *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Result(done.exit_code, done.stdout, done.stderr)
+
+
+def nothing_runs(workspace: Workspace) -> bool:
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(FAULTS)
+    left = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'") if found else []
+    return not left and all(run.state.life in FINAL for run in workspace.jobs.runs.values())
+
+
+# -- before anything is created
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "said"),
+    [
+        ("401", "scim", "doesn't accept the sign-in (pat): expired or wrong. Run `databricks auth login"),
+        ("403", "get-by-name", "Experiment /Shared/faults: no permission. CAN EDIT on it, or on its folder, is needed"),
+        ("403", "fs/directories", "Volume /Volumes/ml_artifacts/dev/testing: no permission. READ VOLUME and"),
+        ("403", "fs/files", "/Volumes/ml_artifacts/dev/testing/code/"),
+        ("403", "spark-versions", "the list of runtimes and node types: no permission"),
+    ],
+)  # fmt: skip
+def test_what_is_not_permitted_is_said_before_anything_is_created(
+    drive: Drive, workspace: Workspace, fault: str, where: str, said: str
+) -> None:
+    before, known = len(workspace.jobs.runs), mlflow.MlflowClient().get_experiment_by_name(FAULTS)
+    workspace.faults.add(fault, where)
+    result = drive()
+    assert (result.code, result.err.count("\n")) == (2, 1) and said in result.err, result.text
+    workspace.faults.clear()
+    assert len(workspace.jobs.runs) == before and nothing_runs(workspace)
+    assert "pipeline_run" not in result.out
+    assert (mlflow.MlflowClient().get_experiment_by_name(FAULTS) is None) == (known is None)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("experiment_name=faults", "experiment_name: faults is no path of a workspace"),
+        ("data.volume_name=none_such", "Volume /Volumes/ml_artifacts/dev/none_such: not in http"),
+        ("data.delta_prefix.databricks=/Volumes", "/Volumes/dev/testing is no Volume"),
+        ("spark.engine=sail", "spark.engine: sail"),
+        ("compute.spark=local", "compute.spark: local is this machine"),
+        ("compute.spark=0923-164208-nosuch", "cluster 0923-164208-nosuch (0923-164208-nosuch): not in http"),
+        (
+            f"data.source.kind=file,data.source.path={ROOT}/README.md",
+            "README.md is on this machine. Put it on a Volume",
+        ),
+    ],
+)
+def test_what_the_profile_gets_wrong_is_said_before_anything_is_created(
+    drive: Drive, workspace: Workspace, assignment: str, said: str
+) -> None:
+    before = len(workspace.jobs.runs)
+    result = drive(f"--set={assignment}")
+    assert (result.code, result.err.count("\n")) == (2, 1) and said in result.err, result.text
+    assert len(workspace.jobs.runs) == before and nothing_runs(workspace)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("spark_version", "99.9.x-cpu-ml-scala2.13", "has no runtime 99.9.x-cpu-ml-scala2.13. Newest with ML: "),
+        ("node_type_id", "Standard_DS3_v2", "has no node type Standard_DS3_v2, which differ per cloud. It has m6i"),
+        ("autoscale", {"min_workers": 1, "max_workers": 2}, "it has both num_workers and autoscale"),
+    ],
+)
+def test_a_spec_that_the_workspace_has_not_got_is_said_before_anything_is_created(
+    drive: Drive, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    spec = json.loads((ROOT / "resources/clusters/dev/spark.json").read_text()) | {key: value}
+    (tmp_path / "mine.json").write_text(json.dumps(spec))
+    result = drive(f"--set=compute.spark={tmp_path}/mine.json")
+    assert (result.code, result.err.count("\n")) == (2, 1) and said in result.err and "mine.json: " in result.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code", "said"),
+    [
+        ("DATABRICKS_TOKEN", "", 2, "Signing in to Databricks: "),
+        ("DATABRICKS_TOKEN", "wrong", 2, "doesn't accept the sign-in"),
+        ("DATABRICKS_HOST", "http://127.0.0.1:9", 4, "http://127.0.0.1:9 doesn't answer for the signed-in user"),
+        ("MLFLOW_TRACKING_URI", "databricks://none_such", 2, "Signing in to Databricks: "),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", 2, "which a cluster can't reach"),
+    ],
+)
+def test_a_wrong_host_token_or_profile_says_how_to_sign_in(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, code: int, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = drive()
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 1) and said in result.err, result.text
+
+
+# -- when the step is submitted, and after
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "code", "said"),
+    [
+        ("403", "jobs/runs/submit", 2, "no permission. permission to submit job runs and create clusters is needed"),
+        ("403", "mlflow/runs/create", 2, "no permission. CAN EDIT on the experiment is needed"),
+        ("503", "runs/submit", 4, "doesn't answer for Job run ml-pipelines dev 01_prepare_data"),
+        ("cluster", "prepare_data", 4, "its cluster did not start: Task prepare_data failed"),
+        ("library", "prepare_data", 4, "a library was not installed: Task prepare_data failed"),
+        ("skip", "", 4, "its run there was skipped, nothing was executed"),
+    ],
+)
+def test_a_run_that_fails_there_says_why_and_leaves_nothing_running(
+    drive: Drive, workspace: Workspace, fault: str, where: str, code: int, said: str
+) -> None:
+    workspace.faults.add(fault, where, times=1 if fault == "403" else None)
+    result = drive("--set=steps.prepare_data.retries=0")
+    assert result.code == code and said in result.text, result.text
+    workspace.faults.clear()
+    assert nothing_runs(workspace)
+
+
+def test_a_cluster_that_fails_for_what_passes_is_started_again(drive: Drive, workspace: Workspace) -> None:
+    workspace.faults.add("cluster", "prepare_data", times=1)
+    result = drive("--set=steps.prepare_data.retries=1")
+    assert result.code == 0 and "again in 1 s, try 2 of 2" in result.out, result.text
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "drop"])
+def test_a_workspace_that_does_not_answer_for_a_while_is_waited_for(
+    drive: Drive, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(remote, "POLL_S", 0.5)
+    workspace.faults.add(fault, "jobs/runs/get?", times=6)
+    result = drive()
+    assert result.code == 0, result.text
+    assert nothing_runs(workspace)
+
+
+def test_a_lost_workspace_leaves_the_run_going_and_says_how_to_follow_it(
+    drive: Drive, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "POLL_S", 0.2)
+    monkeypatch.setattr(remote, "LOST_S", 1.0)
+    workspace.faults.add("drop", "jobs/runs/get?")
+    result = drive()
+    workspace.faults.clear()
+    assert result.code == 4 and "goes on there. Follow it again: python driver.py --profile dev --resume" in result.err
+    before = len(workspace.jobs.runs)
+    (first,) = re.findall(r"--resume (\w+)", result.err)
+    again = drive(f"--resume={first}")
+    assert again.code == 0 and "taken over" in again.out, again.text
+    assert len(workspace.jobs.runs) == before and nothing_runs(workspace)
+
+
+def test_a_step_that_takes_too_long_there_is_124(drive: Drive, workspace: Workspace) -> None:
+    result = drive("--set=steps.prepare_data.timeout_s=1")
+    assert result.code == 124 and "time limit" in result.text, result.text
+    assert nothing_runs(workspace)
+
+
+def test_bad_data_there_is_bad_data_here_with_the_step_s_own_words(drive: Drive, workspace: Workspace) -> None:
+    result = drive("--set=data.source.rows=1")
+    assert result.code == 3 and "The source has 1 rows" in result.out, result.text
+    assert nothing_runs(workspace)
+
+
+def test_mlflows_own_backend_says_what_a_workspace_without_dbfs_root_needs(drive: Drive, workspace: Workspace) -> None:
+    workspace.faults.add("403", "/dbfs/")
+    result = drive("--backend=databricks")
+    workspace.faults.clear()
+    assert result.code == 2 and "DBFS root is disabled" in result.err and "databricks-jobs" in result.err, result.text
+    assert nothing_runs(workspace)
+
+
+def test_mlflows_own_backend_takes_no_running_cluster_and_no_odd_values(drive: Drive) -> None:
+    assert "starts a new cluster only" in drive("--backend=databricks", "--set=compute.spark=serverless").err
+    assert (
+        "MLflow's backend databricks passes its quotes on" in drive("--backend=databricks", "--set=data.drop=[a]").err
+    )
