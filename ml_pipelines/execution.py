@@ -73,13 +73,13 @@ def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | N
                 tags |= {"transient": "true"} if errors.transient(error) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
+        tracking.set_tags(run_id, tags)  # before its status: killed between, a run would be FINISHED without outputs
     except BaseException as error:
         status = "KILLED"
         tracking.close(run_id, status, {"cause": one_line(error)})
         raise
     finally:
         mlflow.end_run(status)
-    tracking.close(run_id, status, tags)
     return int(tags["exit_code"])
 
 

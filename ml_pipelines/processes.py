@@ -79,7 +79,7 @@ def close_own(store: MlflowClient, experiment: str, cause: str) -> None:
 
 def end_with(pid: int) -> None:
     """End this process, by TERM and then KILL, when that one, parent or not, has ended, however that ended (Linux)."""
-    if not hasattr(os, "pidfd_open"):
+    if not hasattr(os, "pidfd_open") or pid == 0:  # 0: a parent outside of this container, which nobody can watch
         return
     try:
         descriptor = os.pidfd_open(pid)

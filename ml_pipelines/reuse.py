@@ -35,7 +35,7 @@ def decide(plan: Plan, step: Step, producers: Mapping[str, Run], experiment: str
         return Decision(Reason.unknowable, parts=parts)
     twins = tracking.finished_steps(experiment, step.key, fingerprint.digest(parts))
     for twin in twins:
-        if _intact(config, twin):
+        if _intact(config, step, twin):
             return Decision(Reason.unchanged, run=twin, parts=parts)
     if twins:
         return Decision(Reason.outputs, parts=parts)
@@ -82,8 +82,10 @@ def _difference(old: Parts, new: Parts) -> Decision:
     return Decision(reason, f"{name} {old.get(part, 'none')} -> {new.get(part, 'none')}".strip(), parts=new)
 
 
-def _intact(config: Config, run: Run) -> bool:
-    """Return whether everything the run handed on is still there, below our own prefix, and what it recorded."""
+def _intact(config: Config, step: Step, run: Run) -> bool:
+    """Return whether the run handed on all outputs, and they are still there, below our own prefix, as recorded."""
+    if not set(step.outputs) <= tracking.outputs(run).keys():
+        return False
     for name in tracking.outputs(run):
         try:
             if table := tracking.table_of(run, name):

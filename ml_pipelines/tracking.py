@@ -43,9 +43,9 @@ KEPT = (
     *("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts"),
     *("verdict", "failed_checks", "conclusion", "external.champion"),
 )
-# MLflow's own would wait for seven minutes. These are tries after 0, 0, 4, 12 and 28 seconds, whoever asks.
+# MLflow's own would wait for seven minutes. These are tries after 0, 0, 4, 12, 28 and 60 seconds, whoever asks.
 SERVER_BUDGET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",

@@ -14,7 +14,7 @@ data: {source: {rows: 400, features: 4}}
 steps:
   train: {params: {options: {max_iter: 5}}}
   feature_importance: {params: {repeats: 1}}
-  model_qa: {params: {min_test_auc: 0.5}}
+  model_qa: {params: {checks: {min_auc: {threshold: 0.5}}}}
 """
 WRAPPED = """
 

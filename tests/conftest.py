@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from click.testing import CliRunner
 from mlflow.entities import Run
+from mlflow.tracking import fluent
 
 if TYPE_CHECKING:
     from emulator import Workspace
@@ -56,7 +57,7 @@ class Store:
 
     @property
     def client(self) -> mlflow.MlflowClient:
-        return mlflow.MlflowClient(self.uri)
+        return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
     def copy_to(self, other: "Store") -> None:
         """Let the other store begin with these runs; their artifacts and tables stay where they are."""
@@ -155,6 +156,7 @@ def use(store: Store, patch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI"):
         patch.delenv(name, raising=False)
     mlflow.set_tracking_uri(store.uri)
+    patch.setattr(fluent, "_active_experiment_id", None)  # of a test that has set one
 
 
 def drive_in(store: Store, *arguments: str, small: bool = True) -> Result:

