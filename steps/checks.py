@@ -259,5 +259,5 @@ def _at_most(what: str, value: float, threshold: float) -> Check:
 def _compared(what: str, value: float, threshold: float, holds: bool, relation: str) -> Check:
     finite = math.isfinite(value)
     passed = finite and math.isfinite(threshold) and holds
-    reason = f"{what} is {value}, {'' if passed else 'not '}{relation} {threshold}"
+    reason = f"{what} is {value:.6g}, {'' if passed else 'not '}{relation} {threshold}"
     return Check(value if finite else None, threshold, PASSED if passed else FAILED, reason)
