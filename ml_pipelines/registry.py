@@ -81,7 +81,7 @@ def register(config: Config, model_uri: str, train_run_id: str, tags: Mapping[st
         version = found.version if found else _create(name, model_uri, train_run_id, tags)
         for key, value in (tags.items() - found.tags.items()) if found else ():
             store.set_model_version_tag(name, str(version), key, value)
-        store.set_registered_model_alias(name, CHALLENGER, str(version))
+        _set_alias(name, CHALLENGER, version)
         return _get(name, version)
 
 
@@ -163,7 +163,7 @@ def rollback(config: Config, reason: str) -> tuple[Version, Version]:
             raise ConfigError(f"Model {name} {none}. Name a version: ml-pipelines promote VERSION --reason ...")
         earlier = _get(name, int(holder.tags[BEFORE]))
         _by_hand(earlier, holder, reason)
-        tracking.client().set_registered_model_alias(name, CHAMPION, str(earlier.version))
+        _set_alias(name, CHAMPION, earlier.version)
         return earlier, holder
 
 
@@ -178,10 +178,20 @@ def _by_hand(chosen: Version, holder: Version | None, reason: str) -> None:
 
 
 def _set_champion(chosen: Version, holder: Version | None) -> None:
-    store = tracking.client()
     if holder:
-        store.set_model_version_tag(chosen.name, str(chosen.version), BEFORE, str(holder.version))
-    store.set_registered_model_alias(chosen.name, CHAMPION, str(chosen.version))
+        tracking.client().set_model_version_tag(chosen.name, str(chosen.version), BEFORE, str(holder.version))
+    _set_alias(chosen.name, CHAMPION, chosen.version)
+
+
+def _set_alias(name: str, alias: str, version: int) -> None:
+    """Set an alias; once more where that failed: of two that set a new one at once, a database takes the first only."""
+    from mlflow.exceptions import MlflowException
+
+    store = tracking.client()
+    try:
+        store.set_registered_model_alias(name, alias, str(version))
+    except MlflowException:
+        store.set_registered_model_alias(name, alias, str(version))
 
 
 def _create(name: str, model_uri: str, train_run_id: str, tags: Mapping[str, str]) -> int:
