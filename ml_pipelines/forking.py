@@ -43,6 +43,7 @@ FITTING = (
     "sklearn.inspection",
     "skops.io",
     "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
 )
