@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.entities import Run
 from mlflow.tracking import fluent
+from mlflow.tracking._model_registry import utils as registry
 
 if TYPE_CHECKING:
     from emulator import Workspace
@@ -118,6 +119,7 @@ def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     yield opened
     while mlflow.active_run():
         mlflow.end_run()
+    os.environ.pop("MLFLOW_REGISTRY_URI", None)  # set by tracking.connect, for children: the next test has another
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +159,7 @@ def use(store: Store, patch: pytest.MonkeyPatch) -> None:
         patch.delenv(name, raising=False)
     mlflow.set_tracking_uri(store.uri)
     patch.setattr(fluent, "_active_experiment_id", None)  # of a test that has set one
+    patch.setattr(registry, "_registry_uri", None)  # likewise
 
 
 def drive_in(store: Store, *arguments: str, small: bool = True) -> Result:

@@ -16,7 +16,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from click.testing import CliRunner
-from conftest import FAST, ROOT, Store
+from conftest import FAST, ROOT, Store, use
 
 import driver
 from ml_pipelines import fingerprint
@@ -66,18 +66,15 @@ def once(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     shutil.copy(migrated, folder / "mlflow.db")
     finished = Finished(folder)
     finished.csv.write_text(rows(400))
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = finished.store.uri
-    finished.drive()
-    if before is None:
-        del os.environ["MLFLOW_TRACKING_URI"]
+    with pytest.MonkeyPatch.context() as patch:
+        use(finished.store, patch)
+        finished.drive()
     return finished
 
 
 @pytest.fixture
 def finished(once: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finished]:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", once.store.uri)
-    mlflow.set_tracking_uri(once.store.uri)
+    use(once.store, monkeypatch)
     count = len(once.store.runs())
     yield once
     assert len(once.store.runs()) == count, "a test of this module left runs behind"
@@ -90,8 +87,7 @@ def own(once: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fini
     shutil.copy(once.folder / "mlflow.db", tmp_path / "mlflow.db")
     copy.csv = once.csv
     copy.store = Store(copy.store.uri, once.store.tables)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", copy.store.uri)
-    mlflow.set_tracking_uri(copy.store.uri)
+    use(copy.store, monkeypatch)
     return copy
 
 
