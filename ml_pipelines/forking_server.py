@@ -63,9 +63,7 @@ def _open_store() -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("sqlite:"):
         with contextlib.suppress(Exception):  # the child will say what is wrong with it
-            client = MlflowClient(uri)
-            for run in client.search_runs(["0"], "tags.step = 'none'", max_results=1):
-                client.get_run(run.info.run_id)
+            MlflowClient(uri).search_runs(["0"], "tags.step = 'none'", max_results=1)
             _get_store(uri).engine.dispose()
 
 
