@@ -78,7 +78,12 @@ def code(module: str) -> Mapping[str, str]:
 
     Of the syntax tree, so that a comment changes nothing.
     """
-    return {name: _sha(ast.dump(_tree(name)))[:12] for name in sorted(_reachable(module))}
+    return {name: _code_digest(name) for name in sorted(_reachable(module))}
+
+
+@cache
+def _code_digest(module: str) -> str:
+    return _sha(ast.dump(_tree(module)))[:12]
 
 
 @cache
@@ -200,5 +205,5 @@ def _sha(*texts: str) -> str:
 
 def forget() -> None:
     """Forget what was read of code, files and tables: another pipeline run of this process must look again."""
-    for cached in (code, third_party, _imports, _tree, file_digest, tables.measure):
+    for cached in (code, third_party, _code_digest, _imports, _tree, file_digest, tables.measure):
         cached.cache_clear()
