@@ -19,6 +19,7 @@ from mlflow.projects.backend import loader
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
 from ml_pipelines import execution, forking, processes, tracking
+from ml_pipelines.config import Config
 from ml_pipelines.databricks.jobs import JobsBackend
 from ml_pipelines.errors import StepFailed
 from ml_pipelines.terminal import say
@@ -63,20 +64,24 @@ class InlineBackend(AbstractBackend):  # type: ignore[misc]
     ) -> FinishedRun:
         """Create the step's run below the active one, run the step, and return when it has ended."""
         run_id = _create_run(experiment_id, entry_point, params)
-        return FinishedRun(run_id, execution.execute(entry_point, params or {}, run_id))
+        config = backend_config.get("config")
+        return FinishedRun(run_id, execution.execute(entry_point, params or {}, run_id, config=config))
 
 
 class ForkedRun(SubmittedRun):  # type: ignore[misc]
     """A step in a forked process; what it writes is shown as it comes, and is its run's log artifact at the end."""
 
-    def __init__(self, run_id: str, step: str, parameters: Mapping[str, str], threads: int) -> None:
+    def __init__(self, run_id: str, step: str, parameters: Mapping[str, str], config: Config | None) -> None:
         self._run_id = run_id
         self._step = step
         self._folder = Path(tempfile.mkdtemp(prefix="ml-pipelines-"))
         self._log = self._folder / f"{step}.log"
+        self._threads = os.cpu_count() or 1
+        self._share = self._folder / "share"
+        self._share.write_text(str(self._threads))
         self._child = forking.Child(
             execution.execute_in_child,
-            (step, dict(parameters), run_id, self._log, threads),
+            (step, dict(parameters), run_id, self._log, config, self._share),
             os.environ,
             self._on_line,
             self._on_end,
@@ -99,6 +104,16 @@ class ForkedRun(SubmittedRun):  # type: ignore[misc]
     def cancel(self) -> None:
         """Stop the step: TERM, and KILL where that isn't enough."""
         self._child.stop()
+
+    def share(self, threads: int) -> None:
+        """Let the step use so many threads from now on: OpenMP's of processes that run at once fight for processors."""
+        if threads != self._threads:
+            self._threads = threads
+            with suppress(FileNotFoundError):  # it has ended
+                written = self._share.with_suffix(".new")
+                written.write_text(str(threads))
+                written.replace(self._share)
+                self._child.tell(forking.SHARE_CHANGED)
 
     def _on_line(self, line: str) -> None:
         say(f"    {self._step} | {line}")
@@ -137,7 +152,7 @@ class ForkServerBackend(AbstractBackend):  # type: ignore[misc]
         """Create the step's run below the active one, start the step, and return at once."""
         run_id = _create_run(experiment_id, entry_point, params)
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
-        return ForkedRun(run_id, entry_point, params or {}, int(backend_config.get("threads") or os.cpu_count() or 1))
+        return ForkedRun(run_id, entry_point, params or {}, backend_config.get("config"))
 
 
 OURS = {"inline": InlineBackend, "forkserver": ForkServerBackend, "databricks-jobs": JobsBackend}
@@ -166,7 +181,7 @@ def _create_run(experiment_id: str, step: str, parameters: Mapping[str, str] | N
 
     parent = mlflow.active_run()
     run_id = tracking.create_step_run(experiment_id, step, parent.info.run_id if parent else None)
-    tracking.client().log_batch(run_id, params=tracking.params(parameters or {}))
+    tracking.log_params(run_id, parameters or {})
     return run_id
 
 

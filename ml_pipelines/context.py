@@ -166,7 +166,7 @@ class StepContext(Generic[P]):
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log what the step chose for itself; its configured params are logged already."""
-        tracking.client().log_batch(self.run_id, params=tracking.params(params))
+        tracking.log_params(self.run_id, params)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log numbers, in one batch."""

@@ -5,7 +5,6 @@ The same in every place a step runs: in process, as an entry point of the projec
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import logging
@@ -17,19 +16,25 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import errors, taskvalues, tracking
-from ml_pipelines.config import NONE, Step, load
+from ml_pipelines import errors, run_page, taskvalues, tracking
+from ml_pipelines.config import LOCAL, NONE, Config, Step, load
 from ml_pipelines.context import Output, Outputs, StepContext
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
+from ml_pipelines.forking import SHARE_CHANGED
 from ml_pipelines.signals import raise_on_signals
 from ml_pipelines.terminal import complain
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 CASTS: dict[str, Callable[[str], Output]] = {"str": str, "float": float, "bool": lambda text: text == "true"}
 
 
-def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | None = None) -> int:
+def execute(
+    key: str, parameters: Mapping[str, str], run_id: str, log: Path | None = None, config: Config | None = None
+) -> int:
     """Run step `key` in the MLflow run `run_id`, close that run, and return the exit code.
 
     Args:
@@ -37,11 +42,12 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
         parameters: the entry point's: profile, set, pipeline_run_id and the step's inputs, as text.
         run_id: the step's run.
         log: where to append what is logged, if someone else makes an artifact of it.
+        config: what the parameters profile and set amount to, where the caller has loaded it.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        return _execute(key, parameters, run_id, log)
+        return _execute(key, parameters, run_id, log, config)
     except (MlflowException, OSError) as error:  # of the store itself, which may not take even that
         cause = one_line(tracking.failed(error))
         complain(cause)
@@ -50,17 +56,17 @@ def execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | No
         return StepFailed.exit_code
 
 
-def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | None) -> int:
+def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | None, config: Config | None) -> int:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    tracking.client().set_tag(run_id, "step", key)
-    mlflow.start_run(run_id=run_id, nested=True)
-    status, tags = "FAILED", {"exit_code": "0"}
+    run = mlflow.start_run(run_id=run_id, nested=True)
+    status, tags = "FAILED", {"step": key, "exit_code": "0"}
     try:
         with _logging_to(log, run_id, key):
             try:
-                tags |= _run(key, parameters, run_id)
+                config = config or load(parameters.get("profile", LOCAL), [parameters.get("set", NONE)])
+                tags |= _run(config.step(key), config, parameters, run)
                 status = "FINISHED"
             except (Exception, SystemExit) as error:
                 if isinstance(error, MlflowException):
@@ -83,20 +89,14 @@ def _execute(key: str, parameters: Mapping[str, str], run_id: str, log: Path | N
     return int(tags["exit_code"])
 
 
-def _run(key: str, parameters: Mapping[str, str], run_id: str) -> dict[str, str]:
+def _run(step: Step, config: Config, parameters: Mapping[str, str], run: Run) -> dict[str, str]:
     """Call the step's module, and return the tags that hand on what it returned."""
-    config = load(parameters.get("profile", "local"), [parameters.get("set", NONE)])
-    step = config.step(key)
-    store = tracking.client()
-    run = tracking.get_run(run_id)
-    store.set_tag(run_id, "mlflow.runName", step.step_name)
+    run_id = str(run.info.run_id)
+    run_page.describe_step(run_id, step, config)
     inputs = find_inputs(step, parameters)
-    store.log_batch(run_id, params=tracking.params({**dataclasses.asdict(step.params), "seed": config.seed}))
-    store.log_dict(run_id, tracking.resolved(config, key), "config.json")
-
-    module = importlib.import_module(f"steps.{key}")
+    module = importlib.import_module(f"steps.{step.key}")
     context: StepContext[Any] = StepContext(
-        config, key, run_id, tracking.parent_of(run) or run_id, str(run.info.experiment_id)
+        config, step.key, run_id, tracking.parent_of(run) or run_id, str(run.info.experiment_id)
     )
     with _within(step.timeout_s):
         outputs = module.run(context, **_typed(module, inputs))
@@ -196,16 +196,32 @@ def _logging_to(log: Path | None, run_id: str, key: str) -> Iterator[None]:
                 tracking.client().log_artifact(run_id, handler.baseFilename)
 
 
-def execute_in_child(key: str, parameters: Mapping[str, str], run_id: str, log: Path, threads: int) -> int:
-    """Do as `execute` in a process of its own, with at most `threads` OpenMP threads; stopped by a signal, say so."""
+def execute_in_child(
+    key: str, parameters: Mapping[str, str], run_id: str, log: Path, config: Config | None, share: Path
+) -> int:
+    """Do as `execute` in a process of its own, on its share of the processors; stopped by a signal, say so."""
     import mlflow
-    import threadpoolctl
 
     raise_on_signals()
+    keep_share(share)
     tracking.keep_quiet()
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     try:
-        with threadpoolctl.threadpool_limits(threads, user_api="openmp"):
-            return execute(key, parameters, run_id, log)
+        return execute(key, parameters, run_id, log, config)
     except Interrupted as error:
         return error.exit_code
+
+
+def keep_share(share: Path) -> None:
+    """Use as many OpenMP threads as the file says, now and whenever SHARE_CHANGED says that it has changed.
+
+    What is under way keeps its threads: OpenMP takes note at the start of a parallel region.
+    """
+    import threadpoolctl
+
+    def take(*_: object) -> None:
+        threadpoolctl.threadpool_limits(int(share.read_text()), user_api="openmp")
+
+    signal.signal(SHARE_CHANGED, take)
+    signal.siginterrupt(SHARE_CHANGED, False)  # libraries need not know of it
+    take()

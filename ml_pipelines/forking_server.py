@@ -11,43 +11,35 @@ import gc
 import importlib
 import os
 import selectors
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
-from ml_pipelines.forking import FITTING, SPARK, die_with_parent
+from ml_pipelines.forking import FITTING, SHARE_CHANGED, SPARK, die_with_parent
 
 
 class ImportingSelector(selectors.DefaultSelector):
     """A selector that, rather than wait idly, does what the next child would otherwise have to do."""
 
-    _later: ClassVar[Iterator[str]]
+    _later: ClassVar[Iterator[Callable[[], object]]]
     _asked: ClassVar = False
     _opened: ClassVar = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; while there is nothing, open the store, or import the next module."""
+        """Return what is ready; while there is nothing, open the store, import the next module, and so on."""
         cls = type(self)
         while not (ready := super().select(0)):
             if cls._asked and not cls._opened:  # not before: the driver may still be creating it
                 cls._opened = True
                 _open_store()
-            elif name := next(cls._later, None):
-                _import(name)
+            elif prepare := next(cls._later, None):
+                prepare()
             else:
                 ready = super().select(timeout)
                 break
         cls._asked = True
         return ready
-
-
-def _pieces() -> Iterator[str]:
-    """Yield what to import, in small pieces: a request waits for the one that is under way."""
-    for name in (*SPARK, *FITTING):
-        if name == "skops.io":
-            import sklearn
-
-            yield from (f"sklearn.{part}" for part in sklearn.__all__)
-        yield name
 
 
 def _import(name: str) -> Any:
@@ -67,7 +59,16 @@ def _open_store() -> None:
             _get_store(uri).engine.dispose()
 
 
+def _map_packages() -> None:
+    """Have MLflow find out what is installed: it holds a model's requirements against that, which takes 0.3 s."""
+    from mlflow.utils import requirements_utils
+
+    with contextlib.suppress(AttributeError):  # its own affair: another version may do it otherwise
+        requirements_utils._init_packages_to_modules_map()
+
+
 die_with_parent()
+signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # a child that isn't ready for it yet
 gc.disable()  # while half a million objects are made that stay; a child turns it on again
-ImportingSelector._later = _pieces()
+ImportingSelector._later = iter([*(partial(_import, name) for name in (*SPARK, *FITTING)), _map_packages])
 selectors.DefaultSelector = ImportingSelector  # type: ignore[misc]  # multiprocessing.forkserver asks for it next

@@ -80,8 +80,11 @@ class PipelineRun:
                 if key in self._waiting:
                     self._waiting.remove(key)
                     ready.append(key)
-                elif self._finish(steps[key], self._running.pop(key)):
-                    sorter.done(key)
+                else:
+                    submitted = self._running.pop(key)
+                    self._share()
+                    if self._finish(steps[key], submitted):
+                        sorter.done(key)
 
     def parameters(self, step: Step) -> dict[str, str]:
         """Return the entry point's parameters, its inputs among them."""
@@ -96,6 +99,7 @@ class PipelineRun:
         self._tries[step.key] = tries = self._tries.get(step.key, 0) + 1
         tags = reuse.tags(self._decisions[step.key]) | ({"attempt": str(tries)} if tries > 1 else {})
         tracking.set_tags(str(submitted.run_id), tags)
+        self._share()
 
         def stop() -> None:
             self._overdue.add(step.key)
@@ -111,6 +115,13 @@ class PipelineRun:
             self._ended.put(step.key)
 
         Thread(target=wait, daemon=True, name=f"wait-{step.key}").start()
+
+    def _share(self) -> None:
+        """Divide the processors among the steps that run now."""
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(self._running)))
+        for submitted in self._running.values():
+            if isinstance(submitted, backends.ForkedRun):
+                submitted.share(threads)
 
     def _left_going(self, step: Step) -> SubmittedRun | None:
         """Take over the step where it goes on elsewhere: the driver of the pipeline run that is resumed was killed."""

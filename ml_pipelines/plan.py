@@ -95,8 +95,8 @@ class Plan:
         return known | {name: outputs.get(name, NONE) for name in step.inputs}
 
     def backend_config(self, step: Step) -> dict[str, object]:
-        """Return a fresh copy of the step's cluster spec, or its share of this machine; MLflow writes into it."""
-        return cluster_spec(self.config, step) or {"threads": self.threads(step)}
+        """Return the step's cluster spec, afresh since MLflow writes into it; for this machine, our configuration."""
+        return cluster_spec(self.config, step) or {"config": self.config}
 
     def project(self) -> str:
         """Return what `mlflow.projects.run` is to run: this folder, or an archive where all of it is uploaded."""
@@ -105,15 +105,6 @@ class Plan:
         from ml_pipelines.databricks import projects
 
         return projects.archived()
-
-    def threads(self, step: Step) -> int:
-        """Return the step's share of the processors: all, divided by the steps that can run beside it and itself."""
-        beside = [other for other in self.steps if not self._related(step.key, other.key)]
-        together = min(1 + len(beside), self.config.max_parallel)
-        return max(1, (os.cpu_count() or 1) // together)
-
-    def _related(self, one: str, other: str) -> bool:
-        return one == other or other in graph.closure(one, self.needs) or one in graph.closure(other, self.needs)
 
     def describe(self, decisions: Mapping[str, Decision]) -> str:
         """Return the plan as text: steps, order, parameters, compute, backend, and why each step would run or not."""

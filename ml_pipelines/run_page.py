@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -34,8 +35,18 @@ def describe(run_id: str, config: Config, backend: str, more: Mapping[str, str] 
     tracking.set_tags(run_id, tags)
     store = tracking.client()
     if "profile" not in tracking.get_run(run_id).data.params:  # `mlflow run` has logged them
-        store.log_batch(run_id, params=tracking.params({"profile": config.profile, "set": config.overrides}))
+        tracking.log_params(run_id, {"profile": config.profile, "set": config.overrides})
     store.log_dict(run_id, tracking.resolved(config), "config.json")
+
+
+def describe_step(run_id: str, step: Step, config: Config) -> None:
+    """Name a step's run, and log its params and its configuration."""
+    tracking.log_params(
+        run_id,
+        {**dataclasses.asdict(step.params), "seed": config.seed},
+        {"step": step.key, "mlflow.runName": step.step_name},
+    )
+    tracking.client().log_dict(run_id, tracking.resolved(config, step.key), "config.json")
 
 
 def note(config: Config, backend: str, lines: Iterable[str]) -> str:

@@ -407,13 +407,6 @@ def address(experiment: str, run_id: str) -> str | None:
     return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
 
 
-def params(values: Mapping[str, Any]) -> list[Any]:
-    """Return nested values as MLflow params with dotted names."""
-    from mlflow.entities import Param
-
-    return [Param(name, str(value)) for name, value in flatten(values).items()]
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested mapping as one level with dotted names."""
     flat: dict[str, Any] = {}
@@ -422,6 +415,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
         )
     return flat
+
+
+def log_params(run_id: str, values: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+    """Log nested values as params with dotted names, and tags, in one batch."""
+    from mlflow.entities import Param, RunTag
+
+    params = [Param(name, str(value)) for name, value in flatten(values).items()]
+    client().log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:

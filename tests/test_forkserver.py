@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blocking import FEW_ROWS, begin_with
 from conftest import FAST, ROOT, Result, Store
 
 Drive = Callable[..., Result]
@@ -129,6 +130,30 @@ def test_every_backend_gives_the_same_numbers_to_the_last_digit(
     children = store.runs(f"tags.`mlflow.parentRunId` = '{parent}'")
     assert {run.data.tags["step"]: run.data.metrics for run in children} == inline
     assert all(f"{run.data.tags['step']}.log" in store.artifacts(run) for run in children)
+
+
+THREADS = """
+    import time as _time
+    import sklearn.ensemble
+    import threadpoolctl as _pools
+    wanted, began = iter({wanted}), _time.monotonic()
+    share = next(wanted)
+    while share:
+        assert _time.monotonic() - began < 60, f"never had {{share}} threads"
+        if all(pool["num_threads"] == share for pool in _pools.threadpool_info() if pool["user_api"] == "openmp"):
+            share = next(wanted, None)
+        _time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_steps_that_run_at_once_share_the_processors_and_the_last_one_has_all(project: Path, shell: Drive) -> None:
+    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
+    all_of_them = os.cpu_count() or 1
+    begin_with(project, "evaluate", THREADS.format(wanted=[max(1, all_of_them // 2)]))
+    begin_with(project, "feature_importance", THREADS.format(wanted=[max(1, all_of_them // 2), all_of_them]))
+    done = shell("python", "driver.py", "--backend=forkserver", cwd=project, PYTHONPATH=str(project))
+    assert done.code == 0, done.text
 
 
 @pytest.mark.slow

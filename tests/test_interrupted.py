@@ -13,7 +13,7 @@ from ml_pipelines.errors import Interrupted
 def test_a_step_that_was_just_being_submitted_is_killed_too(
     drive: Callable[..., Result], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object) -> NoReturn:
+    def stopped(*_: object, **__: object) -> NoReturn:
         raise Interrupted(2)
 
     monkeypatch.setattr(execution, "execute", stopped)

@@ -74,7 +74,7 @@ def _begin(
     inputs = execution.find_inputs(step, given)
     run_id = tracking.create_step_run(experiment, key, parent)
     tracking.set_tags(run_id, {REMOTE: SUBMITTING})
-    tracking.client().log_batch(run_id, params=tracking.params(given | inputs))
+    tracking.log_params(run_id, given | inputs)
     try:
         return RemoteRun(step, run_id).submit(submissions.of(config, step, compute, inputs, run_id))
     except (PipelineError, Interrupted) as error:
