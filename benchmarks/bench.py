@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,10 @@ PYTHON = sys.executable
 SETTINGS = "steps.train.params.options.max_iter=50,steps.feature_importance.params.rows=20000"
 OPEN_STORE = "import mlflow, os; mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI']).get_experiment('0')"
 ONE_THREAD = "import os, runpy; os.cpu_count = lambda: 1; runpy.run_path('driver.py', run_name='__main__')"
+OFF = ("signature", "train_test_gap", "calibration", "single_column", "importance", "worst_slice", "drift", "champion")
+ONE_CHECK = ",".join(f"steps.model_qa.params.checks.{name}=null" for name in OFF)
+COLUMN = "{type: number, nullable: false, min: -100, max: 100}"
+CONTRACT = f"contract={{{', '.join(f'f{number}: {COLUMN}' for number in range(20))}}}"
 LIBRARIES = ("mlflow", "scikit-learn", "polars", "deltalake", "pyspark", "pysail", "skops")
 Results = dict[str, list[Measured]]
 
@@ -197,6 +202,29 @@ def pair(contenders: Contenders, rounds: int) -> Results:
     return results
 
 
+def checks(contenders: Contenders, rounds: int) -> Results:
+    """The contract, the gate and the report: seconds of the steps that they belong to, read from the store."""
+    variants = {"without": f"--set={ONE_CHECK}", "with": f"--set={CONTRACT}"}
+    results: Results = {}
+    for _ in range(rounds):
+        for variant, options in variants.items():
+            folder = fresh("checks")
+            measured = contenders.driver(folder, options)
+            ended = time.time()
+            with sqlite3.connect(folder / "mlflow.db") as store:
+                runs = store.execute("select name, start_time / 1000.0, end_time / 1000.0 from runs").fetchall()
+            seconds = {name: end - start for name, start, end in runs}
+            parts = {
+                f"prepare_data, {variant} a contract": seconds["01_prepare_data"],
+                f"model_qa, {'all checks' if variant == 'with' else 'one check'}": seconds["05_model_qa"],
+                "after the steps: the report, and the end": ended - max(end for _, _, end in runs),
+            }
+            for name, value in parts.items():
+                results.setdefault(name, []).append(Measured(round(value, 3), measured.peak_mb, ""))
+                _say(name, results[name][-1])
+    return results
+
+
 def prepare(contenders: Contenders, rounds: int) -> Results:
     """prepare_data alone: the whole process, imports included."""
     return take_turns({"prepare_data": lambda folder: contenders.driver(folder, "--only=prepare_data")}, rounds)
@@ -209,7 +237,7 @@ def growth(contenders: Contenders, rounds: int) -> Results:
     return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
 
 
-PARTS = {part.__name__: part for part in (noop, full, again, pair, prepare, growth)}
+PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepare, growth)}
 
 
 def save(name: str, results: Results, rows: int, load: float) -> None:

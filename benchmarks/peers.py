@@ -110,6 +110,7 @@ def main() -> None:
             part: {peer: [r.peak_mb for r in runs] for peer, runs in all_.items()} for part, all_ in found.items()
         },
     }
+    (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

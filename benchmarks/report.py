@@ -63,6 +63,9 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
     def share(part: str, other: str, name: str = "ours") -> float:
         return time(part, name) / time(part, other)
 
+    def more(name: str, other: str) -> float:
+        return time("checks", name) - time("checks", other)
+
     store, cli = "import mlflow, open store", "import mlflow.cli"
     sizes = grown(results)
     checks: list[tuple[str, str, float, Callable[[], float]]] = [
@@ -89,6 +92,19 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
             1.0,
             lambda: share("pair", "in turn, all threads", "side by side"),
         ),
+        (
+            "what eight more checks add to model_qa",
+            "s",
+            1.0,
+            lambda: more("model_qa, all checks", "model_qa, one check"),
+        ),
+        (
+            "a contract of 20 columns in prepare_data",
+            "s",
+            1.0,
+            lambda: more("prepare_data, with a contract", "prepare_data, without a contract"),
+        ),
+        ("the report, and the end", "s", 1.0, lambda: time("checks", "after the steps: the report, and the end")),
         ("prepare_data alone, imports included", "s", 3.0, lambda: time("prepare", "prepare_data")),
         *(
             (
@@ -170,6 +186,7 @@ def page(results: Results) -> str:
         "full": "floor",
         "again": None,
         "pair": "in turn, all threads",
+        "checks": None,
         "prepare": None,
     }.items():
         others = of_peers(name) if name != "again" else [("DVC, nothing changed", r, m) for _, r, m in of_peers(name)]
