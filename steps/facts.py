@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from steps.checks import Array
 
 
-DRIFT_ROWS = 50_000  # of a training table: more would move no index by a hundredth
+DRIFT_ROWS = 50_000  # of a table: more would move no index by a hundredth
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Facts:
     @cached_property
     def train_test(self) -> list[dict[str, Any]]:
         """How far each column has moved from train to test."""
-        return drifting.measure(_thinned(self._train), self._test, self._names)
+        return drifting.measure(_thinned(self._train), _thinned(self._test), self._names)
 
     # -- of the champion
 
