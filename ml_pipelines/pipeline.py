@@ -233,18 +233,20 @@ class PipelineRun:
         tags |= {"verdict": "refused"} if QaRefused.exit_code in self._causes.values() else {}
         tags |= {"skipped": json.dumps(self._skipped)} if self._skipped else {}
         tracking.close(self.run_id, "FAILED" if code else "FINISHED", tags)
-        shown = self._report()
+        report = self._report()
         took = f"{time.monotonic() - self._started:.1f} s"
         if code:
             where = "logs and tracebacks are artifacts of the failed step's run"
-            say(f"{took} · failed, exit code {code} · {where} · {shown}")
-            say(f"Go on with: {self._again()}")
+            said = [took, f"failed, exit code {code}", where]
         else:
-            concluded = [self._verdict["conclusion"]] if "conclusion" in self._verdict else []
-            say(" · ".join([took, *concluded, f"pipeline run {self.run_id}", f"look at it {self._page()}", shown]))
+            said = [took, self._verdict.get("conclusion", ""), f"pipeline run {self.run_id}"]
+        say(" · ".join(filter(None, said)))
+        say(f"Look at it: {' · '.join(filter(None, [report, self._page()]))}")
+        if code:
+            say(f"Go on with: {self._again()}")
 
     def _report(self) -> str:
-        """Make the report, and return the command that shows it; where there is none, why."""
+        """Make the report, and return the command that shows it; nothing, and say why, where there is none."""
         config = self.plan.config
         try:
             from ml_pipelines import report  # after the steps: nobody waits for it before
@@ -252,7 +254,8 @@ class PipelineRun:
             report.publish(self.run_id)
             own = tracking.client().get_experiment(self.experiment_id).name == config.experiment_name
         except (Exception, Interrupted) as error:  # whatever it is, the pipeline run has ended as it has
-            return f"no report: {one_line(error)}"
+            say(f"There is no report: {one_line(error)}")
+            return ""
         run = "" if own and "experiment_name=" not in config.overrides else f" {self.run_id}"
         profile = "" if config.profile == "local" else f" --profile {config.profile}"
         return f"ml-pipelines report{run}{profile} --open"
@@ -263,12 +266,12 @@ class PipelineRun:
         return terminal.resume_command(config.profile, self.run_id, config.overrides)
 
     def _page(self) -> str:
-        """Return how to look at the run: by a command for a file, at an address for a server."""
+        """Return what shows the run: a command for a store that is a file, else an address."""
         if address := tracking.address(self.experiment_id, self.run_id):
-            return f"at {address}"
+            return address
         uri = os.environ["MLFLOW_TRACKING_URI"]
         store = "" if uri == paths.sqlite_uri() else f" --backend-store-uri {shlex.quote(uri)}"
-        return f"with: mlflow ui{store}" if uri.startswith("sqlite") else f"in {uri}"
+        return f"mlflow ui{store}" if uri.startswith("sqlite") else uri
 
 
 @contextmanager

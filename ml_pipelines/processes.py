@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and what becomes of the runs whose process is gone.
+"""Which process a run belongs to, what becomes of the runs whose process is gone, and who is alone at a store.
 
 A run bears the tag `process`: host, process id, and when that process began. The id alone would do no good,
 since it is given out again.
@@ -10,7 +10,10 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +78,25 @@ def close_own(store: MlflowClient, experiment: str, cause: str) -> None:
         for run in store.search_runs([experiment], wanted):
             store.set_tag(run.info.run_id, "cause", cause)
             store.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def alone_at(uri: str) -> Iterator[None]:
+    """Keep other pipelines on this machine from a sqlite file meanwhile, by a lock on its folder.
+
+    Two that create its tables at once leave it unusable. Not on the file: closing it would drop SQLite's own locks.
+    """
+    if sys.platform == "win32" or not uri.startswith("sqlite:///"):  # Windows has no such lock
+        yield
+        return
+    import fcntl
+
+    with ExitStack() as opened:
+        with suppress(OSError):  # a folder that isn't there: whoever opens the file says so
+            folder = os.open(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, os.O_RDONLY)
+            opened.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 def end_with(pid: int) -> None:

@@ -9,15 +9,12 @@ from __future__ import annotations
 import getpass
 import math
 import os
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ml_pipelines import paths, tracking
+from ml_pipelines import paths, processes, tracking
 from ml_pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,7 +73,7 @@ def register(config: Config, model_uri: str, train_run_id: str, tags: Mapping[st
         ConfigError: the registry refuses.
     """
     name, store = model_name(config), tracking.client()
-    with _said(name), _alone():
+    with _said(name), processes.alone_at(_uri()):
         found = _of_run(name, train_run_id)
         version = found.version if found else _create(name, model_uri, train_run_id, tags)
         for key, value in (tags.items() - found.tags.items()) if found else ():
@@ -94,7 +91,7 @@ def crown(config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | Non
     Raises:
         ConfigError: the registry refuses.
     """
-    with _said(mine.name), _alone():
+    with _said(mine.name), processes.alone_at(_uri()):
         before = holder = _by_alias(mine.name)
         for _ in range(LOOKS):
             best = _best(mine, holder, area_of)
@@ -140,7 +137,7 @@ def promote(config: Config, version: int, reason: str) -> tuple[Version, Version
         ConfigError: there is no such version, or it is champion already.
     """
     name = model_name(config)
-    with _said(name), _alone():
+    with _said(name), processes.alone_at(_uri()):
         chosen, holder = _get(name, version), _by_alias(name)
         if holder and holder.version == version:
             raise ConfigError(f"Version {version} of {name} is champion already.")
@@ -156,7 +153,7 @@ def rollback(config: Config, reason: str) -> tuple[Version, Version]:
         ConfigError: there is no champion, or none before it.
     """
     name = model_name(config)
-    with _said(name), _alone():
+    with _said(name), processes.alone_at(_uri()):
         holder = _by_alias(name)
         if holder is None or BEFORE not in holder.tags:
             none = "has no champion" if holder is None else f"had no champion before version {holder.version}"
@@ -249,19 +246,8 @@ def _said(name: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        where = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI")
-        raise ConfigError(f"Model {name} in {where}: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"Model {name} in {_uri()}: {' '.join(str(error).split())[:200]}") from error
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep other pipelines on this machine from a sqlite registry meanwhile."""
-    database = re.fullmatch(r"sqlite:///(/[^?]+).*", os.environ.get("MLFLOW_REGISTRY_URI", ""))
-    if not database or sys.platform == "win32":  # it has no such lock
-        yield
-        return
-    import fcntl
-
-    with Path(f"{database[1]}.lock").open("w") as file:  # not the database: closing it would drop SQLite's own locks
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _uri() -> str:
+    return os.environ.get("MLFLOW_REGISTRY_URI") or os.environ["MLFLOW_TRACKING_URI"]

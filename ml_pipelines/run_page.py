@@ -67,6 +67,6 @@ def headline(run_id: str, step: Step, run: Run) -> None:
 
 
 def seconds(run: Run) -> float:
-    """Return how long a run took, or has taken so far."""
+    """Return how long a run took, or has taken so far; 0 where a clock was set back meanwhile."""
     end = run.info.end_time or int(time.time() * 1000)
-    return float(end - run.info.start_time) / 1000
+    return max(0.0, float(end - run.info.start_time) / 1000)

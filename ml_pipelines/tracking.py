@@ -13,8 +13,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +50,8 @@ SERVER_BUDGET = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+# For the first request of all: 28 seconds between five tries of 6. A server that never answers is known in a minute.
+FIRST_BUDGET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
 
 
 def connect(config: Config) -> str:
@@ -65,9 +67,9 @@ def connect(config: Config) -> str:
     uri = store_uri(config)
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # steps in other processes must find the same store
-    if uri.startswith(("http", "databricks")):
-        for name, value in SERVER_BUDGET.items():
-            os.environ.setdefault(name, value)
+    server = uri.startswith(("http", "databricks"))
+    budget = {name: value for name, value in SERVER_BUDGET.items() if server and name not in os.environ}
+    os.environ |= budget
     if not uri.startswith("databricks"):  # else MLflow asks the Spark session for it, which may be gone
         os.environ.setdefault("MLFLOW_REGISTRY_URI", paths.absolute_uri(config.mlflow.registry_uri or uri))
     elif config.mlflow.registry_uri:
@@ -77,31 +79,17 @@ def connect(config: Config) -> str:
     if uri.startswith("sqlite:////"):
         paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
-        with _alone_at(uri), imports.uncollected():  # the store's own, with SQLAlchemy
+        os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
+        with processes.alone_at(uri), imports.uncollected():  # the store's own, with SQLAlchemy
             client().get_experiment("0")
     except Exception as error:  # of MLflow, of the database's driver, of the file system
         if "No Experiment with id" not in str(error):
             raise ConfigError(
                 f"The MLflow store {uri} can't be opened: {' '.join(str(error).split())[:200]}"
             ) from error
-    return uri
-
-
-@contextmanager
-def _alone_at(uri: str) -> Iterator[None]:
-    """Keep other drivers from a sqlite file meanwhile: two that create its tables at once leave it unusable."""
-    try:
-        import fcntl
-
-        folder = os.open(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows has no such lock; a folder that isn't there is told of by whoever opens
-        yield
-        return
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
     finally:
-        os.close(folder)
+        os.environ |= budget
+    return uri
 
 
 def failed(error: Exception) -> Unreachable:

@@ -54,9 +54,27 @@ def _check_feature(column: pl.Series) -> None:
 
 
 def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the estimator's probability of class 1 for each row, shape (rows,)."""
+    """Return the estimator's probability of class 1 for each row, shape (rows,).
+
+    Raises:
+        BadData: a column is text that the model learned as a number, or the other way round.
+    """
+    _check_types(model, features)
     scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1]
     return scores
+
+
+def _check_types(model: Any, features: pl.DataFrame) -> None:
+    """Hold the columns to what the encoder learned: numbers would all be categories that it has never seen."""
+    learned = {True: "text", False: "a number"}
+    encoder = getattr(model, "named_steps", {}).get("encode")  # as steps/train.py makes it; another model has its own
+    for kind, _, names in encoder.transformers_ if encoder else []:
+        for name in names if kind in ("category", "number") else []:
+            is_text = str(features[name].dtype) == "String"
+            if is_text != (kind == "category"):
+                raise BadData(
+                    f"Column {name} is {learned[is_text]}, and the model learned it as {learned[not is_text]}."
+                )
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:

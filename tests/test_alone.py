@@ -1,7 +1,9 @@
 """One step by itself, as MLproject's entry points start it: `driver.py --step=train --train-uri=...`."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Result, Store
 
@@ -48,6 +50,32 @@ def test_an_input_that_is_given_wins_over_the_earlier_run_s(earlier: Store, driv
     assert drive("--step=train", f"{uri.replace('test-uri', 'train-uri')}", pipeline).code == 0
     [dataset] = earlier.child("train").inputs.dataset_inputs
     assert dataset.dataset.name == "test"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop("f1"), "has no column f1. Its columns: "),
+        (lambda table: table.with_columns(pl.col("f1").cast(str)), "Column f1 is text; the model learned it as a"),
+        (lambda table: table.with_columns(more=1.5).select(sorted(["more", *table.columns], reverse=True)), ""),
+    ],
+    ids=["missing", "another-type", "more-in-another-order"],
+)
+def test_a_test_table_of_one_s_own_must_have_the_columns_that_the_model_learned(
+    earlier: Store,
+    drive: Drive,
+    tmp_path: Path,
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+    said: str,
+) -> None:
+    before = earlier.child("evaluate")
+    change(pl.read_delta(earlier.child("prepare_data").data.tags["output.test_uri"])).write_delta(tmp_path / "mine")
+    train = f"--train-run-id={earlier.child('train').info.run_id}"
+    result = drive("--step=evaluate", f"--test-uri={tmp_path / 'mine'}", train)
+    assert result.code == (3 if said else 0), result.text
+    assert said in result.text
+    if not said:
+        assert earlier.child("evaluate").data.metrics == before.data.metrics
 
 
 def test_the_word_none_is_no_input(earlier: Store, drive: Drive) -> None:

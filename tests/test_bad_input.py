@@ -5,6 +5,7 @@ The modules' own tests hold each rule in detail; this is what driver.py makes of
 """
 
 import datetime as dt
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,15 @@ Paths are shortened to `...`, lines to 160 characters; the first word of an inpu
 | input | what is said | exit code |
 |---|---|---|
 """
+WARNINGS = """
+## Warnings
+
+What stops nothing, and is said in prepare_data's log and in `data_warnings.json`; the terminal says how many there
+are. That one column gives the label away, and that train and test drift apart, the gate says ([docs/qa.md](qa.md)).
+
+| input | what is said |
+|---|---|
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,12 @@ def rows(**columns: list[object]) -> pl.DataFrame:
     good = {"id": list(range(40)), "x": [i / 7 for i in range(40)], "label": [0, 1]}
     filled = {name: (cells * 40)[:40] for name, cells in {**good, **columns}.items()}
     return pl.DataFrame(filled, strict=False)
+
+
+def many(**columns: list[object]) -> pl.DataFrame:
+    """Return 1,000 good rows, with some columns as given."""
+    good = {"id": list(range(1000)), "x": [i * 7 % 999 / 7 for i in range(1000)], "label": [0, 1] * 500}
+    return pl.DataFrame({**good, **columns}, strict=False)
 
 
 def csv(header: str, *lines: str) -> str:
@@ -163,12 +179,19 @@ def opened(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[list[str]]:
-    """Collect the lines of the page, and write it where that is asked for."""
-    rows: list[str] = []
-    yield rows
+def page() -> Iterator[dict[str, list[str]]]:
+    """Collect the lines of the page below their heads, and write it where that is asked for."""
+    found: dict[str, list[str]] = {HEAD: [], WARNINGS: []}
+    yield found
     if os.environ.get("WRITE_PAGE"):
-        PAGE.write_text(HEAD + "".join(f"{row}\n" for row in dict.fromkeys(rows)), encoding="utf-8")
+        parts = (head + "".join(f"{row}\n" for row in dict.fromkeys(rows)) for head, rows in found.items())
+        PAGE.write_text("".join(parts), encoding="utf-8")
+
+
+def hold(page: dict[str, list[str]], head: str, row: str) -> None:
+    """Hold that the line stands in the page, or note it down."""
+    page[head].append(row)
+    assert os.environ.get("WRITE_PAGE") or f"{row}\n" in PAGE.read_text(encoding="utf-8"), f"not in the page: {row}"
 
 
 def _row(given: list[str], line: str, code: int, folder: Path) -> str:
@@ -182,7 +205,7 @@ def _row(given: list[str], line: str, code: int, folder: Path) -> str:
 
 
 @pytest.fixture
-def tell(opened: Store, page: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
+def tell(opened: Store, page: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Return a function that runs prepare_data with settings, and gives the result and the new runs' status.
 
     Nothing of it may leave a table or a traceback in the terminal, whatever is wrong.
@@ -198,8 +221,7 @@ def tell(opened: Store, page: list[str], tmp_path: Path, monkeypatch: pytest.Mon
         lines = [line for line in result.text.splitlines() if said in line]
         assert len(lines) == 1, result.text
         row = _row([name, *(f"`{setting}`" for setting in settings[bool(name) :])], lines[0], result.code, tmp_path)
-        page.append(row)
-        assert os.environ.get("WRITE_PAGE") or f"{row}\n" in PAGE.read_text(encoding="utf-8"), f"not in the page: {row}"
+        hold(page, HEAD, row)
         return result, [run.info.status for run in store.runs() if run.info.run_id not in before]
 
     return run
@@ -239,7 +261,32 @@ def test_a_bad_setting_ends_with_exit_code_2_and_no_run(tell: Tell, settings: st
     assert runs == []
 
 
+ODD = [
+    Case("constant-column", rows(one=[1.0]), "Column one has the value 1.0 or none in each row."),
+    Case("id-like-column", many(code=[f"c{i}" for i in range(1000)]), "Column code has another value in each row"),
+    Case("few-rows-many-columns", rows(**{f"f{i}": [i / 7, 1.5] for i in range(60)}), "There are more features (61)"),
+    Case("rare-class-among-many", many(label=[i % 111 == 7 for i in range(1000)]), "training rows are of class 1."),
+    Case("rows-in-both", rows(x=[1.0, 2.0]), "Test rows that have the features of a training row"),
+]
+
+
+@pytest.mark.parametrize("case", ODD, ids=lambda case: case.name)
+def test_odd_data_is_a_warning_that_stops_nothing(
+    store: Store, page: dict[str, list[str]], drive: Callable[..., Result], tmp_path: Path, case: Case
+) -> None:
+    source = f"data.source.kind=file,data.source.path={write(case, tmp_path)}"
+    result = drive("--only=prepare_data", f"--set={source}")
+    assert result.code == 0, result.text
+    run = store.child("prepare_data")
+    warnings = json.loads(store.artifact(run, "data_warnings.json").read_text())["data"]
+    [said] = [said for *_, said in warnings if case.said in said]
+    assert f" · {len(warnings)} warning" in result.out
+    assert said in store.artifact(run, "prepare_data.log").read_text()
+    hold(page, WARNINGS, f"| {case.name} | `{said}` |")
+
+
 @pytest.mark.skipif("WRITE_PAGE" in os.environ, reason="it is being written")
 def test_the_page_has_a_line_for_each_of_these_and_no_other() -> None:
-    lines = PAGE.read_text(encoding="utf-8").removeprefix(HEAD).splitlines()
-    assert len(lines) == len(FILE + COLUMNS + LABEL + SPLIT) + len(SOURCES) + len(SETTINGS) + len(BEFORE)
+    stops, warnings = PAGE.read_text(encoding="utf-8").removeprefix(HEAD).split(WARNINGS)
+    assert len(stops.splitlines()) == len(FILE + COLUMNS + LABEL + SPLIT) + len(SOURCES) + len(SETTINGS) + len(BEFORE)
+    assert len(warnings.splitlines()) == len(ODD)

@@ -259,7 +259,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) ->
 def test_a_tracking_server_works_as_the_store(server: str, small: Path, shell: Shell, tmp_path: Path) -> None:
     result = shell(sys.executable, "driver.py", cwd=small, MLFLOW_TRACKING_URI=server)
     assert result.code == 0, result.text
-    assert f"look at it at {server}/#/experiments/" in result.out
+    assert f" · {server}/#/experiments/" in result.out
     assert "View run" not in result.text  # MLflow's own, twice a step
     served = Store(server, tmp_path)
     assert served.statuses() == dict.fromkeys(NAMES, "FINISHED")

@@ -346,7 +346,7 @@ def report_of(store: Store) -> str:
 def test_a_pipeline_run_ends_with_its_report(store: Store, drive: Drive) -> None:
     result = drive()
     assert result.code == 0, result.text
-    assert result.out.rstrip().endswith(" · ml-pipelines report --open")
+    assert "\nLook at it: ml-pipelines report --open · mlflow ui" in result.out
     html = report_of(store)
     assert text(html).startswith("Passed")
     assert {"metrics", "curves", "importance", "checks", "steps"} <= set(sections(html))
@@ -375,7 +375,7 @@ def test_a_report_that_can_not_be_made_changes_nothing_else(
         result = drive("--only=prepare_data")
     assert result.code == 0
     assert store.parent().info.status == "FINISHED"
-    assert result.out.rstrip().endswith(f" · no report: {said}")
+    assert f"\nThere is no report: {said}\n" in result.out
     assert report.NAME not in store.artifacts(store.parent())
 
 

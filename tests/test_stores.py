@@ -5,13 +5,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Empty, Queue
 
 import deltalake
 import polars as pl
@@ -19,6 +22,9 @@ import pytest
 from blocking import FEW_ROWS, begin_with
 from conftest import ROOT, Result, Store
 
+from ml_pipelines.tracking import FIRST_BUDGET, SERVER_BUDGET
+
+AWAY_S = 20  # and until it has started: 25 seconds and more
 Drive = Callable[..., Result]
 Shell = Callable[..., Result]
 
@@ -129,6 +135,7 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for(server: Server, pr
     with held(project, server.uri) as (driver, go_on):
         server.kill()
         go_on()
+        time.sleep(AWAY_S)
         server.start()
         said, _ = driver.communicate(timeout=150)
     assert driver.returncode == 0, said
@@ -165,18 +172,115 @@ def test_a_server_that_is_not_there_is_one_line(shell: Shell) -> None:
     assert len(result.text.splitlines()) == 1
 
 
-def test_the_budget_for_a_server_that_is_away_is_between_25_and_60_seconds() -> None:
-    """The step waits once, then the driver once: what each waits is what urllib3 makes of these numbers."""
+def waits(budget: Mapping[str, str]) -> float:
+    """Return the seconds between the tries, as urllib3 makes them of these numbers."""
     from urllib3.util.retry import RequestHistory, Retry
 
-    from ml_pipelines.tracking import SERVER_BUDGET
-
-    tries = int(SERVER_BUDGET["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+    tries = int(budget["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
     one = RequestHistory("GET", "/", None, None, None)
-    factor = float(SERVER_BUDGET["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"])
-    waits = [Retry(backoff_factor=factor, history=(one,) * n).get_backoff_time() for n in range(1, tries + 1)]
-    assert 55 < sum(waits) < 65
-    assert SERVER_BUDGET["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] == "0"
+    factor = float(budget["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"])
+    assert budget["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] == "0"
+    return sum(Retry(backoff_factor=factor, history=(one,) * n).get_backoff_time() for n in range(1, tries + 1))
+
+
+def test_the_budget_for_a_server_that_is_away_is_between_25_and_60_seconds() -> None:
+    """The step waits once, then the driver once."""
+    assert 55 < waits(SERVER_BUDGET) < 65
+    first = SERVER_BUDGET | FIRST_BUDGET
+    assert waits(first) > 25
+    never_answers = (int(first["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) + 1) * int(first["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+    assert waits(first) + never_answers < 60
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_the_first_request_and_never_answers_is_one_line(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        result = shell("python", "driver.py", MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert time.monotonic() - began < 25  # a later request is waited for for 30 s
+    assert result.code == 2
+    assert result.err.startswith(f"The MLflow store {uri} can't be opened: ")
+    assert len(result.text.splitlines()) == 1
+
+
+@contextmanager
+def slow(uri: str, delays_s: "Queue[float]") -> Iterator[str]:
+    """Stand before a server and pass on what is asked; keep an answer back for each of the delays."""
+
+    class Passing(BaseHTTPRequestHandler):
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name: value for name, value in self.headers.items() if name != "Host"}
+            request = urllib.request.Request(f"{uri}{self.path}", body or None, headers, method=self.command)
+            try:
+                answer = urllib.request.urlopen(request, timeout=60)
+            except urllib.error.HTTPError as error:
+                answer = error
+            content = answer.read()
+            with suppress(Empty):
+                time.sleep(delays_s.get_nowait())
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for method in ("GET", "POST", "PUT", "PATCH"):
+        setattr(Passing, f"do_{method}", Passing.pass_on)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Passing) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}"
+        proxy.shutdown()
+
+
+@pytest.mark.slow
+def test_a_server_that_answers_late_is_waited_for(server: Server, project: Path) -> None:
+    delays_s: Queue[float] = Queue()
+    with slow(server.uri, delays_s) as uri, held(project, uri) as (driver, go_on):
+        delays_s.put(float(FIRST_BUDGET["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + 3)  # which is only for the first request
+        go_on()
+        said, _ = driver.communicate(timeout=150)
+    assert driver.returncode == 0, said
+    assert delays_s.empty()
+    assert Store(server.uri, project).statuses() == {"01_prepare_data": "FINISHED"}
+
+
+# -- a clock
+
+CLOCK = """
+import os
+import time
+
+_time, _time_ns = time.time, time.time_ns
+_ago = lambda: 3600 * os.path.exists({set_back!r})
+time.time = lambda: _time() - _ago()
+time.time_ns = lambda: _time_ns() - _ago() * 10**9
+"""
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_an_hour_while_a_step_runs_changes_no_result(
+    project: Path, shell: Shell, store: Store, tmp_path: Path
+) -> None:
+    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
+    set_back = tmp_path / "set_back"
+    (tmp_path / "sitecustomize.py").write_text(CLOCK.format(set_back=str(set_back)))
+    begin_with(project, "train", f"open({str(set_back)!r}, 'w').close()")
+    path = os.pathsep.join(map(str, [tmp_path, project]))
+    tables = f"--set=data.delta_prefix.local={store.tables}"
+    first = shell("python", "driver.py", tables, cwd=project, PYTHONPATH=path)
+    assert first.code == 0, first.text
+    train = store.child("train").info
+    assert train.end_time < train.start_time
+    assert set(store.statuses().values()) == {"FINISHED"}
+    assert "-3" not in first.out and "There is no report" not in first.out  # seconds are never less than none
+    again = shell("python", "driver.py", tables, cwd=project, PYTHONPATH=path)
+    assert "Nothing has changed" in again.out
+    assert {run.info.status for run in store.runs()} == {"FINISHED"}
 
 
 # -- a disk

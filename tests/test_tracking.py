@@ -318,12 +318,7 @@ def test_a_run_that_is_not_there_is_named_with_the_store(earlier: Store, look: C
 
 
 def test_the_last_line_is_the_command_that_shows_the_run(store: Store, drive: Drive) -> None:
-    command = (
-        drive("--only=prepare_data")
-        .out.rstrip()
-        .splitlines()[-1]
-        .rpartition("look at it with: ")[2]
-        .partition(" · ")[0]
-    )
+    last = drive("--only=prepare_data").out.rstrip().splitlines()[-1]
+    command = last.removeprefix("Look at it: ml-pipelines report --open · ")
     assert shlex.split(command) == ["mlflow", "ui", "--backend-store-uri", store.uri]
     assert mlflow.get_tracking_uri() == store.uri
