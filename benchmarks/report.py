@@ -205,6 +205,7 @@ def picture(results: Results, path: Path) -> None:
     """Draw the medians, with minimum and maximum, of the two workloads and of growth."""
     from matplotlib import rcParams
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"})
     drawn = Figure(figsize=(10, 6.5), layout="constrained")
@@ -226,6 +227,10 @@ def picture(results: Results, path: Path) -> None:
         for name in ("ours", "floor", "bare fit"):
             axes.plot(sizes, [median(results[f"growth_{rows}"][what][name]) for rows in sizes], marker="o", label=name)
         axes.set(**dict.fromkeys(("xscale", "yscale"), "log" if sizes else "linear"), xlabel="rows", ylabel=unit)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend()
     drawn.savefig(path, metadata={"Date": None})
 
