@@ -115,7 +115,7 @@ def _best(mine: Version, holder: Version | None, area_of: AreaOf) -> Version | N
 
 
 def told(mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
-    """Return in a few words who is champion after `mine` was registered: the pipeline's last line shows it."""
+    """Return in a few words who is champion after `mine` was registered: shown at the pipeline's end."""
 
     def auc(version: Version) -> str:
         area = area_of(version)

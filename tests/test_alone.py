@@ -56,7 +56,7 @@ def test_an_input_that_is_given_wins_over_the_earlier_run_s(earlier: Store, driv
     ("change", "said"),
     [
         (lambda table: table.drop("f1"), "has no column f1. Its columns: "),
-        (lambda table: table.with_columns(pl.col("f1").cast(str)), "Column f1 is text; the model learned it as a"),
+        (lambda table: table.with_columns(pl.col("f1").cast(str)), "Column f1 is text, and the model learned it as a"),
         (lambda table: table.with_columns(more=1.5).select(sorted(["more", *table.columns], reverse=True)), ""),
     ],
     ids=["missing", "another-type", "more-in-another-order"],

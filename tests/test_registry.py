@@ -17,7 +17,7 @@ from conftest import CHECKS, Result, Store, drive_in
 from test_mlflow_run import server  # noqa: F401
 from test_reuse import rows
 
-from ml_pipelines import cli, registry, tracking
+from ml_pipelines import cli, processes, registry, tracking
 from ml_pipelines.config import Config, load
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.registry import Version
@@ -73,8 +73,8 @@ def test_the_first_model_that_passes_is_registered_and_champion(finished: Store)
     assert finished.parent().data.tags["verdict"] == "passed"
 
 
-def test_the_last_line_says_who_is_champion(earlier: Store, again: Drive) -> None:
-    better = again(MORE).out.splitlines()[-1]
+def test_the_end_says_who_is_champion(earlier: Store, again: Drive) -> None:
+    better = again(MORE).out.splitlines()[-2]
     assert " · champion is version 2 (auc 0." in better and ", was 0." in better
     assert (alias(earlier), alias(earlier, "challenger")) == (2, 2)
     assert tags(earlier, 2)["champion_before"] == "1"
@@ -233,7 +233,7 @@ def test_of_two_pipelines_at_once_the_better_model_ends_as_champion(
         return found
 
     monkeypatch.setattr(registry, "_by_alias", look_together)
-    monkeypatch.setattr(registry, "_alone", nullcontext)
+    monkeypatch.setattr(processes, "alone_at", nullcontext)
     areas = {pair[better].version: 0.9, pair[1 - better].version: 0.8}
     threads = [
         threading.Thread(target=registry.crown, args=(config, mine, lambda version: areas[version.version]))
@@ -253,7 +253,7 @@ def test_a_late_setter_that_saw_an_old_champion_gives_way_to_the_better_one(
     """The worse one looks, the better one does all of its work, then the worse one sets the alias."""
     config, (better, worse) = registered(2)
     areas = {better.version: 0.9, worse.version: 0.8}
-    monkeypatch.setattr(registry, "_alone", nullcontext)
+    monkeypatch.setattr(processes, "alone_at", nullcontext)
     store.client.set_registered_model_alias(NAME, "champion", str(better.version))
     monkeypatch.setattr(registry, "_by_alias", stale_once(registry._by_alias))
     registry.crown(config, worse, lambda version: areas[version.version])
@@ -272,7 +272,7 @@ def stale_once(look: Callable[[str], Version | None]) -> Callable[[str], Version
 def test_a_lock_lets_one_pipeline_at_a_time_choose(store: Store) -> None:
     config, pair = registered(2)
     thread = threading.Thread(target=registry.crown, args=(config, pair[1], lambda version: float(version.version)))
-    with registry._alone():
+    with processes.alone_at(store.uri):
         thread.start()
         thread.join(1)
         assert thread.is_alive()

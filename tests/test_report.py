@@ -382,7 +382,8 @@ def test_a_report_that_can_not_be_made_changes_nothing_else(
 def test_the_command_that_is_printed_makes_it_again_and_opens_it(
     store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
 ) -> None:
-    printed = drive("--only=prepare_data", "--set=experiment_name=other").out.rstrip().rpartition(" · ")[2]
+    printed = drive("--only=prepare_data", "--set=experiment_name=other").out.splitlines()[-1]
+    printed = printed.removeprefix("Look at it: ").partition(" · ")[0]
     seen = tmp_path / "seen.txt"
     (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     (tmp_path / "browser").chmod(0o755)

@@ -96,8 +96,8 @@ def test_the_score_is_the_probability_of_class_1() -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ({"x": ["1", "2"]}, "Column x is text; the model learned it as a number"),
-        ({"where": [1, 2]}, "Column where is a number; the model learned it as text"),
+        ({"x": ["1", "2"]}, "Column x is text, and the model learned it as a number"),
+        ({"where": [1, 2]}, "Column where is a number, and the model learned it as text"),
     ],
 )
 def test_a_column_of_another_type_than_was_learned_is_bad_data(column: dict[str, list[object]], message: str) -> None:
