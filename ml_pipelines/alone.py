@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ml_pipelines import execution, tracking
+from ml_pipelines import execution, lineage, tracking
 from ml_pipelines.config import Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.terminal import complain, say, step_line
@@ -67,5 +67,5 @@ def tell(step: Step, run: Run, seconds: float) -> None:
             "done" if tags.get("exit_code") == "0" else "failed", step.step_name, seconds, tags.get("summary", "")
         )
     )
-    for name, value in tracking.outputs(run).items():
+    for name, value in lineage.outputs(run).items():
         say(f"      {name}={value}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_pipelines import paths, tracking
+from ml_pipelines import lineage, paths, tracking
 from ml_pipelines.config import Config
 from ml_pipelines.errors import ConfigError
 
@@ -119,12 +119,12 @@ def _active(run: Run, experiment: str) -> bool:
 def _named(run: Run) -> Iterator[str]:
     """Yield what a run handed on, was given and has read: tables are among it."""
     read = [tag.value for logged in run.inputs.dataset_inputs for tag in logged.tags if tag.key == "dataset_path"]
-    yield from (f"{uri}/" for uri in [*tracking.outputs(run).values(), *run.data.params.values(), *read])
+    yield from (f"{uri}/" for uri in [*lineage.outputs(run).values(), *run.data.params.values(), *read])
 
 
 def _carried(groups: dict[str, list[Run]], root: str) -> Iterator[Run]:
     """Yield the step runs of earlier pipeline runs that a resumed one builds on."""
-    ids = {step for run in groups[root] for step in tracking.kept_steps(run)}
+    ids = {step for run in groups[root] for step in lineage.kept_steps(run)}
     yield from (run for runs in groups.values() for run in runs if run.info.run_id in ids)
 
 

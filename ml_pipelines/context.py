@@ -10,7 +10,19 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ml_pipelines import contract, engines, ingest, models, oddities, paths, registry, sources, tables, tracking
+from ml_pipelines import (
+    contract,
+    engines,
+    ingest,
+    lineage,
+    models,
+    oddities,
+    paths,
+    registry,
+    sources,
+    tables,
+    tracking,
+)
 from ml_pipelines.config import Config, Data, SourceKind
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.registry import Version
@@ -61,7 +73,7 @@ class StepContext(Generic[P]):
         source = sources.pinned(self.spark, self.data.source)
         raw = sources.read(self.spark, source, self.seed)
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
-            tracking.log_named_input(self.run_id, str(source.table), source.version, self.step.key)
+            lineage.log_named_input(self.run_id, str(source.table), source.version, self.step.key)
         found = ingest.ingest(raw, self.data)
         self.log_json(found.decisions(), "columns.json")
         return found.frame
@@ -74,7 +86,7 @@ class StepContext(Generic[P]):
         """
         engines.refuse_random(frame, self._config.spark.engine)
         table = tables.write(frame, self._table_path(output.removesuffix("_uri")))
-        self._tags |= tracking.table_tags(output, table)
+        self._tags |= lineage.table_tags(output, table)
         self._written[output] = table
         return table
 
@@ -122,7 +134,7 @@ class StepContext(Generic[P]):
         """
         table = self._recorded(uri)
         if self._config.mlflow.log_datasets:
-            tracking.log_delta_input(self.run_id, table, self.step.key)
+            lineage.log_delta_input(self.run_id, table, self.step.key)
         if self.pipeline_run_id == self.run_id:  # alone: a pipeline run has measured the table before it began us
             tables.verify(table)
         return tables.read(table, columns, self.key)
@@ -157,7 +169,7 @@ class StepContext(Generic[P]):
 
     def _recorded(self, uri: str) -> tables.Table:
         if uri not in self._tables:
-            self._tables[uri] = tracking.find_table(uri, self.step.inputs, self._experiment_id) or tables.Table(
+            self._tables[uri] = lineage.find_table(uri, self.step.inputs, self._experiment_id) or tables.Table(
                 uri, tables.check_protocol(uri)
             )
         return self._tables[uri]

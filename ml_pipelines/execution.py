@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import errors, run_page, taskvalues, tracking
+from ml_pipelines import errors, lineage, run_page, taskvalues, tracking
 from ml_pipelines.config import LOCAL, NONE, Config, Step, load
 from ml_pipelines.context import Output, Outputs, StepContext
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
@@ -103,7 +103,7 @@ def _run(step: Step, config: Config, parameters: Mapping[str, str], run: Run) ->
     _check_outputs(step, outputs)
     context.check_tables()
     taskvalues.mirror(outputs)
-    tags = {f"{tracking.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
+    tags = {f"{lineage.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
 
 
@@ -138,7 +138,7 @@ def find_inputs(step: Step, parameters: Mapping[str, str]) -> dict[str, str]:
     given = {name: value for name, value in parameters.items() if value != NONE}
     earlier: Mapping[str, str] = {}
     if any(name not in given for name in step.inputs) and "pipeline_run_id" in given:
-        earlier = tracking.outputs_of_pipeline(given["pipeline_run_id"])
+        earlier = lineage.outputs_of_pipeline(given["pipeline_run_id"])
     found = {**earlier, **given}
     if missing := [name for name in step.inputs if name not in found]:
         where = f"pipeline run {given['pipeline_run_id']} has" if earlier or "pipeline_run_id" in given else "there is"

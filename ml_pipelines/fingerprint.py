@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import contract, paths, registry, sources, tables, tracking
+from ml_pipelines import contract, lineage, paths, registry, sources, tables, tracking
 from ml_pipelines.config import Config, FileFormat, SourceKind, Step
 from ml_pipelines.errors import ConfigError
 
@@ -63,13 +63,13 @@ def content(name: str, producer: Run) -> str:
     A table that can't be read here is what its producer recorded: nothing is reused on that account.
     """
     tags = producer.data.tags
-    if table := tracking.table_of(producer, name):
+    if table := lineage.table_of(producer, name):
         if not tables.readable(table.uri):
             return str(table.digest)
-        if tracking.digests_compare(producer):
+        if lineage.digests_compare(producer):
             tables.verify(table)  # which costs nothing: it is measured anyway
         return tables.measure(table.uri, table.version)[1]
-    return str(tags.get("fingerprint") or tags[f"{tracking.OUTPUT}{name}"])
+    return str(tags.get("fingerprint") or tags[f"{lineage.OUTPUT}{name}"])
 
 
 @cache

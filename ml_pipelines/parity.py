@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from ml_pipelines import paths, sources, tables, tracking
+from ml_pipelines import lineage, paths, sources, tables, tracking
 from ml_pipelines.config import Config, FileFormat, SourceKind, load
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.ingest import standard_names
@@ -106,8 +106,8 @@ def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> d
     experiment = tracking.client().get_experiment_by_name("parity").experiment_id
     run = tracking.client().search_runs([experiment], "tags.step = 'prepare_data'")[0]
     found = {
-        name: tracking.find_table(uri, [name], experiment)
-        for name, uri in tracking.outputs(run).items()
+        name: lineage.find_table(uri, [name], experiment)
+        for name, uri in lineage.outputs(run).items()
         if name.endswith("_uri")
     }
     return {name: table for name, table in found.items() if table}

@@ -13,7 +13,19 @@ from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-from ml_pipelines import backends, fingerprint, forking, paths, processes, reuse, run_page, sources, terminal, tracking
+from ml_pipelines import (
+    backends,
+    fingerprint,
+    forking,
+    lineage,
+    paths,
+    processes,
+    reuse,
+    run_page,
+    sources,
+    terminal,
+    tracking,
+)
 from ml_pipelines.config import SourceKind, Step
 from ml_pipelines.databricks import jobs, projects
 from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
@@ -88,7 +100,7 @@ class PipelineRun:
 
     def parameters(self, step: Step) -> dict[str, str]:
         """Return the entry point's parameters, its inputs among them."""
-        outputs = {name: tracking.outputs(run)[name] for name, run in self._producers.items()}
+        outputs = {name: lineage.outputs(run)[name] for name, run in self._producers.items()}
         return self.plan.parameters(step, outputs)
 
     def started(self, step: Step, submitted: SubmittedRun) -> None:
@@ -138,7 +150,7 @@ class PipelineRun:
         self._decisions[step.key] = decision
         if decision.run is None:
             return False
-        run = tracking.take(decision.run, self.run_id, step.step_name, reuse.tags(decision))
+        run = lineage.take(decision.run, self.run_id, step.step_name, reuse.tags(decision))
         self._producers |= dict.fromkeys(step.outputs, run)
         self._line("taken", step, None, f"reused ({decision}) · {run.data.tags.get('summary', '')}")
         self._headline(step, run)
@@ -368,10 +380,10 @@ def _resumed(plan: Plan, experiment: str, resume: str | None) -> tuple[Plan, dic
     if resume is None and not plan.missing:
         return plan, {}, None
     if resume is None:
-        source = tracking.latest_with(plan.missing, experiment, plan.config.profile)
+        source = lineage.latest_with(plan.missing, experiment, plan.config.profile)
     else:
-        source = tracking.find_pipeline_run(resume, experiment)
-    found = tracking.producers(source)
+        source = lineage.find_pipeline_run(resume, experiment)
+    found = lineage.producers(source)
     if resume is not None:
         plan = plan.without_finished(found)
     if lost := plan.missing - found.keys():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ml_pipelines import contract, ingest, tables, tracking
+from ml_pipelines import contract, ingest, lineage, tables, tracking
 from ml_pipelines.config import Column, ColumnType, Config
 from ml_pipelines.errors import ConfigError
 
@@ -33,12 +33,12 @@ def of_run(config: Config, run: str | None) -> str:
     tracking.connect(config)
     experiment, names = tracking.experiment_id(config.experiment_name), ("train_uri", "test_uri")
     if run is None:
-        run = tracking.latest_with(set(names), experiment, config.profile)
-    run = tracking.find_pipeline_run(run, experiment)
-    producers = tracking.producers(run)
+        run = lineage.latest_with(set(names), experiment, config.profile)
+    run = lineage.find_pipeline_run(run, experiment)
+    producers = lineage.producers(run)
     if not producers.keys() >= set(names):
         raise ConfigError(f"Pipeline run {run} has no tables: its prepare_data didn't finish. Name another.")
-    written = [table for name in names if (table := tracking.table_of(producers[name], name))]
+    written = [table for name in names if (table := lineage.table_of(producers[name], name))]
     label, key = (name and ingest.standard_names([name])[name] for name in (config.data.label, config.data.key))
     train, test = (tables.read(table, None, key) for table in written)
     proposed = propose(pl.concat([train, test], how="vertical_relaxed"), str(label), key)

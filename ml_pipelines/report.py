@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import charts, graph, terminal, tracking
+from ml_pipelines import charts, graph, lineage, terminal, tracking
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.tables import Table
 
@@ -138,8 +138,8 @@ def again(config: Config, run: str | None) -> Path:
 
     tracking.connect(config)
     experiment = tracking.experiment_id(config.experiment_name)
-    found = run or tracking.latest_with(set(), experiment, config.profile)
-    run_id = tracking.find_pipeline_run(found, experiment)
+    found = run or lineage.latest_with(set(), experiment, config.profile)
+    run_id = lineage.find_pipeline_run(found, experiment)
     publish(run_id)
     folder = _folder(tracking.get_run(run_id))
     return folder / NAME if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=NAME))
@@ -351,7 +351,7 @@ def _facts(parent: Run, made: Mapping[str, Run], class_1: str) -> dict[str, str]
 
 def _tables(runs: Iterable[Run]) -> dict[str, Table]:
     """Return output -> table, of the tables that the runs wrote."""
-    found = ((name, tracking.table_of(run, name)) for run in runs for name in tracking.outputs(run))
+    found = ((name, lineage.table_of(run, name)) for run in runs for name in lineage.outputs(run))
     return {name: table for name, table in found if table}
 
 
@@ -421,7 +421,7 @@ def _champion(qa: Mapping[str, Any]) -> dict[str, Run]:
     try:
         train = tracking.get_run((qa.get("champion") or {})["run_id"])
         parent = tracking.parent_of(train)
-        runs = tracking.producers(parent).values() if parent else []
+        runs = lineage.producers(parent).values() if parent else []
     except (KeyError, ConfigError):
         return {}
     return {run.data.tags["step"]: run for run in runs} | {"train": train}

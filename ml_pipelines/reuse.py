@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ml_pipelines import fingerprint, models, paths, tables, tracking
+from ml_pipelines import fingerprint, lineage, models, paths, tables, tracking
 from ml_pipelines.config import Config, Step
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.fingerprint import Parts
@@ -33,13 +33,13 @@ def decide(plan: Plan, step: Step, producers: Mapping[str, Run], experiment: str
         return Decision(Reason.elsewhere, parts=parts)
     if "source" in parts and not fingerprint.knowable(config):
         return Decision(Reason.unknowable, parts=parts)
-    twins = tracking.finished_steps(experiment, step.key, fingerprint.digest(parts))
+    twins = lineage.finished_steps(experiment, step.key, fingerprint.digest(parts))
     for twin in twins:
         if _intact(config, step, twin):
             return Decision(Reason.unchanged, run=twin, parts=parts)
     if twins:
         return Decision(Reason.outputs, parts=parts)
-    earlier = tracking.finished_steps(experiment, step.key)
+    earlier = lineage.finished_steps(experiment, step.key)
     if not earlier:
         return Decision(Reason.first_run, parts=parts)
     return _difference(json.loads(earlier[0].data.tags["fingerprint.parts"]), parts)
@@ -84,18 +84,18 @@ def _difference(old: Parts, new: Parts) -> Decision:
 
 def _intact(config: Config, step: Step, run: Run) -> bool:
     """Return whether the run handed on all outputs, and they are still there, below our own prefix, as recorded."""
-    if not set(step.outputs) <= tracking.outputs(run).keys():
+    if not set(step.outputs) <= lineage.outputs(run).keys():
         return False
-    for name in tracking.outputs(run):
+    for name in lineage.outputs(run):
         try:
-            if table := tracking.table_of(run, name):
+            if table := lineage.table_of(run, name):
                 own = paths.absolute(config.table_prefix)
                 if not table.uri.startswith(f"{own}/") or tables.measure(table.uri, table.version) != (
                     table.rows,
                     table.digest,
                 ):
                     return False
-            elif logged := tracking.model_of(run, name):
+            elif logged := lineage.model_of(run, name):
                 models.check(logged)
         except PipelineError:
             return False
@@ -157,5 +157,5 @@ def explain(plan: Plan) -> dict[str, Decision]:
     if found is None:
         return {}
     experiment = str(found.experiment_id)
-    source = tracking.latest_with(plan.missing, experiment, plan.config.profile) if plan.missing else None
-    return preview(plan, tracking.producers(source) if source else {}, experiment)
+    source = lineage.latest_with(plan.missing, experiment, plan.config.profile) if plan.missing else None
+    return preview(plan, lineage.producers(source) if source else {}, experiment)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from conftest import Result, Store
 
-from ml_pipelines import tracking
+from ml_pipelines import lineage, tracking
 from ml_pipelines.alone import parameters
 from ml_pipelines.config import load
 from ml_pipelines.errors import ConfigError
@@ -19,7 +19,7 @@ STEPS = ["prepare_data", "train", "evaluate", "feature_importance", "model_qa"]
 
 def given(store: Store, step: str) -> list[str]:
     """Return the step's inputs, as options, from the earlier run."""
-    outputs = tracking.outputs_of_pipeline(store.parent().info.run_id)
+    outputs = lineage.outputs_of_pipeline(store.parent().info.run_id)
     return [f"--{name.replace('_', '-')}={outputs[name]}" for name in load("local").steps[step].inputs]
 
 

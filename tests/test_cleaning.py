@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Result, Store, drive_in, use
 
-from ml_pipelines import cli, processes, tracking
+from ml_pipelines import cli, lineage, processes
 from ml_pipelines.errors import ConfigError
 
 Drive = Callable[..., Result]
@@ -93,7 +93,7 @@ def test_a_table_that_a_kept_run_reused_stays(opened: Store, clean: Clean) -> No
 
 def test_a_table_that_a_kept_run_was_given_stays(opened: Store, clean: Clean) -> None:
     first = opened.runs("tags.step = 'prepare_data'")[-1]
-    uri = tracking.outputs(first)["train_uri"]
+    uri = lineage.outputs(first)["train_uri"]
     assert drive_in(opened, "--step=train", f"--train-uri={uri}", "--profile=local").code == 0
     clean("--keep=1", "--delete")
     assert folders(opened) == {parents(opened)[-1]}

@@ -17,7 +17,7 @@ import mlflow.projects.utils
 import pytest
 from conftest import ROOT, Result, Store
 
-from ml_pipelines import tracking
+from ml_pipelines import lineage, tracking
 from ml_pipelines.config import load
 
 Shell = Callable[..., Result]
@@ -46,7 +46,7 @@ def small(project: Path) -> Path:
 
 def given(store: Store, step: str) -> list[str]:
     """Return the step's inputs, as parameters of its entry point, from the earlier run."""
-    outputs = tracking.outputs_of_pipeline(store.parent().info.run_id)
+    outputs = lineage.outputs_of_pipeline(store.parent().info.run_id)
     return [f"-P{name}={outputs[name]}" for name in load("local").steps[step].inputs]
 
 
@@ -111,7 +111,7 @@ def test_a_step_alone_runs_on_inputs_that_are_given(earlier: Store, shell: Shell
     run = earlier.child(step)
     assert run.info.run_id != before
     assert (run.info.status, tracking.parent_of(run)) == ("FINISHED", None)
-    assert tracking.outputs(run).keys() == set(load("local").steps[step].outputs)
+    assert lineage.outputs(run).keys() == set(load("local").steps[step].outputs)
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_a_step_alone_finds_its_inputs_in_an_earlier_pipeline_run(earlier: Store
 @pytest.mark.slow
 def test_prepare_data_alone_writes_tables_that_train_alone_reads(store: Store, shell: Shell, small: Path) -> None:
     assert shell("mlflow", "run", ".", "-e", "prepare_data", cwd=small).code == 0
-    uri = tracking.outputs(store.child("prepare_data"))["train_uri"]
+    uri = lineage.outputs(store.child("prepare_data"))["train_uri"]
     result = shell("mlflow", "run", ".", "-e", "train", f"-Ptrain_uri={uri}", cwd=small)
     assert result.code == 0, result.text
     assert f"train_run_id={store.child('train').info.run_id}" in result.out

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 from pyspark.sql import DataFrame, SparkSession
 
-from ml_pipelines import fingerprint, sources, tables, tracking
+from ml_pipelines import fingerprint, lineage, sources, tables
 from ml_pipelines.config import Source, SourceKind
 from ml_pipelines.errors import BadData
 from ml_pipelines.tables import Table
@@ -298,7 +298,7 @@ def test_a_pipeline_does_not_go_on_with_a_table_that_was_changed(
     finished: Store, earlier: Store, drive: Callable[..., Result], tmp_path: Path
 ) -> None:
     """Though its path, version, row count and files' sizes are what they were."""
-    recorded = tracking.table_of(finished.child("prepare_data"), "train_uri")
+    recorded = lineage.table_of(finished.child("prepare_data"), "train_uri")
     assert recorded is not None
     shutil.copytree(recorded.uri, tmp_path / "kept")
     try:

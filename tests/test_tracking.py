@@ -15,7 +15,7 @@ from conftest import Result, Store
 from mlflow.entities import Run
 from pyspark.sql import SparkSession
 
-from ml_pipelines import paths, tables, tracking
+from ml_pipelines import lineage, paths, tables, tracking
 from ml_pipelines.config import load
 from ml_pipelines.errors import ConfigError
 
@@ -37,7 +37,7 @@ def content(store: Store, run: Run, name: str) -> dict[str, object]:
 @pytest.mark.parametrize("step", STEPS)
 def test_every_declared_output_is_a_tag_of_the_step_s_run(finished: Store, step: str) -> None:
     run = finished.child(step)
-    assert tracking.outputs(run).keys() == set(load("local").steps[step].outputs)
+    assert lineage.outputs(run).keys() == set(load("local").steps[step].outputs)
 
 
 def test_ids_and_verdicts_are_handed_on_as_they_are(finished: Store) -> None:
@@ -297,18 +297,18 @@ def test_a_store_that_can_not_be_opened_is_one_line(
 
 def test_a_pipeline_run_is_found_by_the_beginning_of_its_id(finished: Store, earlier: Store) -> None:
     run = finished.parent().info
-    assert tracking.find_pipeline_run(run.run_id[:8], run.experiment_id) == run.run_id
+    assert lineage.find_pipeline_run(run.run_id[:8], run.experiment_id) == run.run_id
     with pytest.raises(ConfigError, match="0 runs of this experiment begin with 'xyz'"):
-        tracking.find_pipeline_run("xyz", run.experiment_id)
+        lineage.find_pipeline_run("xyz", run.experiment_id)
     with pytest.raises(ConfigError, match="6 runs of this experiment begin with ''"):
-        tracking.find_pipeline_run("", run.experiment_id)
+        lineage.find_pipeline_run("", run.experiment_id)
 
 
 def test_the_latest_run_that_has_the_outputs_is_found(earlier: Store) -> None:
     run = earlier.parent().info
-    assert tracking.latest_with({"train_uri", "train_run_id"}, run.experiment_id, "local") == run.run_id
+    assert lineage.latest_with({"train_uri", "train_run_id"}, run.experiment_id, "local") == run.run_id
     with pytest.raises(ConfigError, match="No earlier pipeline run of profile local has champion"):
-        tracking.latest_with({"champion"}, run.experiment_id, "local")
+        lineage.latest_with({"champion"}, run.experiment_id, "local")
 
 
 @pytest.mark.parametrize("look", [tracking.get_run, tracking.children])
