@@ -132,6 +132,16 @@ def test_every_backend_gives_the_same_numbers_to_the_last_digit(
     assert all(f"{run.data.tags['step']}.log" in store.artifacts(run) for run in children)
 
 
+@pytest.mark.slow
+def test_a_pipeline_keeps_the_configuration_it_began_with(project: Path, shell: Drive, store: Store) -> None:
+    local = project / "conf" / "local.yaml"
+    local.open("a").write(FEW_ROWS)
+    begin_with(project, "prepare_data", f"open({str(local)!r}, 'a').write('seed: 7\\n')")
+    done = shell("python", "driver.py", "--backend=forkserver", cwd=project, PYTHONPATH=str(project))
+    assert done.code == 0, done.text
+    assert {run.data.params["seed"] for run in store.below().values()} == {"42"}
+
+
 THREADS = """
     import time as _time
     import sklearn.ensemble
