@@ -189,6 +189,7 @@ class Config:
     compute: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Column] = field(default_factory=dict)
     max_parallel: int = 2
+    fail_fast: bool = False
     reuse: bool = True
     profile: str = ""
     overrides: str = NONE

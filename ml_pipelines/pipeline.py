@@ -60,6 +60,7 @@ class PipelineRun:
         self._tries: dict[str, int] = {}  # step -> how often it was started
         self._waiting: set[str] = set()  # steps that will be tried again
         self._overdue: set[str] = set()  # steps that were stopped since their time was over
+        self._stopped: dict[str, str] = {}  # step that was stopped since another failed -> that one's name
         self._causes: dict[str, int] = {}  # failed step -> exit code
         self._skipped: dict[str, str] = {}  # skipped step -> the failed step that it is skipped for
         self._lines: list[str] = []
@@ -76,9 +77,7 @@ class PipelineRun:
             ready += sorted(sorter.get_ready(), key=list(steps).index)
             while ready and len(self._running) < self.plan.config.max_parallel:
                 step = steps[ready.pop(0)]
-                if lost := [
-                    need for need in self.plan.needs[step.key] if need in self._causes or need in self._skipped
-                ]:
+                if lost := self._barred_by(step):
                     self._skip(step, lost)
                     sorter.done(step.key)
                 elif self._taken(step):
@@ -97,6 +96,11 @@ class PipelineRun:
                     self._share()
                     if self._finish(steps[key], submitted):
                         sorter.done(key)
+
+    def _barred_by(self, step: Step) -> list[str]:
+        """Return the steps whose end without outputs keeps this one from running."""
+        failed = [*self._causes, *self._skipped]
+        return failed if self.plan.config.fail_fast else [key for key in failed if key in self.plan.needs[step.key]]
 
     def parameters(self, step: Step) -> dict[str, str]:
         """Return the entry point's parameters, its inputs among them."""
@@ -161,6 +165,10 @@ class PipelineRun:
         if lost := getattr(submitted, "lost", None):  # it goes on there
             raise Lost(f"{one_line(lost)} Follow it again: {self._again()}")
         run = self._closed(step, str(submitted.run_id))
+        if step.key in self._stopped and run.info.status != "FINISHED":
+            self._skip(step, list(self._causes), "stopped")
+            tracking.close(run.info.run_id, "KILLED", {"cause": f"stopped, since {self._stopped[step.key]} failed"})
+            return True
         tags, seconds = run.data.tags, run_page.seconds(run)
         code = int(tags.get("exit_code", StepFailed.exit_code))
         if run.info.status == "FINISHED" and code == 0:
@@ -184,8 +192,16 @@ class PipelineRun:
             self._causes[step.key] = code or StepFailed.exit_code
             self._line("failed", step, seconds, tags["cause"])
             tracking.client().set_tag(self.run_id, "failed_step", step.key)
+            if self.plan.config.fail_fast:
+                self._stop_siblings(step)
         self._headline(step, run)
         return True
+
+    def _stop_siblings(self, failed: Step) -> None:
+        """Stop the steps that run beside one that failed; each is taken in when it has ended."""
+        for key, submitted in self._running.items():
+            self._stopped.setdefault(key, failed.step_name)
+            Thread(target=backends.stop, args=(submitted,), daemon=True, name=f"stop-{key}").start()
 
     def _closed(self, step: Step, run_id: str) -> Run:
         """Return the run of a step that has ended, closed and with its cause where its process could not do that."""
@@ -205,11 +221,11 @@ class PipelineRun:
         self._verdict |= run_page.verdict(run)
         run_page.headline(self.run_id, step, run)
 
-    def _skip(self, step: Step, lost: list[str]) -> None:
+    def _skip(self, step: Step, lost: list[str], how: str = "skipped") -> None:
         """Leave out a step whose inputs will never be there, naming the failure at the root of it."""
         root = min(self._skipped.get(need, need) for need in lost)
         self._skipped[step.key] = root
-        self._line("skipped", step, None, f"skipped ({self.plan.config.steps[root].step_name} failed)")
+        self._line("skipped", step, None, f"{how} ({self.plan.config.steps[root].step_name} failed)")
 
     def _line(self, mark: str, step: Step, seconds: float | None, text: str) -> None:
         line = step_line(mark, step.step_name, seconds, text)

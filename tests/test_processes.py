@@ -149,6 +149,29 @@ def test_a_killed_fork_server_fails_its_step_and_no_more(store: Store, small: Pa
     assert "its process ended with exit code 255" in command.text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["forkserver", "local"])
+def test_a_failed_step_stops_those_beside_it_where_that_is_declared(
+    store: Store, small: Path, shell: Shell, backend: str
+) -> None:
+    there = small.parent / "there"
+    os.mkfifo(there)
+    begin_with(small, "evaluate", f"open({str(there)!r}).read(); raise ZeroDivisionError('of this test')")
+    begin_with(
+        small, "feature_importance", f"open({str(there)!r}, 'w').close(); __import__('threading').Event().wait()"
+    )
+    done = shell(
+        "python", "driver.py", f"--backend={backend}", "--set=fail_fast=true", cwd=small, PYTHONPATH=str(small)
+    )
+    assert done.code == 4, done.text
+    assert "- 04_feature_importance" in done.out and "stopped (03_evaluate failed)" in done.out
+    assert "- 05_model_qa" in done.out and "skipped (03_evaluate failed)" in done.out
+    ends = {"01_prepare_data": "FINISHED", "02_train": "FINISHED", "03_evaluate": "FAILED"}
+    assert store.statuses() == {**ends, "04_feature_importance": "KILLED"}
+    assert store.child("feature_importance").data.tags["cause"] == "stopped, since 03_evaluate failed"
+    assert store.parent().info.status == "FAILED"
+
+
 @pytest.mark.parametrize("backend", ["forkserver", "inline"])
 @pytest.mark.parametrize("how", ["raise SystemExit(3)", "_os._exit(3)"])
 @pytest.mark.slow
