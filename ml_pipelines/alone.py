@@ -45,18 +45,13 @@ def run_step(key: str, config: Config, inputs: Mapping[str, str]) -> int:
     else:
         tracking.set_tags(run_id, tracking.provenance())
     started = time.monotonic()
-    code = execute(step, config, inputs, run_id)
+    code = execution.execute(key, inputs, run_id, config=config)
     run = tracking.get_run(run_id)
     if tracking.parent_of(run) is None:  # below a parent, that one speaks
         tell(step, run, time.monotonic() - started)
         if code:
             complain(run.data.tags.get("cause", ""))
     return code
-
-
-def execute(step: Step, config: Config, inputs: Mapping[str, str], run_id: str) -> int:
-    """Execute the step in this run, with the parameters that an entry point has beside the inputs."""
-    return execution.execute(step.key, {**inputs, "profile": config.profile, "set": config.overrides}, run_id)
 
 
 def tell(step: Step, run: Run, seconds: float) -> None:

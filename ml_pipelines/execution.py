@@ -39,10 +39,10 @@ def execute(
 
     Args:
         key: the step's name in conf.
-        parameters: the entry point's: profile, set, pipeline_run_id and the step's inputs, as text.
+        parameters: the entry point's, as text: pipeline_run_id and the step's inputs; profile and set, if no `config`.
         run_id: the step's run.
         log: where to append what is logged, if someone else makes an artifact of it.
-        config: what the parameters profile and set amount to, where the caller has loaded it.
+        config: the configuration, where the caller has loaded it.
     """
     from mlflow.exceptions import MlflowException
 

@@ -60,7 +60,7 @@ class PipelineRun:
         self._tries: dict[str, int] = {}  # step -> how often it was started
         self._waiting: set[str] = set()  # steps that will be tried again
         self._overdue: set[str] = set()  # steps that were stopped since their time was over
-        self._stopped: dict[str, str] = {}  # step that was stopped since another failed -> that one's name
+        self._stopped: set[str] = set()  # steps that were stopped since another failed
         self._causes: dict[str, int] = {}  # failed step -> exit code
         self._skipped: dict[str, str] = {}  # skipped step -> the failed step that it is skipped for
         self._lines: list[str] = []
@@ -167,7 +167,8 @@ class PipelineRun:
         run = self._closed(step, str(submitted.run_id))
         if step.key in self._stopped and run.info.status != "FINISHED":
             self._skip(step, list(self._causes), "stopped")
-            tracking.close(run.info.run_id, "KILLED", {"cause": f"stopped, since {self._stopped[step.key]} failed"})
+            failed = self.plan.config.steps[self._skipped[step.key]].step_name
+            tracking.close(run.info.run_id, "KILLED", {"cause": f"stopped, since {failed} failed"})
             return True
         tags, seconds = run.data.tags, run_page.seconds(run)
         code = int(tags.get("exit_code", StepFailed.exit_code))
@@ -193,14 +194,14 @@ class PipelineRun:
             self._line("failed", step, seconds, tags["cause"])
             tracking.client().set_tag(self.run_id, "failed_step", step.key)
             if self.plan.config.fail_fast:
-                self._stop_siblings(step)
+                self._stop_siblings()
         self._headline(step, run)
         return True
 
-    def _stop_siblings(self, failed: Step) -> None:
+    def _stop_siblings(self) -> None:
         """Stop the steps that run beside one that failed; each is taken in when it has ended."""
         for key, submitted in self._running.items():
-            self._stopped.setdefault(key, failed.step_name)
+            self._stopped.add(key)
             Thread(target=backends.stop, args=(submitted,), daemon=True, name=f"stop-{key}").start()
 
     def _closed(self, step: Step, run_id: str) -> Run:

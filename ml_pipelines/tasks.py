@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ml_pipelines import alone, config, job_run, plan, terminal, tracking
+from ml_pipelines import alone, config, execution, job_run, plan, terminal, tracking
 from ml_pipelines.config import LOCAL, NONE, Config, Step
 from ml_pipelines.errors import (
     BadData,
@@ -130,7 +130,7 @@ def _run_step(declared: Step, settings: Config, run_id: str, job_run_id: str, **
     if run_id == NONE:
         run_id = tracking.create_step_run(tracking.experiment_id(settings.experiment_name), step.key, parent)
     started = time.monotonic()
-    code = alone.execute(step, settings, inputs, run_id)
+    code = execution.execute(step.key, inputs, run_id, config=settings)
     run = tracking.get_run(run_id)
     alone.tell(step, run, time.monotonic() - started)
     if code:
