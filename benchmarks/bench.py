@@ -32,7 +32,6 @@ SETTINGS = ",".join(
     )
 )
 OPEN_STORE = "import mlflow, os; mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI']).get_experiment('0')"
-ONE_THREAD = "import os, runpy; os.cpu_count = lambda: 1; runpy.run_path('driver.py', run_name='__main__')"
 OFF = ("signature", "train_test_gap", "calibration", "single_column", "importance", "worst_slice", "drift", "champion")
 ONE_CHECK = ",".join(f"steps.model_qa.params.checks.{name}=null" for name in OFF)
 COLUMN = "{type: number, nullable: false, min: -100, max: 100}"
@@ -94,15 +93,13 @@ class Contenders:
         self.source = data.make(rows, WORK / "data")
         self.noop, self.project = project(noop=True), project(noop=False)
 
-    def driver(
-        self, folder: Path, *options: str, noop: bool = False, command: tuple[str, ...] = ("driver.py",)
-    ) -> Measured:
+    def driver(self, folder: Path, *options: str, noop: bool = False, **more: str) -> Measured:
         """Run ours; on the same `folder` again it finds its earlier results."""
         settings = (
             f"data.delta_prefix.local={folder}/delta,{SETTINGS},data.source.kind=file,data.source.path={self.source}"
         )
         given = [f"--set={settings}", *options]
-        return measure([PYTHON, *command, *given], self.noop if noop else self.project, environment(folder))
+        return measure([PYTHON, "driver.py", *given], self.noop if noop else self.project, environment(folder, **more))
 
     def mlflow_run(self, folder: Path) -> Measured:
         """Run the noop copy by `mlflow run . -e main`."""
@@ -189,15 +186,16 @@ def pair(contenders: Contenders, rounds: int) -> Results:
     folder = fresh("pair")
     contenders.driver(folder)
     only = ("--only=evaluate", "--only=feature_importance", "--force=all")
-    variants = {
-        "side by side": ((), ("driver.py",)),
-        "in turn, all threads": (("--set=max_parallel=1",), ("driver.py",)),
-        "in turn, one thread": (("--set=max_parallel=1",), ("-c", ONE_THREAD)),
+    in_turn = "--set=max_parallel=1"
+    variants: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+        "side by side": ((), {}),
+        "in turn, all threads": ((in_turn,), {}),
+        "in turn, one thread": ((in_turn,), {"OMP_NUM_THREADS": "1"}),
     }
     results: Results = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, (options, command) in variants.items():
-            measured = contenders.driver(folder, *only, *options, command=command)
+        for name, (options, more) in variants.items():
+            measured = contenders.driver(folder, *only, *options, **more)
             with sqlite3.connect(folder / "mlflow.db") as store:
                 spans = store.execute(
                     "select start_time, end_time from runs order by start_time desc limit 2"

@@ -76,7 +76,7 @@ class ForkedRun(SubmittedRun):  # type: ignore[misc]
         self._step = step
         self._folder = Path(tempfile.mkdtemp(prefix="ml-pipelines-"))
         self._log = self._folder / f"{step}.log"
-        self._threads = os.cpu_count() or 1
+        self._threads = forking.processors()
         self._share = self._folder / "share"
         self._share.write_text(str(self._threads))
         self._child = forking.Child(
@@ -105,8 +105,9 @@ class ForkedRun(SubmittedRun):  # type: ignore[misc]
         """Stop the step: TERM, and KILL where that isn't enough."""
         self._child.stop()
 
-    def share(self, threads: int) -> None:
-        """Let the step use so many threads from now on: OpenMP's of processes that run at once fight for processors."""
+    def share(self, steps: int) -> None:
+        """Let it have its part of the OpenMP threads, with so many steps at once: more would fight for processors."""
+        threads = max(1, forking.processors() // steps)
         if threads != self._threads:
             self._threads = threads
             with suppress(FileNotFoundError):  # it has ended

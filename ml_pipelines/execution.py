@@ -220,7 +220,10 @@ def keep_share(share: Path) -> None:
     import threadpoolctl
 
     def take(*_: object) -> None:
-        threadpoolctl.threadpool_limits(int(share.read_text()), user_api="openmp")
+        threads = None
+        while threads != (said := share.read_text()):  # a signal that comes meanwhile is answered first
+            os.environ["OMP_NUM_THREADS"] = threads = said  # for a library that is loaded after this
+            threadpoolctl.threadpool_limits(int(threads), user_api="openmp")
 
     signal.signal(SHARE_CHANGED, take)
     signal.siginterrupt(SHARE_CHANGED, False)  # libraries need not know of it

@@ -57,6 +57,12 @@ def supported() -> bool:
     return sys.platform == "linux"
 
 
+def processors() -> int:
+    """Return how many threads OpenMP would use here by itself: OMP_NUM_THREADS, else one a processor it may run on."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a number for each level of nesting
+    return max(1, int(asked)) if asked.isdecimal() else len(os.sched_getaffinity(0))
+
+
 def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     """Start the server, which does its imports while the caller goes on; nothing where it already runs.
 

@@ -134,10 +134,9 @@ class PipelineRun:
 
     def _share(self) -> None:
         """Divide the processors among the steps that run now."""
-        threads = max(1, (os.cpu_count() or 1) // max(1, len(self._running)))
         for submitted in self._running.values():
             if isinstance(submitted, backends.ForkedRun):
-                submitted.share(threads)
+                submitted.share(len(self._running))
 
     def _left_going(self, step: Step) -> SubmittedRun | None:
         """Take over the step where it goes on elsewhere: the driver of the pipeline run that is resumed was killed."""

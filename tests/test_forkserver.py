@@ -14,6 +14,8 @@ import pytest
 from blocking import FEW_ROWS, begin_with
 from conftest import FAST, ROOT, Result, Store
 
+from ml_pipelines.forking import processors
+
 Drive = Callable[..., Result]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is for Linux")
 
@@ -159,11 +161,61 @@ THREADS = """
 @pytest.mark.slow
 def test_steps_that_run_at_once_share_the_processors_and_the_last_one_has_all(project: Path, shell: Drive) -> None:
     (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
-    all_of_them = os.cpu_count() or 1
-    begin_with(project, "evaluate", THREADS.format(wanted=[max(1, all_of_them // 2)]))
-    begin_with(project, "feature_importance", THREADS.format(wanted=[max(1, all_of_them // 2), all_of_them]))
+    all_of_them = processors()
+    half = THREADS.format(wanted=[max(1, all_of_them // 2)])
+    seen = project / "seen"
+    os.mkfifo(seen)  # who opens it waits for the other: neither step ends before both had their half
+    begin_with(project, "evaluate", f"{half}\n    open({str(seen)!r}).read()")
+    begin_with(
+        project,
+        "feature_importance",
+        f"{half}\n    open({str(seen)!r}, 'w').close()\n{THREADS.format(wanted=[all_of_them])}",
+    )
     done = shell("python", "driver.py", "--backend=forkserver", cwd=project, PYTHONPATH=str(project))
     assert done.code == 0, done.text
+
+
+def test_a_child_that_comes_before_the_libraries_has_its_share_too(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.write_text("1")
+    body = f"""
+    from pathlib import Path
+    from ml_pipelines.execution import keep_share
+    keep_share(Path({str(share)!r}))
+    import sklearn.ensemble, threadpoolctl
+    print({{pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"}})
+    """
+    assert python(script(tmp_path, body)).stdout.strip() == "{1}"
+
+
+def test_a_share_that_changes_while_the_earlier_one_is_taken_is_kept(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.write_text("2")
+    body = f"""
+    import signal
+    from pathlib import Path
+    import sklearn.ensemble, threadpoolctl
+    from ml_pipelines.execution import keep_share
+    from ml_pipelines.forking import SHARE_CHANGED
+    limit, share = threadpoolctl.threadpool_limits, Path({str(share)!r})
+    def as_the_driver_changes_it(*given, **named):
+        if share.read_text() == "2":
+            share.write_text("1")
+            signal.raise_signal(SHARE_CHANGED)
+        limit(*given, **named)
+    threadpoolctl.threadpool_limits = as_the_driver_changes_it
+    keep_share(share)
+    print({{pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"}})
+    """
+    assert python(script(tmp_path, body)).stdout.strip() == "{1}"
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("3,2", 3), ("0", 1), ("", None), ("many", None)])
+def test_the_threads_to_share_are_those_that_openmp_would_use(
+    monkeypatch: pytest.MonkeyPatch, asked: str, threads: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert processors() == (threads or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.slow
