@@ -116,10 +116,13 @@ def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """Give the test a store and a folder for tables of its own."""
     opened = _new_store(migrated, tmp_path)
     use(opened, monkeypatch)
+    before = _mlflow_variables()
     yield opened
     while mlflow.active_run():
         mlflow.end_run()
-    os.environ.pop("MLFLOW_REGISTRY_URI", None)  # set by tracking.connect, for children: the next test has another
+    for name in _mlflow_variables():  # set by tracking.connect, for children: the next test has others
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +147,10 @@ def earlier(finished: Store, store: Store) -> Store:
 def drive(store: Store) -> Callable[..., Result]:
     """Run driver.py's command in this process, on few rows, with the store and the tables of the test."""
     return partial(drive_in, store)
+
+
+def _mlflow_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
 
 
 def _new_store(migrated: Path, folder: Path) -> Store:
