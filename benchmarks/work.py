@@ -55,7 +55,7 @@ def train(train_uri: str) -> tuple[Any, Any, dict[str, float]]:
     from steps.modelling import positive_score, score_metrics
 
     features, label = _read(train_uri)
-    model = train.fit(features, label, train.Params(**TRAIN), SEED)
+    model = train.make_model(features, train.Params(**TRAIN), SEED).fit(features, label.to_numpy())
     return model, features.head(5), score_metrics(label, positive_score(model, features), "train")
 
 

@@ -29,8 +29,10 @@ def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFram
 
     if frame.height <= rows:
         return frame
-    classes = frame.sort(label, maintain_order=True).partition_by(label, maintain_order=True)
-    return pl.concat(part.sample(max(1, round(rows * part.height / frame.height)), seed=seed) for part in classes)
+    numbered = pl.DataFrame({"class": frame[label]}).with_row_index("row").sort("class", maintain_order=True)
+    classes = numbered.partition_by("class", maintain_order=True)
+    parts = [part.sample(max(1, round(rows * part.height / frame.height)), seed=seed) for part in classes]
+    return frame[pl.concat(parts)["row"]]
 
 
 def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.context import BadData, ConfigError, Outputs, StepContext
-from steps.modelling import positive_score, score_metrics, split_label
+from steps.modelling import score_metrics, split_label
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
@@ -84,16 +85,15 @@ def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> Col
     return ColumnTransformer(parts)
 
 
-def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> Pipeline:
-    """Return the estimator, fitted behind its encoder.
+def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
+    """Return the unfitted estimator behind the encoder for these columns: the pipeline's steps `encode` and `model`.
 
     Raises:
         BadData: numbers are missing, and neither the estimator nor the params say what to do with them.
-        ConfigError: an option has a value that the estimator doesn't take.
+        ConfigError: no such estimator, option or treatment.
     """
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
-    from sklearn.utils._param_validation import InvalidParameterError
 
     estimator = make_estimator(params, seed)
     takes_nan = get_tags(estimator).input_tags.allow_nan
@@ -103,19 +103,36 @@ def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> 
                 f"Feature {column.name}: {column.null_count()} of {len(column)} values are missing, and "
                 f"{params.estimator} can't take that. Set steps.train.params.missing=median."
             )
-    model = Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
+    return Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
+
+
+def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Fit the estimator, and return its probability of class 1 for each row, shape (rows,).
+
+    Raises:
+        ConfigError: an option has a value that the estimator doesn't take.
+    """
+    from sklearn.utils._param_validation import InvalidParameterError
+
     try:
-        return model.fit(features, label.to_numpy())
+        estimator.fit(encoded, label.to_numpy())
     except InvalidParameterError as error:
         raise ConfigError(f"steps.train.params.options: {error}") from error
+    score: np.ndarray[Any, np.dtype[np.float64]] = estimator.predict_proba(encoded)[:, 1]
+    return score
 
 
 def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
     """Fit, and hand on the model."""
+    import polars as pl
+
     names = step.feature_columns(train_uri)
     features, label = split_label(step.read(train_uri, [*names, step.label]), step.label, names)
-    model = fit(features, label, step.params, step.seed)
-    metrics = score_metrics(label, positive_score(model, features), "train")
+    model = make_model(features, step.params, step.seed)
+    example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # head alone would keep all the rows
+    encoded = model["encode"].fit_transform(features)
+    del features  # it is as large as `encoded`, and fitting takes as much again
+    metrics = score_metrics(label, fit(model["model"], encoded, label), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
     step.summary(f"auc {metrics['train_auc']:.3f} in training")
-    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example=features.head(5))}
+    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example)}

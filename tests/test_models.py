@@ -15,7 +15,7 @@ from ml_pipelines.config import load
 from ml_pipelines.context import StepContext
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.models import Logged
-from steps.train import Params, fit
+from steps.train import Params, make_model
 
 FOREST_TYPES = ["sklearn.tree._tree.Tree"]
 LABEL = pl.Series("label", [0, 1] * 5)
@@ -32,7 +32,7 @@ FEATURES = pl.DataFrame(
 
 
 def model(name: str = "sklearn.ensemble.HistGradientBoostingClassifier", **options: Any) -> Any:
-    return fit(FEATURES, LABEL, Params(name, options, categories="one_hot"), seed=1)
+    return make_model(FEATURES, Params(name, options, categories="one_hot"), seed=1).fit(FEATURES, LABEL)
 
 
 def forest() -> Any:

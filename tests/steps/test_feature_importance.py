@@ -16,12 +16,8 @@ FEATURES = pl.DataFrame(
     }
 )
 TABLE = FEATURES.with_columns(LABEL, id=pl.int_range(pl.len()))
-MODEL = train.fit(
-    FEATURES,
-    LABEL,
-    train.Params("sklearn.linear_model.LogisticRegression", categories="one_hot", missing="median"),
-    seed=1,
-)
+PARAMS = train.Params("sklearn.linear_model.LogisticRegression", categories="one_hot", missing="median")
+MODEL = train.make_model(FEATURES, PARAMS, seed=1).fit(FEATURES, LABEL)
 
 
 def test_a_telling_column_comes_first_with_its_spread() -> None:

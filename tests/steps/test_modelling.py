@@ -8,7 +8,7 @@ import pytest
 
 from ml_pipelines.errors import BadData
 from steps.modelling import positive_score, score_metrics, split_label
-from steps.train import Params, fit
+from steps.train import Params, make_model
 
 INF = math.inf
 
@@ -103,7 +103,7 @@ def test_the_score_is_the_probability_of_class_1() -> None:
 def test_a_column_of_another_type_than_was_learned_is_bad_data(column: dict[str, list[object]], message: str) -> None:
     learned = pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "where": ["a", "b", "a", "b"]})
     params = Params(estimator="sklearn.ensemble.HistGradientBoostingClassifier")
-    model = fit(learned, pl.Series([0, 1, 0, 1]), params, seed=1)
+    model = make_model(learned, params, seed=1).fit(learned, pl.Series([0, 1, 0, 1]))
     assert positive_score(model, learned.head(2).with_columns(x=pl.Series([1, 2]))).shape == (2,)
     with pytest.raises(BadData, match=message):
         positive_score(model, learned.head(2).with_columns(**{name: pl.Series(v) for name, v in column.items()}))

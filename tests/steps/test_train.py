@@ -5,12 +5,14 @@ from typing import Any
 import polars as pl
 import pytest
 from recording import RecordingContext
+from sklearn.metrics import log_loss
+from sklearn.pipeline import Pipeline
 
 from ml_pipelines.config import load
 from ml_pipelines.errors import BadData, ConfigError
 from steps import train
 from steps.modelling import positive_score
-from steps.train import Params, fit, make_estimator
+from steps.train import Params, make_estimator, make_model
 
 GRADIENT_BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
@@ -30,6 +32,13 @@ def gradient_boosting(**changed: Any) -> Params:
 
 def logistic(**changed: Any) -> Params:
     return Params(**{"estimator": LOGISTIC, "categories": "one_hot", "missing": "median", "scale": True} | changed)
+
+
+def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> Pipeline:
+    """Fit as the step does."""
+    model = make_model(features, params, seed)
+    train.fit(model["model"], model["encode"].fit_transform(features), label)
+    return model
 
 
 @pytest.mark.parametrize(
@@ -151,6 +160,8 @@ def test_run_keeps_the_key_and_the_label_from_the_model() -> None:
     train.run(step, train_uri="uri")
     model, example = step.models[0]
     assert list(model.feature_names_in_) == example.columns == ["x", "flag", "colour"]
+    assert example.equals(MIXED.head(5))
+    assert step.metrics["train_log_loss"] == pytest.approx(log_loss(LABEL, positive_score(model, MIXED)))
 
 
 def test_a_forest_is_refused_until_conf_trusts_its_types_and_the_message_is_how() -> None:
