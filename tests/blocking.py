@@ -9,13 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-FEW_ROWS = """
-data: {source: {rows: 400, features: 4}}
-steps:
-  train: {params: {options: {max_iter: 5}}}
-  feature_importance: {params: {repeats: 1}}
-  model_qa: {params: {checks: {min_auc: {threshold: 0.5}}}}
-"""
 WRAPPED = """
 
 import functools as _functools

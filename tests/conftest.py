@@ -33,6 +33,13 @@ CHECKS = "steps.model_qa.params.checks"
 LENIENT = ",".join(
     [*(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()), f"{CHECKS}.champion.level=0"]
 )
+FEW_ROWS = """
+data: {source: {rows: 400, features: 4}}
+steps:
+  train: {params: {options: {max_iter: 5}}}
+  feature_importance: {params: {repeats: 1}}
+  model_qa: {params: {checks: {min_auc: {threshold: 0.5}, calibration: null, drift: null}}}
+"""
 FAST = f"{SMALL},steps.feature_importance.params.repeats=1,{LENIENT}"
 
 
@@ -206,6 +213,14 @@ def project(tmp_path: Path) -> Path:
     leave = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
     shutil.copytree(ROOT, copy, ignore=leave)
     return copy
+
+
+@pytest.fixture
+def small(project: Path) -> Path:
+    """Return a copy of the project whose local profile has few rows."""
+    with (project / "conf" / "local.yaml").open("a") as profile:
+        profile.write(FEW_ROWS)
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from blocking import FEW_ROWS, begin_with
+from blocking import begin_with
 from conftest import FAST, ROOT, Result, Store
 
 from ml_pipelines.forking import processors
@@ -135,11 +135,10 @@ def test_every_backend_gives_the_same_numbers_to_the_last_digit(
 
 
 @pytest.mark.slow
-def test_a_pipeline_keeps_the_configuration_it_began_with(project: Path, shell: Drive, store: Store) -> None:
-    local = project / "conf" / "local.yaml"
-    local.open("a").write(FEW_ROWS)
-    begin_with(project, "prepare_data", f"open({str(local)!r}, 'a').write('seed: 7\\n')")
-    done = shell("python", "driver.py", "--backend=forkserver", cwd=project, PYTHONPATH=str(project))
+def test_a_pipeline_keeps_the_configuration_it_began_with(small: Path, shell: Drive, store: Store) -> None:
+    local = small / "conf" / "local.yaml"
+    begin_with(small, "prepare_data", f"open({str(local)!r}, 'a').write('seed: 7\\n')")
+    done = shell("python", "driver.py", "--backend=forkserver", cwd=small, PYTHONPATH=str(small))
     assert done.code == 0, done.text
     assert {run.data.params["seed"] for run in store.below().values()} == {"42"}
 
@@ -159,19 +158,18 @@ THREADS = """
 
 
 @pytest.mark.slow
-def test_steps_that_run_at_once_share_the_processors_and_the_last_one_has_all(project: Path, shell: Drive) -> None:
-    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
+def test_steps_that_run_at_once_share_the_processors_and_the_last_one_has_all(small: Path, shell: Drive) -> None:
     all_of_them = processors()
     half = THREADS.format(wanted=[max(1, all_of_them // 2)])
-    seen = project / "seen"
+    seen = small / "seen"
     os.mkfifo(seen)  # who opens it waits for the other: neither step ends before both had their half
-    begin_with(project, "evaluate", f"{half}\n    open({str(seen)!r}).read()")
+    begin_with(small, "evaluate", f"{half}\n    open({str(seen)!r}).read()")
     begin_with(
-        project,
+        small,
         "feature_importance",
         f"{half}\n    open({str(seen)!r}, 'w').close()\n{THREADS.format(wanted=[all_of_them])}",
     )
-    done = shell("python", "driver.py", "--backend=forkserver", cwd=project, PYTHONPATH=str(project))
+    done = shell("python", "driver.py", "--backend=forkserver", cwd=small, PYTHONPATH=str(small))
     assert done.code == 0, done.text
 
 

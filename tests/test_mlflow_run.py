@@ -23,25 +23,10 @@ from ml_pipelines.config import load
 Shell = Callable[..., Result]
 
 NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", "05_model_qa"]
-FEW_ROWS = """
-data: {source: {rows: 400, features: 4}}
-steps:
-  train: {params: {options: {max_iter: 5}}}
-  feature_importance: {params: {repeats: 1}}
-  model_qa: {params: {checks: {min_auc: {threshold: 0.5}, calibration: null, drift: null}}}
-"""
 # Each part would leave a file behind if a shell ever read it.
 NASTY = (
     "x; touch ran1; $(touch ran2) `touch ran3` ' touch ran4 ' \" touch ran5 \" && touch ran6 | touch ran7\ntouch ran8\n"
 )
-
-
-@pytest.fixture
-def small(project: Path) -> Path:
-    """Return a copy of the project whose local profile has few rows."""
-    with (project / "conf" / "local.yaml").open("a") as profile:
-        profile.write(FEW_ROWS)
-    return project
 
 
 def given(store: Store, step: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from blocking import FEW_ROWS, begin_with, blocked, gone
+from blocking import begin_with, blocked, gone
 from conftest import Result, Store, drive_in
 
 from ml_pipelines import processes
@@ -19,14 +19,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process ids are
 PIPELINE = ("python", "driver.py", "--only=prepare_data")
 MAIN = ("mlflow", "run", ".", "-e", "main", "-Pset=max_parallel=1")
 ALONE = ("mlflow", "run", ".", "-e", "prepare_data")
-
-
-@pytest.fixture
-def small(project: Path) -> Path:
-    """Return a copy of the project whose local profile has few rows."""
-    with (project / "conf" / "local.yaml").open("a") as profile:
-        profile.write(FEW_ROWS)
-    return project
 
 
 def statuses(store: Store) -> set[str]:

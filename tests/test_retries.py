@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import requests
-from blocking import FEW_ROWS, begin_with
+from blocking import begin_with
 from conftest import Result, Store
 
 from ml_pipelines import pipeline
@@ -127,14 +127,13 @@ def test_nothing_is_tried_again_unasked(earlier: Store, drive: Drive) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["forkserver", "local"])
 def test_a_killed_step_is_tried_again_and_writes_its_tables_once(
-    finished: Store, store: Store, project: Path, shell: Shell, backend: str
+    finished: Store, store: Store, small: Path, shell: Shell, backend: str
 ) -> None:
-    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
-    marker = project / "killed_once"
+    marker = small / "killed_once"
     kill = f"_os.path.exists({str(marker)!r}) or (open({str(marker)!r}, 'w').close(), _os.kill(_os.getpid(), 9))"
-    begin_with(project, "prepare_data", kill)
+    begin_with(small, "prepare_data", kill)
     settings = "--set=steps.prepare_data.retries=1"
-    result = shell("python", "driver.py", "--only=prepare_data", f"--backend={backend}", settings, cwd=project)
+    result = shell("python", "driver.py", "--only=prepare_data", f"--backend={backend}", settings, cwd=small)
     assert result.code == 0, result.text
     runs = store.runs("tags.step = 'prepare_data'")
     assert [(run.info.status, run.data.tags.get("attempt")) for run in runs] == [("FINISHED", "2"), ("FAILED", None)]

@@ -20,7 +20,7 @@ from queue import Empty, Queue
 import deltalake
 import polars as pl
 import pytest
-from blocking import FEW_ROWS, begin_with
+from blocking import begin_with
 from conftest import ROOT, Result, Store
 
 from ml_pipelines.tracking import FIRST_BUDGET, SERVER_BUDGET
@@ -110,7 +110,6 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[Server]:
 @contextmanager
 def held(project: Path, uri: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[], None]]]:
     """Run prepare_data until its step is about to do its work; give the driver, and what lets the step go on."""
-    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
     here, go_on = project.parent / "here", project.parent / "go_on"
     os.mkfifo(here)
     os.mkfifo(go_on)
@@ -132,24 +131,24 @@ def held(project: Path, uri: str, **environment: str) -> Iterator[tuple[subproce
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_back_is_waited_for(server: Server, project: Path) -> None:
-    with held(project, server.uri) as (driver, go_on):
+def test_a_server_that_is_killed_and_comes_back_is_waited_for(server: Server, small: Path) -> None:
+    with held(small, server.uri) as (driver, go_on):
         server.kill()
         go_on()
         time.sleep(AWAY_S)
         server.start()
         said, _ = driver.communicate(timeout=150)
     assert driver.returncode == 0, said
-    served = Store(server.uri, project)
+    served = Store(server.uri, small)
     assert served.statuses() == {"01_prepare_data": "FINISHED"}
     assert served.parent().info.status == "FINISHED"
 
 
 @pytest.mark.slow
 def test_a_server_that_never_comes_back_is_one_clear_error_and_the_next_start_closes_the_runs(
-    server: Server, project: Path, shell: Shell
+    server: Server, small: Path, shell: Shell
 ) -> None:
-    with held(project, server.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1") as (driver, go_on):
+    with held(small, server.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1") as (driver, go_on):
         server.kill()
         go_on()
         started = time.monotonic()
@@ -161,7 +160,7 @@ def test_a_server_that_never_comes_back_is_one_clear_error_and_the_next_start_cl
     assert last.startswith(f"The MLflow store {server.uri} fails: API request to")
     server.start()
     assert "Marked KILLED" in shell("python", "driver.py", "--only=evaluate", MLFLOW_TRACKING_URI=server.uri).out
-    assert {run.info.status for run in Store(server.uri, project).runs()} == {"KILLED"}
+    assert {run.info.status for run in Store(server.uri, small).runs()} == {"KILLED"}
 
 
 @pytest.mark.slow
@@ -254,16 +253,16 @@ def slow(uri: str, delays_s: "Queue[float]", waited_for: list[bool]) -> Iterator
 
 
 @pytest.mark.slow
-def test_a_server_that_answers_late_is_waited_for(server: Server, project: Path) -> None:
+def test_a_server_that_answers_late_is_waited_for(server: Server, small: Path) -> None:
     delays_s: Queue[float] = Queue()
     waited_for: list[bool] = []
-    with slow(server.uri, delays_s, waited_for) as uri, held(project, uri) as (driver, go_on):
+    with slow(server.uri, delays_s, waited_for) as uri, held(small, uri) as (driver, go_on):
         delays_s.put(float(FIRST_BUDGET["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + 3)  # which is only for the first request
         go_on()
         said, _ = driver.communicate(timeout=150)
     assert driver.returncode == 0, said
     assert waited_for == [True]
-    assert Store(server.uri, project).statuses() == {"01_prepare_data": "FINISHED"}
+    assert Store(server.uri, small).statuses() == {"01_prepare_data": "FINISHED"}
 
 
 # -- a clock
@@ -281,21 +280,20 @@ time.time_ns = lambda: _time_ns() - _ago() * 10**9
 
 @pytest.mark.slow
 def test_a_clock_that_is_set_back_an_hour_while_a_step_runs_changes_no_result(
-    project: Path, shell: Shell, store: Store, tmp_path: Path
+    small: Path, shell: Shell, store: Store, tmp_path: Path
 ) -> None:
-    (project / "conf" / "local.yaml").open("a").write(FEW_ROWS)
     set_back = tmp_path / "set_back"
     (tmp_path / "sitecustomize.py").write_text(CLOCK.format(set_back=str(set_back)))
-    begin_with(project, "train", f"open({str(set_back)!r}, 'w').close()")
-    path = os.pathsep.join(map(str, [tmp_path, project]))
+    begin_with(small, "train", f"open({str(set_back)!r}, 'w').close()")
+    path = os.pathsep.join(map(str, [tmp_path, small]))
     tables = f"--set=data.delta_prefix.local={store.tables}"
-    first = shell("python", "driver.py", tables, cwd=project, PYTHONPATH=path)
+    first = shell("python", "driver.py", tables, cwd=small, PYTHONPATH=path)
     assert first.code == 0, first.text
     train = store.child("train").info
     assert train.end_time < train.start_time
     assert set(store.statuses().values()) == {"FINISHED"}
     assert "-3" not in first.out and "There is no report" not in first.out  # seconds are never less than none
-    again = shell("python", "driver.py", tables, cwd=project, PYTHONPATH=path)
+    again = shell("python", "driver.py", tables, cwd=small, PYTHONPATH=path)
     assert "Nothing has changed" in again.out
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
 
