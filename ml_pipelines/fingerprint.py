@@ -125,6 +125,7 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
 
 
+@cache
 def _file(module: str) -> Path | None:
     if module.split(".")[0] not in PACKAGES:
         return None
@@ -192,6 +193,7 @@ def _engine_libraries(config: Config, imported: frozenset[str]) -> tuple[str, ..
     return ENGINE_LIBRARIES.get(config.spark.engine, ("pyspark",)) if "pyspark" in imported else ()
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -205,5 +207,5 @@ def _sha(*texts: str) -> str:
 
 def forget() -> None:
     """Forget what was read of code, files and tables: another pipeline run of this process must look again."""
-    for cached in (code, third_party, _code_digest, _imports, _tree, file_digest, tables.measure):
+    for cached in (code, third_party, _code_digest, _imports, _tree, _file, _version, file_digest, tables.measure):
         cached.cache_clear()

@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 from ml_pipelines.forking import FITTING, SHARE_CHANGED, SPARK, die_with_parent
 
+QUICK_S = 0.3  # steps that take less need little, and would wait for an import more often than make use of it
+
 
 class ImportingSelector(selectors.DefaultSelector):
     """A selector that, rather than wait idly, does what the next child would otherwise have to do."""
@@ -29,7 +31,9 @@ class ImportingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; while there is nothing, open the store, import the next module, and so on."""
         cls = type(self)
-        while not (ready := super().select(0)):
+        patience_s = QUICK_S if cls._opened else 0
+        while not (ready := super().select(patience_s)):
+            patience_s = 0
             if cls._asked and not cls._opened:  # not before: the driver may still be creating it
                 cls._opened = True
                 _open_store()

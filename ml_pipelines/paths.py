@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_pipelines.errors import ConfigError
 
 
+@cache
 def code() -> Path:
     """Return the folder that the packages ml_pipelines and steps stand in."""
     return Path(__file__).resolve().parents[1]
