@@ -166,13 +166,14 @@ def page(results: Results) -> str:
     busy = [name for name, part in results.items() if part["load"][0] > BUSY]
     loads = ", ".join(f"{name} {part['load'][0]} to {part['load'][1]}" for name, part in results.items())
     versions = {**first["versions"], **peers["versions"]}
+    several = [part for part in results.values() if part["rows"] < 20_000_000]
     fields = {
         "machine": first["machine"],
         "rows": f"{results['full']['rows']:,}" if "full" in results else "",
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "loads": loads,
         "busy": f"**Others used the machine during {', '.join(busy)}: take these as rough.**" if busy else "",
-        "rounds": f"{min(len(runs) for part in results.values() for runs in flat(part['seconds']))}",
+        "rounds": str(min(len(runs) for part in several for runs in flat(part["seconds"]))),
         "targets": "\n".join(f"| {' | '.join(line)} |" for line in targets(results)),
         "missing": "Peers not measured yet."
         if not peers["versions"]
