@@ -1,7 +1,7 @@
 """Run the pipeline, or one step of it: `python driver.py --help`.
 
-On Databricks, MLflow pastes this file's text below a preamble of its own. It therefore begins with no
-`from __future__`, asks for no `__file__`, and puts the working directory on the path itself.
+On Databricks, MLflow puts a preamble in front of this file's text. So this file uses neither `from __future__` nor
+`__file__`, and it adds the working directory to the import path itself.
 """
 
 import importlib.util
@@ -18,33 +18,37 @@ if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") i
 
 import click
 
-from ml_pipelines import alone, config, forking, imports, plan, reuse, terminal, tracking
-from ml_pipelines.errors import Interrupted, PipelineError, one_line
-from ml_pipelines.signals import raise_on_signals
+from ml_pipelines.backends import catalog, fork_server
+from ml_pipelines.config import loading, rules
+from ml_pipelines.errors import Interrupted, PipelineError
+from ml_pipelines.execution import standalone
+from ml_pipelines.planning import plan, reuse
+from ml_pipelines.system import imports, signals, terminal
+from ml_pipelines.tracking import opening
 
-terminal.quieten()
+terminal.silence_mlflow()
 
 
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
-    """Run the plan's steps under one parent run, each as soon as its inputs are there; return the exit code."""
-    if planned.backend == "forkserver":
-        forking.start(tracking.store_uri(planned.config), planned.fitting_first)  # its imports go on beside ours
-    with imports.uncollected():
+    """Run the plan's steps under one parent run, each as soon as its inputs exist; return the exit code."""
+    backend = planned.backend
+    backend.prepare(planned.config, planned.steps)  # a fork server imports modules while this process does the same
+    with imports.without_garbage_collection():
         import mlflow
 
-        from ml_pipelines import backends, pipeline
+        from ml_pipelines.running.pipeline_run import pipeline_run
 
-    backends.register()
-    with pipeline.pipeline_run(planned, resume) as parent:
+    catalog.register()
+    with pipeline_run(planned, resume) as parent:
         for step in parent.schedule():
             submitted = mlflow.projects.run(
-                uri=planned.project(),
-                entry_point=step.key,
+                uri=backend.project(),
+                entry_point=step.name,
                 parameters=parent.parameters(step),
                 experiment_id=parent.experiment_id,
                 run_name=step.step_name,
-                backend=planned.backend,
-                backend_config=planned.backend_config(step),
+                backend=backend.name,
+                backend_config=backend.config(planned.config, step),
                 env_manager="local",
                 synchronous=False,
             )
@@ -53,14 +57,14 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 110})
-@click.option("--profile", default="local", show_default=True, metavar="NAME", help="A file of conf/: where and how.")
+@click.option("--profile", default="local", show_default=True, metavar="NAME", help="Profile to use: conf/NAME.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the configuration.")
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
-@click.option("--from", "start", metavar="STEP", help="Run this step and all that need it.")
-@click.option("--to", "end", metavar="STEP", help="Run this step and all that it needs.")
-@click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Run it anyway.")
-@click.option("--resume", metavar="RUN", help="Go on from a pipeline run: what it finished is not run again.")
-@click.option("--backend", metavar="NAME", help="Where steps run, instead of the profile's: forkserver, inline, ...")
+@click.option("--from", "start", metavar="STEP", help="Run this step and all steps that need it.")
+@click.option("--to", "end", metavar="STEP", help="Run this step and all steps that it needs.")
+@click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Do not reuse it.")
+@click.option("--resume", metavar="RUN", help="Continue a pipeline run: its finished steps do not run again.")
+@click.option("--backend", metavar="NAME", help="Backend to use instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="Run one step in the run that MLflow made (MLproject's entry points).")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")
@@ -70,26 +74,27 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
     \b
     python driver.py                                  the five steps on synthetic data
     python driver.py --set data.source.kind=sample    on real data that needs no download
-    python driver.py --from train                     again from train on, on the tables of the last run
+    python driver.py --from train                     train and all steps that need it, on the last run's tables
     """
     try:
-        config.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
-        settings = config.load(profile, overrides)
+        rules.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
+        settings = loading.load(profile, overrides)
         if step:
-            sys.exit(alone.run_step(step, settings, alone.parameters(inputs)))
+            sys.exit(standalone.run_step(step, settings, standalone.parse_parameters(inputs)))
         if inputs:
             raise click.UsageError(f"No such option: {' '.join(inputs)}")
-        planned = plan.make(settings, *(chosen[name] for name in ("backend", "only", "start", "end", "force")))
+        backend = catalog.choose(chosen["backend"] or settings.backend)
+        planned = plan.make_plan(settings, backend, *(chosen[name] for name in ("only", "start", "end", "force")))
         if chosen["dry_run"]:
-            terminal.say(planned.describe(reuse.explain(planned)))
+            terminal.say(planned.describe(reuse.explain_plan(planned)))
         else:
             sys.exit(run_pipeline(planned, chosen["resume"]))
     except (PipelineError, Interrupted) as error:
-        (terminal.complain if error.exit_code else terminal.say)(one_line(error))
+        (terminal.complain if error.exit_code else terminal.say)(opening.complaint(error))
         sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
-    raise_on_signals()
-    with forking.leaving():
+    signals.raise_on_signals()
+    with fork_server.quick_exit():
         main(prog_name="driver.py")

@@ -1,7 +1,7 @@
-"""Measure the pipeline beside its floor and MLflow's own way; `make bench` says how.
+"""Measure the pipeline against plain scripts and plain MLflow Projects. `make bench` runs this.
 
-Contenders take turns, as whole processes, each with a fresh copy of a migrated store.
-Results go to results/<part>.json; report.py makes the page of them.
+The contenders take turns. Each run is a whole process with a fresh copy of a migrated store.
+The results go to results/<part>.json, and report.py makes the page from them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SETTINGS = ",".join(
     (
         "steps.train.params.options.max_iter=50",
         "steps.feature_importance.params.rows=20000",
-        "steps.model_qa.params.on_failure=warn",  # what is measured is time, whatever the model is worth
+        "steps.model_qa.params.on_failure=warn",  # only the time is measured, not the quality of the model
     )
 )
 OPEN_STORE = "import mlflow, os; mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI']).get_experiment('0')"
@@ -41,16 +41,18 @@ Results = dict[str, list[Measured]]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Return the environment of a contender: bytecode is written, threads are left alone, the store is `folder`'s."""
+    """Return a contender's environment: it may write bytecode, uses all threads, and has its store in `folder`."""
     unset = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "BENCH_NOOP")
-    kept = {name: value for name, value in os.environ.items() if name not in unset and not name.startswith("MLFLOW_")}
-    path = f"{Path(PYTHON).parent}{os.pathsep}{kept['PATH']}"
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in unset and not name.startswith("MLFLOW_")
+    }
+    path = f"{Path(PYTHON).parent}{os.pathsep}{inherited['PATH']}"
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return {**kept, "PATH": path, **store, "MLFLOW_LOGGING_LEVEL": "WARNING", **more}
+    return {**inherited, "PATH": path, **store, "MLFLOW_LOGGING_LEVEL": "WARNING", **more}
 
 
 def fresh(name: str) -> Path:
-    """Return an empty folder with a fresh copy of a migrated store."""
+    """Return a new folder that contains only a copy of a migrated store."""
     migrated, folder = WORK / "migrated", WORK / "runs" / name
     if not migrated.exists():
         migrated.mkdir(parents=True)
@@ -61,7 +63,7 @@ def fresh(name: str) -> Path:
 
 
 def project(noop: bool) -> Path:
-    """Return a copy of the project; with `noop` its steps do nothing but return their outputs."""
+    """Return a copy of the project. With `noop` its steps only return their outputs."""
     copy = WORK / ("noop" if noop else "project")
     shutil.rmtree(copy, ignore_errors=True)
     for name in ("ml_pipelines", "steps", "conf", "resources"):
@@ -72,14 +74,14 @@ def project(noop: bool) -> Path:
         import yaml
 
         steps = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["steps"]
-        for key, step in steps.items():
-            _empty(copy / "steps" / f"{key}.py", step["outputs"])
+        for name, step in steps.items():
+            _empty(copy / "steps" / f"{name}.py", step["outputs"])
     compileall.compile_dir(copy, quiet=1)
     return copy
 
 
 def _empty(path: Path, outputs: list[str]) -> None:
-    """Leave of a step its imports, its Params, and a `run` that returns its outputs at once."""
+    """Reduce a step to its imports, its Params and a `run` that returns its outputs at once."""
     tree = ast.parse(path.read_text())
     tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node.name == "run"]
     tree.body[-1].body = ast.parse(f"def run():\n    return {dict.fromkeys(outputs, '1')}").body[0].body
@@ -87,39 +89,41 @@ def _empty(path: Path, outputs: list[str]) -> None:
 
 
 class Contenders:
-    """The commands, each run in a fresh folder or in that of an earlier run."""
+    """The commands that are measured. Each runs in a fresh folder, or again in the folder of an earlier run."""
 
     def __init__(self, rows: int) -> None:
         self.source = data.make(rows, WORK / "data")
         self.noop, self.project = project(noop=True), project(noop=False)
 
     def driver(self, folder: Path, *options: str, noop: bool = False, **more: str) -> Measured:
-        """Run ours; on the same `folder` again it finds its earlier results."""
+        """Run this project. A second run in the same `folder` finds the earlier results."""
         settings = (
             f"data.delta_prefix.local={folder}/delta,{SETTINGS},data.source.kind=file,data.source.path={self.source}"
         )
-        given = [f"--set={settings}", *options]
-        return measure([PYTHON, "driver.py", *given], self.noop if noop else self.project, environment(folder, **more))
+        arguments = [f"--set={settings}", *options]
+        return measure(
+            [PYTHON, "driver.py", *arguments], self.noop if noop else self.project, environment(folder, **more)
+        )
 
     def mlflow_run(self, folder: Path) -> Measured:
-        """Run the noop copy by `mlflow run . -e main`."""
+        """Run the noop copy with `mlflow run . -e main`."""
         command = ["mlflow", "run", ".", "-e", "main", "--env-manager", "local", "--experiment-name", "bench"]
         return measure([str(Path(PYTHON).parent / command[0]), *command[1:]], self.noop, environment(folder))
 
     def script(self, folder: Path, name: str, *options: str, noop: bool = False) -> Measured:
-        """Run a script of this folder on the source."""
+        """Run a script of this folder with the source."""
         more = {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", **({"BENCH_NOOP": "1"} if noop else {})}
         command = [PYTHON, str(HERE / name), str(self.source), str(folder), *options]
         return measure(command, folder, environment(folder, **more))
 
     def projects(self, folder: Path, noop: bool) -> Measured:
-        """Run the ordinary project, from a copy: MLflow puts its artifacts below the working directory."""
+        """Run a copy of the ordinary MLflow project, because MLflow puts artifacts below the working directory."""
         shutil.copytree(HERE / "projects_ordinary", folder, dirs_exist_ok=True)
         more = {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", **({"BENCH_NOOP": "1"} if noop else {})}
         return measure([PYTHON, "step.py", "main", str(self.source), str(folder)], folder, environment(folder, **more))
 
     def whole(self, noop: bool = False) -> dict[str, Callable[[Path], Measured]]:
-        """Return those that do all five steps."""
+        """Return the contenders that run all five steps."""
         return {
             "ours": lambda folder: self.driver(folder, noop=noop),
             "floor": lambda folder: self.script(folder, "floor.py", noop=noop),
@@ -129,7 +133,7 @@ class Contenders:
 
 
 def take_turns(contenders: Mapping[str, Callable[[Path], Measured]], rounds: int) -> Results:
-    """Return each contender's runs."""
+    """Run the contenders in turn, `rounds` times, and return contender -> its runs."""
     results: Results = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -143,12 +147,12 @@ def _say(name: str, measured: Measured) -> None:
 
 
 def noop(contenders: Contenders, rounds: int) -> Results:
-    """Five steps that do nothing: what the orchestration costs."""
-    both = contenders.whole(noop=True) | {
+    """Measure five steps that do nothing, which shows the cost of the orchestration."""
+    all_contenders = contenders.whole(noop=True) | {
         "mlflow run": contenders.mlflow_run,
         "import mlflow.cli": lambda folder: _python("import mlflow.cli", folder),
     }
-    return take_turns(both, rounds)
+    return take_turns(all_contenders, rounds)
 
 
 def _python(code: str, folder: Path) -> Measured:
@@ -156,12 +160,12 @@ def _python(code: str, folder: Path) -> Measured:
 
 
 def full(contenders: Contenders, rounds: int) -> Results:
-    """All five steps on fresh stores."""
+    """Measure all five steps on fresh stores."""
     return take_turns(contenders.whole(), rounds)
 
 
 def again(contenders: Contenders, rounds: int) -> Results:
-    """Ours on a store that holds a finished run: nothing changed; then one knob of train."""
+    """Measure this project on a store with a finished run: unchanged, and with one changed param of train."""
     results: Results = {"nothing changed": [], "import mlflow, open store": [], "one knob of train": []}
     for number in range(rounds):
         folder = fresh("again")
@@ -171,10 +175,10 @@ def again(contenders: Contenders, rounds: int) -> Results:
         knob = f"--set=steps.train.params.options.learning_rate={0.09 + number / 1000}"
         changed = contenders.driver(folder, knob)
         if (
-            "Nothing has changed" not in unchanged.text
+            "nothing has changed" not in unchanged.text
             or "reused" not in changed.text.split("01_prepare_data")[1][:200]
         ):
-            raise RuntimeError(f"reuse did not do what is measured:\n{unchanged.text}\n{changed.text}")
+            raise RuntimeError(f"the steps were not reused as expected:\n{unchanged.text}\n{changed.text}")
         for name, measured in zip(results, (unchanged, opened, changed), strict=True):
             results[name].append(measured)
             _say(name, measured)
@@ -182,7 +186,7 @@ def again(contenders: Contenders, rounds: int) -> Results:
 
 
 def pair(contenders: Contenders, rounds: int) -> Results:
-    """Evaluate and feature_importance: from the start of the first to the end of the last, read from the store."""
+    """Measure evaluate and feature_importance, from the first start to the last end. The store has the times."""
     folder = fresh("pair")
     contenders.driver(folder)
     only = ("--only=evaluate", "--only=feature_importance", "--force=all")
@@ -207,7 +211,7 @@ def pair(contenders: Contenders, rounds: int) -> Results:
 
 
 def checks(contenders: Contenders, rounds: int) -> Results:
-    """The contract, the gate and the report: seconds of the steps that they belong to, read from the store."""
+    """Measure the contract, the quality gate and the report. The store has the seconds of their steps."""
     variants = {"without": f"--set={ONE_CHECK}", "with": f"--set={CONTRACT}"}
     results: Results = {}
     for _ in range(rounds):
@@ -231,12 +235,12 @@ def checks(contenders: Contenders, rounds: int) -> Results:
 
 
 def prepare(contenders: Contenders, rounds: int) -> Results:
-    """prepare_data alone: the whole process, imports included."""
+    """Measure prepare_data alone, as a whole process with its imports."""
     return take_turns({"prepare_data": lambda folder: contenders.driver(folder, "--only=prepare_data")}, rounds)
 
 
 def growth(contenders: Contenders, rounds: int) -> Results:
-    """Time and memory of ours, of the floor, and of the estimator by itself."""
+    """Measure time and memory of this project, of the tracked script, and of the estimator alone."""
     whole = contenders.whole()
     bare = {"bare fit": lambda folder: contenders.script(folder, "work.py", "--bare")}
     return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
@@ -246,7 +250,7 @@ PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepa
 
 
 def save(name: str, results: Results, rows: int, load: float) -> None:
-    """Write a part's results, with what they were measured on."""
+    """Write the results of a part, with the machine and the versions of the libraries."""
     content = {
         "rows": rows,
         "machine": machine(),
@@ -260,13 +264,15 @@ def save(name: str, results: Results, rows: int, load: float) -> None:
 
 
 def main() -> None:
-    """Measure the parts that are asked for."""
+    """Measure the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"parts to measure: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--growth", type=int, nargs="*", default=[2_000, 200_000, 2_000_000], metavar="ROWS")
-    parser.add_argument("--large", action="store_true", help="growth to 20,000,000 rows too, one round of it")
+    parser.add_argument(
+        "--large", action="store_true", help="measure growth up to 20,000,000 rows, with one round of the largest size"
+    )
     options = parser.parse_args()
     sizes = options.growth + ([20_000_000] if options.large else [])
     for name in options.parts or PARTS:

@@ -1,4 +1,4 @@
-"""The workload: `id`, 20 float32 features and a binary label in one Parquet file, made once and kept."""
+"""The data: one Parquet file with `id`, 20 float32 features and a binary label. It is made only once."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pyarrow as pa
 from pyarrow import parquet
 
 FEATURES = 20
-CHUNK = 1_000_000  # rows made and written at once
+CHUNK = 1_000_000  # rows that are made and written at a time
 
 
 def make(rows: int, folder: Path) -> Path:
-    """Return a Parquet file of `rows` rows below `folder`, made now where it isn't there yet."""
+    """Return a Parquet file with `rows` rows in `folder`; make it if it does not exist."""
     path = folder / f"rows_{rows}.parquet"
     if path.exists():
         return path

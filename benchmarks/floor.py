@@ -1,4 +1,4 @@
-"""The floor with tracking: a plain script of one process, with nested MLflow runs and no orchestration.
+"""The tracked script: one process with nested MLflow runs and without orchestration. It is the floor of the comparison.
 
 `python floor.py SOURCE FOLDER [--noop]`. projects_ordinary/ runs the same functions as an MLflow project.
 """
@@ -16,13 +16,13 @@ import work
 
 
 def prepare_data(source: str, folder: str) -> tuple[str, str]:
-    """Make both tables."""
+    """Write both tables."""
     mlflow.log_params({"seed": work.SEED, "test_fraction": work.FRACTION})
     return work.prepare_data(source, folder)
 
 
 def train(train_uri: str) -> Any:
-    """Fit, and log the model as the pipeline does: skops, signature, example, explicit requirements."""
+    """Fit the model and log it as the pipeline does: skops, signature, example, pinned requirements."""
     mlflow.log_params({"estimator": work.TRAIN["estimator"], **work.TRAIN["options"], "seed": work.SEED})
     model, example, metrics = work.train(train_uri)
     mlflow.log_metrics(metrics)
@@ -31,7 +31,7 @@ def train(train_uri: str) -> Any:
 
         from mlflow import sklearn
 
-        from ml_pipelines.models import TRUSTED, signature
+        from ml_pipelines.models.model_files import TRUSTED, model_signature
 
         needs = ("mlflow", "scikit-learn", "skops", "polars", "pandas")
         sklearn.log_model(
@@ -39,7 +39,7 @@ def train(train_uri: str) -> Any:
             name="model",
             serialization_format="skops",
             skops_trusted_types=list(TRUSTED),
-            signature=signature(example),
+            signature=model_signature(example),
             input_example=example.to_pandas(),
             pip_requirements=[f"{name}=={version(name)}" for name in needs],
         )
@@ -47,7 +47,7 @@ def train(train_uri: str) -> Any:
 
 
 def evaluate(model: Any, test_uri: str, folder: str) -> float:
-    """Log metrics, figures and predictions; return the AUC."""
+    """Log metrics, figures and predictions, and return the AUC."""
     mlflow.log_params({"threshold": work.THRESHOLD})
     metrics = work.evaluate(model, test_uri, folder)
     mlflow.log_metrics(metrics)
@@ -63,7 +63,7 @@ def feature_importance(model: Any, train_uri: str, folder: str) -> None:
 
 
 def model_qa(test_auc: float) -> None:
-    """Log the report."""
+    """Log the QA report."""
     mlflow.log_params({"min_test_auc": work.MIN_AUC})
     mlflow.log_dict(work.model_qa(test_auc), "qa_report.json")
 
@@ -74,7 +74,7 @@ def _log_files(folder: str) -> None:
 
 
 def main(source: str, folder: str) -> None:
-    """Run the five under one parent run."""
+    """Run the five steps below one parent run."""
 
     def run(name: str) -> mlflow.ActiveRun:
         return mlflow.start_run(run_name=name, nested=True)

@@ -1,6 +1,7 @@
-"""Measure Kedro, Metaflow, Dagster and DVC on the same five functions, each in an environment of its own.
+"""Measure Kedro, Metaflow, Dagster and DVC with the same five functions, each in its own environment.
 
-`make bench-peers`. None of them tracks anything here: compare them with the plain script, and see docs/benchmarks.md.
+`make bench-peers` runs this. None of them logs to MLflow here, so compare them with the plain script
+(docs/benchmarks.md).
 """
 
 import argparse
@@ -22,10 +23,10 @@ ADAPTERS = HERE / "peers"
 
 
 def install(peer: str, uv: str) -> str:
-    """Make the peer's environment where there is none, with our versions of the libraries; return its version.
+    """Return the version of the peer. Create its environment first if needed, with our versions of the libraries.
 
     Raises:
-        CalledProcessError: it can't be installed here.
+        CalledProcessError: the peer can't be installed on this machine.
     """
     home = WORK / "peers" / peer
     python = home / "bin" / "python"
@@ -49,7 +50,7 @@ def run(peer: str, source: Path, folder: Path, noop: bool, again: bool = False) 
         "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
         "BENCH_SOURCE": str(source),
         "BENCH_FOLDER": str(folder),
-        "USERNAME": "bench",  # Metaflow asks for one
+        "USERNAME": "bench",  # Metaflow needs a user name
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "KEDRO_DISABLE_TELEMETRY": "1",
         "DVC_NO_ANALYTICS": "1",
@@ -66,7 +67,7 @@ def run(peer: str, source: Path, folder: Path, noop: bool, again: bool = False) 
 
 
 def main() -> None:
-    """Measure what can be installed, and note what can't."""
+    """Measure the peers that can be installed, and record why the others can't."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
@@ -77,7 +78,7 @@ def main() -> None:
     for peer in PEERS:
         try:
             versions[peer] = install(peer, options.uv)
-            for noop in (True, False):  # uncounted: it writes the bytecode
+            for noop in (True, False):  # a warm-up that is not measured: it writes the bytecode
                 folder = WORK / "runs" / "peer"
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
@@ -85,18 +86,18 @@ def main() -> None:
         except (subprocess.CalledProcessError, RuntimeError) as error:
             missing[peer] = str(error).strip().splitlines()[-1][:300]
             print(f"{peer}: {missing[peer]}", flush=True)
-    there = [peer for peer in PEERS if peer not in missing]
+    installed = [peer for peer in PEERS if peer not in missing]
 
     def contenders(noop: bool) -> dict:
-        return {peer: lambda folder, peer=peer: run(peer, source, folder, noop) for peer in there}
+        return {peer: lambda folder, peer=peer: run(peer, source, folder, noop) for peer in installed}
 
-    found = {
+    measured = {
         "noop": take_turns(contenders(True), options.rounds),
         "full": take_turns(contenders(False), options.rounds),
     }
-    if "dvc" in there:  # the last full run's folder is still there
+    if "dvc" in installed:  # the folder of its last full run still exists
         folder = WORK / "runs" / "dvc"
-        found["again"] = {"dvc": [run("dvc", source, folder, False, again=True) for _ in range(options.rounds)]}
+        measured["again"] = {"dvc": [run("dvc", source, folder, False, again=True) for _ in range(options.rounds)]}
     results = {
         "rows": options.rows,
         "machine": machine(),
@@ -104,10 +105,12 @@ def main() -> None:
         "versions": versions,
         "missing": missing,
         "seconds": {
-            part: {peer: [r.seconds for r in runs] for peer, runs in all_.items()} for part, all_ in found.items()
+            part: {peer: [r.seconds for r in runs] for peer, runs in runs_of.items()}
+            for part, runs_of in measured.items()
         },
         "peak_mb": {
-            part: {peer: [r.peak_mb for r in runs] for peer, runs in all_.items()} for part, all_ in found.items()
+            part: {peer: [r.peak_mb for r in runs] for peer, runs in runs_of.items()}
+            for part, runs_of in measured.items()
         },
     }
     (HERE / "results").mkdir(exist_ok=True)

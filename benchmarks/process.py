@@ -1,4 +1,4 @@
-"""Whole processes, measured: seconds, and the peak memory of the tree of processes (Linux)."""
+"""Measure whole processes: seconds, and the peak memory of a process and its children (Linux)."""
 
 import os
 import platform
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERVAL_S = 0.05  # between looks at the memory, and at least 20 times as long as a look takes
+INTERVAL_S = 0.05  # the shortest pause between memory samples; a pause is also at least 20 times as long as a sample
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of one command. `peak_mb` is the sum of PSS, which counts a page that n processes share as 1/n each."""
+    """One run of one command. `peak_mb` is a sum of PSS: a page that n processes share counts 1/n for each."""
 
     seconds: float
     peak_mb: float
@@ -22,28 +22,28 @@ class Measured:
 
 
 def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> Measured:
-    """Run a command to its end.
+    """Run a command to its end, and return its seconds, peak memory and output.
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: the command failed; the message has the end of its output.
     """
     ended, peak = threading.Event(), [0.0]
     started = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    looking = threading.Thread(target=_look, args=(process.pid, ended, peak))
-    looking.start()
+    sampler = threading.Thread(target=_sample_memory, args=(process.pid, ended, peak))
+    sampler.start()
     text, _ = process.communicate()
     seconds = time.perf_counter() - started
     ended.set()
-    looking.join()
+    sampler.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{text[-3000:]}")
     return Measured(round(seconds, 3), round(peak[0], 1), text)
 
 
-def _look(root: int, ended: threading.Event, peak: list[float]) -> None:
+def _sample_memory(root: int, ended: threading.Event, peak: list[float]) -> None:
     pause = INTERVAL_S
     while not ended.wait(pause):
         started = time.perf_counter()
@@ -52,20 +52,20 @@ def _look(root: int, ended: threading.Event, peak: list[float]) -> None:
 
 
 def _tree(root: int) -> set[int]:
-    """Return the ids of a process and of all below it."""
+    """Return the ids of a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
                 fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, waiting = set(), [root]
+    tree, waiting = set(), [root]
     while waiting:
-        found.add(process := waiting.pop())
+        tree.add(process := waiting.pop())
         waiting += children.get(process, [])
-    return found
+    return tree
 
 
 def _pss_mb(process: int) -> float:
@@ -77,7 +77,7 @@ def _pss_mb(process: int) -> float:
 
 
 def machine() -> str:
-    """Return the machine in words, without a name."""
+    """Return a description of the machine, without its name."""
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, "

@@ -21,39 +21,53 @@ NAMES = {
     "dagster": "Dagster",
     "dvc": "DVC",
 }
+# What the page calls a row that the results name otherwise.
+LABELS = {
+    "one knob of train": "one param of train changed",
+    "side by side": "at the same time",
+    "in turn, all threads": "one after the other, all threads",
+    "in turn, one thread": "one after the other, one thread each",
+    "after the steps: the report, and the end": "after the last step: report, end of the run",
+}
 ROUNDS = 3
-BUSY = 2.5  # a load that the benchmark's own processes don't reach on two cores
+BUSY = 2.5  # load average; the benchmark's own processes stay below it on two cores
 Results = dict[str, dict[str, Any]]
 
 
 def load() -> Results:
-    """Return each part's results by its name."""
+    """Return part -> its results."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))}
 
 
+def label(name: str) -> str:
+    """Return what the page calls a contender or a part of a run."""
+    return {**NAMES, **LABELS}.get(name, name)
+
+
 def row(name: str, seconds: list[float], peaks: list[float], base: float | None) -> str:
-    """Return a line of a table: minimum, median, maximum, the median as a ratio, memory."""
+    """Return a line of a table: minimum, median, maximum, the median as a ratio to `base`, peak memory."""
     ratio = f"{median(seconds) / base:.2f}" if base else ""
     peak = f"{max(peaks):,.0f}" if max(peaks) >= 1 else "(too short to see)"
     middle = f"{min(seconds):.2f} | **{median(seconds):.2f}** | {max(seconds):.2f}"
-    return f"| {NAMES.get(name, name)} | {middle} | {ratio} | {peak} |"
+    return f"| {label(name)} | {middle} | {ratio} | {peak} |"
 
 
 def table(part: dict[str, Any], base: str | None, others: list[tuple[str, list[float], list[float]]] = ()) -> str:
-    """Return a part's results as a table; ratios are to the median of `base`."""
-    head = f"| | min s | median s | max s | {'x ' + base if base else ''} | peak MB |\n|---|---|---|---|---|---|"
+    """Return a part's results as a table, with ratios to the median of `base`."""
+    ratio = f"x {LABELS.get(base, base)}" if base else ""
+    head = f"| | min s | median s | max s | {ratio} | peak MB |\n|---|---|---|---|---|---|"
     unit = median(part["seconds"][base]) if base else None
     rows = [row(name, seconds, part["peak_mb"][name], unit) for name, seconds in part["seconds"].items()]
     return "\n".join([head, *rows, *(row(*other, unit) for other in others)])
 
 
 def rough(part: dict[str, Any]) -> bool:
-    """Return whether a part is too little to judge by: a busy machine, or fewer than three rounds."""
+    """Return whether a part can't be judged: the machine was busy, or it has fewer than three rounds."""
     return part["load"][0] > BUSY or min(map(len, flat(part["seconds"]))) < ROUNDS
 
 
 def targets(results: Results) -> list[tuple[str, str, str, str]]:
-    """Return what was to be reached, the bound, what was measured, and whether it was reached."""
+    """Return each target with its bound, the measured value, and whether it is reached."""
     used: set[str] = set()
 
     def time(part: str, name: str = "ours") -> float:
@@ -69,31 +83,31 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
     store, cli = "import mlflow, open store", "import mlflow.cli"
     sizes = grown(results)
     checks: list[tuple[str, str, float, Callable[[], float]]] = [
-        ("five steps that do nothing, to the floor", "x", 0.9, lambda: share("noop", "floor")),
-        ("the same, to MLflow Projects (at least 7 times faster)", "x", 1 / 7, lambda: share("noop", "projects")),
+        ("five steps that do nothing / floor", "x", 0.9, lambda: share("noop", "floor")),
+        ("the same / MLflow Projects (7 times faster)", "x", 1 / 7, lambda: share("noop", "projects")),
         (
-            "`mlflow run . -e main`, to driver.py and 1.1 x `import mlflow.cli`",
+            "`mlflow run . -e main` / (driver.py + 1.1 x `import mlflow.cli`)",
             "x",
             1.0,
             lambda: time("noop", "mlflow run") / (time("noop") + 1.1 * time("noop", cli)),
         ),
-        ("full run, to the floor", "x", 0.95, lambda: share("full", "floor")),
-        ("2,000,000 rows, to the floor", "x", 1.0, lambda: share("growth_2000000", "floor")),
-        (f"nothing changed, to `{store}`", "x", 1.2, lambda: share("again", store, "nothing changed")),
+        ("full run / floor", "x", 0.95, lambda: share("full", "floor")),
+        ("2,000,000 rows / floor", "x", 1.0, lambda: share("growth_2000000", "floor")),
+        (f"nothing changed / `{store}`", "x", 1.2, lambda: share("again", store, "nothing changed")),
         (
-            "evaluate beside importance, to in turn, one thread each",
+            "evaluate beside importance / one after the other, one thread each",
             "x",
             0.8,
             lambda: share("pair", "in turn, one thread", "side by side"),
         ),
         (
-            "evaluate beside importance, to in turn, all threads",
+            "evaluate beside importance / one after the other, all threads",
             "x",
             1.0,
             lambda: share("pair", "in turn, all threads", "side by side"),
         ),
         (
-            "what eight more checks add to model_qa",
+            "eight more checks in model_qa",
             "s",
             1.0,
             lambda: more("model_qa, all checks", "model_qa, one check"),
@@ -104,11 +118,11 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
             1.0,
             lambda: more("prepare_data, with a contract", "prepare_data, without a contract"),
         ),
-        ("the report, and the end", "s", 1.0, lambda: time("checks", "after the steps: the report, and the end")),
+        ("report and end of the run", "s", 1.0, lambda: time("checks", "after the steps: the report, and the end")),
         ("prepare_data alone, imports included", "s", 3.0, lambda: time("prepare", "prepare_data")),
         *(
             (
-                f"time from {a:,} to {b:,} rows, to linear growth",
+                f"growth of time from {a:,} to {b:,} rows / linear growth",
                 "x",
                 1.0,
                 lambda a=a, b=b: time(f"growth_{b}") / time(f"growth_{a}") / (b / a),
@@ -117,35 +131,35 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
         ),
         *(
             (
-                f"memory beyond the bare fit, {rows:,} rows, in matrices",
+                f"memory above the bare fit, {rows:,} rows / training matrix",
                 "x",
                 1.5,
                 lambda rows=rows: time(f"growth_{rows}") and beyond(results, rows),
             )
             for rows in sizes
-            if rows >= 2_000_000  # below, what the engine and the server take anyway is more than the matrix
+            if rows >= 2_000_000  # with fewer rows, engine and fork server need more than the matrix
         ),
     ]
-    found = []
+    lines = []
     for what, unit, bound, measured in checks:
         used.clear()
-        with suppress(KeyError):  # a part that wasn't measured
+        with suppress(KeyError):  # the part was not measured
             value = measured()
             verdict = "reached" if value <= bound else "**not reached**"
-            verdict = "not settled: a rough measurement" if any(rough(results[part]) for part in used) else verdict
-            found.append((what, f"at most {bound:.2f} {unit}", f"{value:.2f} {unit}", verdict))
-    if "again" in results:  # bench.py looks at each run's words, and fails otherwise
-        found.append(("one knob of train changed", "prepare_data not executed", "not executed", "reached"))
-    return found
+            verdict = "not judged" if any(rough(results[part]) for part in used) else verdict
+            lines.append((what, f"at most {bound:.2f} {unit}", f"{value:.2f} {unit}", verdict))
+    if "again" in results:  # bench.py fails if prepare_data is executed
+        lines.append(("one param of train changed", "prepare_data not executed", "not executed", "reached"))
+    return lines
 
 
 def grown(results: Results) -> list[int]:
-    """Return the numbers of rows that growth was measured at."""
+    """Return the numbers of rows at which growth was measured."""
     return sorted(int(name.removeprefix("growth_")) for name in results if name.startswith("growth_"))
 
 
 def beyond(results: Results, rows: int) -> float:
-    """Return how much more our peak grows than the bare fit's, from the fewest rows on, in training matrices."""
+    """Return by how many training matrices our peak grows more than the bare fit's, from the fewest rows on."""
 
     def grows(name: str) -> float:
         few, many = (results[f"growth_{n}"]["peak_mb"][name] for n in (grown(results)[0], rows))
@@ -164,20 +178,20 @@ def page(results: Results) -> str:
 
     text = (HERE / "page.md").read_text()
     busy = [name for name, part in results.items() if part["load"][0] > BUSY]
-    loads = ", ".join(f"{name} {part['load'][0]} to {part['load'][1]}" for name, part in results.items())
+    before, after = (max(part["load"][at] for part in results.values()) for at in (0, 1))
     versions = {**first["versions"], **peers["versions"]}
     several = [part for part in results.values() if part["rows"] < 20_000_000]
     fields = {
         "machine": first["machine"],
         "rows": f"{results['full']['rows']:,}" if "full" in results else "",
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "loads": loads,
-        "busy": f"**Others used the machine during {', '.join(busy)}: take these as rough.**" if busy else "",
+        "loads": f"at most {before} before a part and {after} after it",
+        "busy": f"**The machine was busy during {', '.join(busy)}: these are rough.**" if busy else "",
         "rounds": str(min(len(runs) for part in several for runs in flat(part["seconds"]))),
         "targets": "\n".join(f"| {' | '.join(line)} |" for line in targets(results)),
         "missing": "Peers not measured yet."
         if not peers["versions"]
-        else "\n".join(f"{name} could not be measured here: {why}" for name, why in peers["missing"].items()),
+        else "\n".join(f"{name} was not measured: {why}" for name, why in peers["missing"].items()),
         "growth": "\n\n".join(
             f"{rows:,} rows\n\n{table(results[f'growth_{rows}'], 'floor')}" for rows in grown(results)
         )
@@ -199,12 +213,12 @@ def page(results: Results) -> str:
 
 
 def flat(seconds: dict[str, Any]) -> list[list[float]]:
-    """Return the runs of a part, or of the peers' parts."""
+    """Return the seconds of each contender of a part, or of all parts of the peers."""
     return [runs for value in seconds.values() for runs in (value.values() if isinstance(value, dict) else [value])]
 
 
 def picture(results: Results, path: Path) -> None:
-    """Draw the medians, with minimum and maximum, of the two workloads and of growth."""
+    """Draw the medians of the two workloads (with minimum and maximum) and of growth."""
     from matplotlib import rcParams
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -238,7 +252,7 @@ def picture(results: Results, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    found = load()
+    measured = load()
     DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmarks.md").write_text(page(found))
-    picture(found, DOCS / "benchmarks.svg")
+    (DOCS / "benchmarks.md").write_text(page(measured))
+    picture(measured, DOCS / "benchmarks.svg")

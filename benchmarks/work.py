@@ -1,21 +1,14 @@
-"""The five steps' work as plain functions on files, without MLflow: what the floor and the peers call.
+"""The five steps as plain functions on files, without MLflow. The tracked script and the peers call them.
 
 They call the same pure functions of steps/ as the pipeline does. `python work.py SOURCE FOLDER` is the plain script.
-With BENCH_NOOP set, the functions do nothing.
+If BENCH_NOOP is set, the functions do nothing.
 """
 
 import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-# steps/ take only names for their annotations from here; stand-ins spare the contenders our library's imports.
-_names = ModuleType("ml_pipelines.context")
-_names.BadData = _names.ConfigError = ValueError
-_names.Outputs, _names.StepContext = dict, dict
-sys.modules.setdefault("ml_pipelines.context", _names)
 
 NOOP = "BENCH_NOOP" in os.environ
 SEED, FRACTION, BUCKETS, LABEL, KEY = 42, 0.2, 10_000, "label", "id"
@@ -25,7 +18,7 @@ THRESHOLD, MIN_AUC = 0.5, 0.7
 
 
 def prepare_data(source: str, folder: str) -> tuple[str, str]:
-    """Split the rows by a hash of their key; write both sides as Delta tables and return where."""
+    """Split the rows by a hash of their key, write both parts as Delta tables, and return their paths."""
     if NOOP:
         return "none", "none"
     import polars as pl
@@ -41,18 +34,19 @@ def prepare_data(source: str, folder: str) -> tuple[str, str]:
 def _read(uri: str) -> tuple[Any, Any]:
     import polars as pl
 
-    from steps.modelling import split_label
+    from ml_pipelines.modelling.features import split_label
 
     frame = pl.read_delta(uri)
     return split_label(frame, LABEL, [name for name in frame.columns if name not in (LABEL, KEY)])
 
 
 def train(train_uri: str) -> tuple[Any, Any, dict[str, float]]:
-    """Return the model, five rows of its input, and the metrics in training."""
+    """Return the model, five rows of its input, and the metrics on the training table."""
     if NOOP:
         return None, None, {}
+    from ml_pipelines.modelling.features import positive_score
+    from ml_pipelines.problems.binary import score_metrics
     from steps import train
-    from steps.modelling import positive_score, score_metrics
 
     features, label = _read(train_uri)
     model = train.make_model(features, train.Params(**TRAIN), SEED).fit(features, label.to_numpy())
@@ -60,29 +54,30 @@ def train(train_uri: str) -> tuple[Any, Any, dict[str, float]]:
 
 
 def evaluate(model: Any, test_uri: str, folder: str) -> dict[str, float]:
-    """Return the metrics of the test table; put the figures and the predictions into `folder`."""
+    """Return the metrics on the test table, and write the figures and predictions to `folder`."""
     if NOOP:
         return {"test_auc": 1.0}
     import polars as pl
 
+    from ml_pipelines.modelling.features import positive_score
+    from ml_pipelines.problems import binary
     from steps import evaluate
-    from steps.modelling import positive_score, score_metrics
 
     features, label = _read(test_uri)
     score = positive_score(model, features)
     predicted = (score >= THRESHOLD).astype(int)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    curves = evaluate.curves(label, score)
+    curves = binary.curves(label, score)
     Path(folder, "curves.json").write_text(json.dumps(curves))
     evaluate.figure(curves, THRESHOLD).savefig(f"{folder}/curves.png", dpi=100)
     pl.DataFrame({"label": label, "score": score, "predicted": predicted}).write_parquet(
         f"{folder}/predictions.parquet"
     )
-    return {**score_metrics(label, score, "test"), **evaluate.class_metrics(label, predicted, "test")}
+    return {**binary.score_metrics(label, score, "test"), **binary.class_metrics(label, predicted, "test")}
 
 
 def feature_importance(model: Any, train_uri: str, folder: str) -> dict[str, float]:
-    """Return each feature's importance; put the table and the figure into `folder`."""
+    """Return the importance of each feature, and write the table and the figure to `folder`."""
     if NOOP:
         return {}
     import polars as pl
@@ -104,14 +99,14 @@ def model_qa(test_auc: float) -> dict[str, Any]:
         return {}
     from dataclasses import asdict
 
-    from steps.checks import min_auc
-    from steps.delong import Interval
+    from ml_pipelines.checks.quality_checks import min_auc
+    from ml_pipelines.problems.roc_auc import Interval
 
     return asdict(min_auc(Interval(test_auc, test_auc, test_auc, 0.95), test_auc, threshold=MIN_AUC))
 
 
 def bare_fit(source: str) -> None:
-    """Fit the estimator alone, on the first 80% of the rows: what it needs by itself in memory."""
+    """Fit only the estimator, on the first 80% of the rows, to measure the memory that it needs itself."""
     import polars as pl
     from sklearn.ensemble import HistGradientBoostingClassifier
 

@@ -1,1 +1,1 @@
-"""The library under driver.py and the steps: configuration, the run and its steps, tables, engines."""
+"""The library under driver.py and the steps. docs/development.md shows its packages and who may import whom."""

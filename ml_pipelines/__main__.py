@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ml_pipelines import tasks
+from ml_pipelines.cli import tasks
 
 if __name__ == "__main__":
     tasks.main()

@@ -1,13 +1,14 @@
-"""Everything that can go wrong in a way a person can mend, each with driver.py's exit code.
+"""The errors that a person can fix, each with the exit code of driver.py.
 
     PipelineError
      +-- ConfigError     2   an option, a config file, a step's declaration
+     |    +-- SecretGiven    a secret came with the command
      +-- BadData         3   the source, the label, the split
      +-- StepFailed      4   anything else that a step raised
-     |    +-- Unreachable    an engine or a store that doesn't answer
-     +-- QaRefused       5   the QA gate said no
+     |    +-- Unreachable    an engine or a store does not answer
+     +-- QaRefused       5   the quality gate refused the model
      +-- TimedOut      124   a step took longer than its time limit
-     +-- NothingToDo     0   every result is there already
+     +-- NothingToDo     0   all results are up to date
 
 A message says what is wrong, where, and what to do next, in one line.
 """
@@ -16,35 +17,39 @@ import errno
 
 
 class PipelineError(Exception):
-    """Base of the tree; never raised itself."""
+    """The base of the tree. It is never raised itself."""
 
     exit_code: int
 
 
 class ConfigError(PipelineError):
-    """An option, a config file or a declaration is wrong; nothing ran."""
+    """An option, a config file or a declaration is wrong. Nothing has run."""
 
     exit_code = 2
 
 
+class SecretGiven(ConfigError):
+    """A secret came with the command. `mlflow run` has stored it before our code runs."""
+
+
 class BadData(PipelineError):
-    """The data can't be what the pipeline was told it is."""
+    """The data does not match the configuration."""
 
     exit_code = 3
 
 
 class StepFailed(PipelineError):
-    """A step raised something that is neither of the others."""
+    """A step failed for any other reason."""
 
     exit_code = 4
 
 
 class Unreachable(StepFailed):
-    """What the step needs doesn't answer: an engine, the MLflow store."""
+    """An engine or the MLflow store does not answer."""
 
 
 class QaRefused(PipelineError):
-    """A step finished, and its verdict on the model is no."""
+    """A step finished, and refused the model."""
 
     exit_code = 5
 
@@ -59,7 +64,7 @@ class TimedOut(PipelineError):
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to stop. Not an Exception, so that no step swallows it."""
+    """A signal asked this process to stop. It is not an Exception, so that no step catches it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
@@ -67,40 +72,45 @@ class Interrupted(BaseException):
 
 
 class NothingToDo(PipelineError):
-    """Every step's result is there already. No failure: exit code 0."""
+    """All results are up to date. This is not a failure: the exit code is 0."""
 
     exit_code = 0
 
 
-# What errno says may pass by itself. A full disk, a missing file or a lacking permission doesn't.
-PASSING = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+# These errors may go away without help. A full disk, a missing file or a missing permission does not.
+TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 
-def transient(error: BaseException | None) -> bool:
-    """Return whether the same step may well succeed when it is tried again.
+def is_transient(error: BaseException | None) -> bool:
+    """Return whether the same step may succeed when it is tried again.
 
-    That is: a connection, an engine, a store or a device that failed for now, and a step that hung. Never what the
-    data, the configuration or the gate said; nor anything unknown, which is taken for a mistake in the code.
+    This is true if a connection, an engine, a store or a device failed, or if the step hung. It is false for errors of
+    the data, the configuration and the quality gate. Unknown errors count as mistakes in the code, so it is false too.
     """
     if isinstance(error, PipelineError) and not isinstance(error, StepFailed | TimedOut):
         return False
     while error is not None:
         if isinstance(error, Unreachable | TimedOut | ConnectionError | TimeoutError):
             return True
-        if isinstance(error, OSError) and error.errno in PASSING:
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
             return True
         kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
         if kinds & {"requests.exceptions.ConnectionError", "requests.exceptions.Timeout"}:
             return True
         if getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE" or "StatusCode.UNAVAILABLE" in str(error):
-            return True  # MLflow's, of a database that is locked; gRPC's, of an engine that went away
+            return True  # from MLflow: the database is locked; from gRPC: the engine is gone
         error = error.__cause__
     return False
 
 
+def message_of(error: object, limit: int | None = 200) -> str:
+    """Return what an error says, on one line: at most `limit` characters of it, or all if `limit` is None."""
+    return " ".join(str(error).split())[:limit]
+
+
 def one_line(error: BaseException) -> str:
-    """Return the error as one line for the person: an own message as it is, others with their type."""
-    text = " ".join(str(error).split())
+    """Return the error as one line for a person. Errors of other libraries begin with their type."""
+    text = message_of(error, None)
     if not isinstance(error, PipelineError | Interrupted):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 400 else text[:397] + "..."

@@ -1,1 +1,1 @@
-"""One module a step: pure functions, and one `run` that reads, calls them, and logs."""
+"""One module for each step. Its `run` reads the inputs, calls pure functions and logs the results."""

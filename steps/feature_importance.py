@@ -1,12 +1,13 @@
-"""How much worse the model gets when a column is shuffled (Breiman 2001), on a sample of the training table."""
+"""Measure how much worse the model gets if a column is shuffled (Breiman 2001), on a sample of the training table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.context import Outputs, StepContext
-from steps.modelling import split_label
+from ml_pipelines.authoring import rules
+from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.modelling.features import split_label
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,14 +18,19 @@ SHOWN = 20  # columns in the figure
 
 @dataclass(frozen=True)
 class Params:
-    """At most `rows` rows are looked at, each column shuffled `repeats` times."""
+    """Each column of a sample of about `rows` rows is shuffled `repeats` times."""
 
     rows: int
     repeats: int
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a sample or a number of repeats that is not at least 1."""
+        rules.at_least("rows", self.rows, 1)
+        rules.at_least("repeats", self.repeats, 1)
+
 
 def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFrame:
-    """Return about `rows` of the rows: of each class its share, and at least one, however rare it is."""
+    """Return a sample of about `rows` rows. Each class keeps its share of the rows, and at least one row."""
     import polars as pl
 
     if frame.height <= rows:
@@ -36,32 +42,32 @@ def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFram
 
 
 def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:
-    """Return feature, mean and standard deviation of the loss in AUC, the most important first."""
+    """Return feature, mean and standard deviation of the loss in AUC; the most important feature comes first."""
     import polars as pl
     from sklearn.inspection import permutation_importance
 
-    found = permutation_importance(
+    result = permutation_importance(
         model, features.to_pandas(), label.to_numpy(), scoring="roc_auc", n_repeats=repeats, random_state=seed
     )
     columns = {
         "feature": features.columns,
-        "importance": found.importances_mean,
-        "std": found.importances_std,
+        "importance": result.importances_mean,
+        "std": result.importances_std,
     }
     return pl.DataFrame(columns).sort("importance", "feature", descending=[True, False])
 
 
 def figure(table: pl.DataFrame) -> Figure:
-    """Return a bar chart of the most important columns, with their spread."""
+    """Return a bar chart of the most important columns and their standard deviations."""
     from matplotlib.figure import Figure
 
     top = table.head(SHOWN).reverse()
-    drawn = Figure(figsize=(6, 1 + 0.3 * top.height), layout="constrained")
-    axes = drawn.add_subplot()
+    chart = Figure(figsize=(6, 1 + 0.3 * top.height), layout="constrained")
+    axes = chart.add_subplot()
     axes.barh(top["feature"].to_list(), top["importance"].to_numpy(), xerr=top["std"].to_numpy(), color="#1f77b4")
     axes.set_xlabel("loss in AUC when shuffled")
     axes.set_title("Permutation importance")
-    return drawn
+    return chart
 
 
 def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outputs:

@@ -1,4 +1,4 @@
-"""Read the source, add features, and write the training and the test table. Spark."""
+"""Read the source with Spark, add features, and write the training table and the test table."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ml_pipelines.context import BadData, Outputs, StepContext
+from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.errors import BadData
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BUCKETS = 10_000  # the split's resolution: fractions are kept to four digits
-MIN_PER_CLASS = 2  # rows of each class on each side; below it no metric means anything
+BUCKETS = 10_000  # resolution of the split: a fraction has four digits
+MIN_PER_CLASS = 2  # rows of each class on each side; with fewer rows, the metrics mean nothing
 
 
 @dataclass(frozen=True)
 class Params:
-    """None yet: what your features need goes here, and its values into conf."""
+    """No params yet. Declare the params of your features here, and set their values in conf."""
 
 
 def add_features(frame: DataFrame) -> DataFrame:
-    """Return the rows with the features you make of their columns. Yours to write.
+    """Return the rows with the features that you compute from their columns. This function is yours to write.
 
-    Numbers and strings become features. Draw no random numbers: docs/engines.md says what to do instead.
+    Numbers and strings become features. Do not draw random numbers: docs/engines.md shows the alternative.
     """
     return frame
 
@@ -31,20 +32,20 @@ def add_features(frame: DataFrame) -> DataFrame:
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
     """Return the rows with a boolean column `is_test`.
 
-    A hash of the key and the seed decides, so a row stays on its side when others come and go, rows of one key
-    stay together, and every engine agrees. Without a key the whole row is hashed: equal rows stay together.
+    A hash of the key and the seed decides. So a row stays on its side if other rows are added or removed, rows with the
+    same key stay together, and every engine makes the same split. Without a key, the whole row is hashed.
     """
     from pyspark.sql import functions as F
 
     hashed = [frame[key]] if key else [frame[name] for name in frame.columns]
-    # A null changes no hash. Sail's fails where every argument is a constant, as in a file of one key; this is none.
+    # A null does not change the hash. Sail's hash fails if all arguments are constant, as in a file with one key.
     null = F.when(F.monotonically_increasing_id() < 0, 0)
     bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed), null), F.lit(BUCKETS))
     return frame.withColumn("is_test", bucket < F.lit(round(fraction * BUCKETS)))
 
 
 def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
-    """Raise BadData unless both sides hold rows of both classes; `counts` is (is_test, class) -> rows."""
+    """Raise BadData unless both sides have enough rows of both classes; `counts` is (is_test, class) -> rows."""
     for is_test, side in ((False, "training"), (True, "test")):
         for label in (0, 1):
             if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
@@ -56,8 +57,8 @@ def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
 
 
 def run(step: StepContext[Params]) -> Outputs:
-    """Write both tables, and hand on where they are."""
-    frame = assign_test(add_features(step.source()), step.key, step.seed, step.data.test_fraction)
+    """Write both tables; return their URIs."""
+    frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
     counts = {(r["is_test"], r[step.label]): r["count"] for r in frame.groupBy("is_test", step.label).count().collect()}
     check_split(counts)
     train = step.write("train_uri", frame.where("not is_test").drop("is_test"))

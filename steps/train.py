@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.context import BadData, ConfigError, Outputs, StepContext
-from steps.modelling import score_metrics, split_label
+from ml_pipelines.authoring import rules
+from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.modelling.estimators import make_classifier
+from ml_pipelines.modelling.features import split_label
+from ml_pipelines.problems.binary import score_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +18,12 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
-MAX_CATEGORIES = 254  # a column's rarer values share one code
+MAX_CATEGORIES = 254  # the largest number of codes for a text column; its rarest values share one code
 
 
 @dataclass(frozen=True)
 class Params:
-    """The estimator, and how columns are encoded for it."""
+    """The estimator with its options, and how columns are encoded for it."""
 
     estimator: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -28,39 +31,18 @@ class Params:
     missing: str = "keep"
     scale: bool = False
 
-
-def make_estimator(params: Params, seed: int) -> Any:
-    """Return the unfitted scikit-learn classifier, seeded where it can be.
-
-    Raises:
-        ConfigError: no such class, no classifier with probabilities, or an option that it doesn't take.
-    """
-    from sklearn.base import ClassifierMixin
-
-    module, _, name = params.estimator.rpartition(".")
-    if not module.startswith("sklearn."):
-        raise ConfigError(f"steps.train.params.estimator: {params.estimator!r} is no sklearn.<module>.<Class>.")
-    try:
-        kind = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        kind = None
-    if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
-        raise ConfigError(f"steps.train.params.estimator: there is no classifier {params.estimator}.")
-    try:
-        estimator = kind(**params.options)
-    except TypeError as error:
-        raise ConfigError(f"steps.train.params.options: {error}.") from error
-    if not hasattr(estimator, "predict_proba"):
-        raise ConfigError(f"steps.train.params.estimator: {params.estimator} gives no probabilities (predict_proba).")
-    if "random_state" in estimator.get_params() and "random_state" not in params.options:
-        estimator.set_params(random_state=seed)
-    return estimator
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that is not a class of scikit-learn, or an unknown encoding."""
+        form = "sklearn.<module>.<Class>"
+        rules.looks_like("estimator", self.estimator, r"sklearn(\.[a-z_]\w*)+\.[A-Z]\w*", form)
+        rules.one_of("categories", self.categories, ("ordinal", "one_hot"))
+        rules.one_of("missing", self.missing, ("keep", "median"))
 
 
 def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> ColumnTransformer:
-    """Return the unfitted encoder: text columns to numbers, numbers as the params say.
+    """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the params say.
 
-    Ordinal codes of a category that is missing, or that training hasn't seen: NaN where the estimator takes that.
+    The ordinal code of a missing or unseen category is NaN if the estimator takes NaN, else a negative number.
     """
     import numpy as np
     import polars as pl
@@ -69,8 +51,6 @@ def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> Col
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-    if params.categories not in ("ordinal", "one_hot") or params.missing not in ("keep", "median"):
-        raise ConfigError("steps.train.params: categories is ordinal or one_hot, missing is keep or median.")
     text = [name for name, dtype in features.schema.items() if dtype == pl.String]
     numbers = [name for name in features.columns if name not in text]
     encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
@@ -86,16 +66,16 @@ def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> Col
 
 
 def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
-    """Return the unfitted estimator behind the encoder for these columns: the pipeline's steps `encode` and `model`.
+    """Return the unfitted pipeline for these columns: `encode`, then `model`.
 
     Raises:
-        BadData: numbers are missing, and neither the estimator nor the params say what to do with them.
-        ConfigError: no such estimator, option or treatment.
+        BadData: numbers are missing, the estimator can't take missing numbers, and the params don't replace them.
+        ConfigError: the estimator or an option is wrong (see `make_classifier`).
     """
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
 
-    estimator = make_estimator(params, seed)
+    estimator = make_classifier(params.estimator, params.options, seed)
     takes_nan = get_tags(estimator).input_tags.allow_nan
     for column in features if params.missing == "keep" and not takes_nan else []:
         if column.null_count() and str(column.dtype) != "String":
@@ -107,10 +87,10 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
 
 
 def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Fit the estimator, and return its probability of class 1 for each row, shape (rows,).
+    """Fit the estimator; return its probability of class 1 for each row, shape (rows,).
 
     Raises:
-        ConfigError: an option has a value that the estimator doesn't take.
+        ConfigError: the estimator refuses the value of an option.
     """
     from sklearn.utils._param_validation import InvalidParameterError
 
@@ -123,15 +103,15 @@ def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dt
 
 
 def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
-    """Fit, and hand on the model."""
+    """Fit and log the model; return its URI."""
     import polars as pl
 
     names = step.feature_columns(train_uri)
     features, label = split_label(step.read(train_uri, [*names, step.label]), step.label, names)
     model = make_model(features, step.params, step.seed)
-    example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # head alone would keep all the rows
+    example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # `head` alone keeps all rows in memory
     encoded = model["encode"].fit_transform(features)
-    del features  # it is as large as `encoded`, and fitting takes as much again
+    del features  # frees memory: it is as large as `encoded`, and fitting needs the same again
     metrics = score_metrics(label, fit(model["model"], encoded, label), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
     step.summary(f"auc {metrics['train_auc']:.3f} in training")

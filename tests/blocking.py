@@ -1,4 +1,4 @@
-"""A step that says it is there, and waits: so that a test can send a signal at a known moment, without luck."""
+"""Helpers for a step that reports that it runs and then waits, so that a test can send a signal at that moment."""
 
 import os
 import select
@@ -24,14 +24,14 @@ def run(step, **inputs):
 
 
 def begin_with(project: Path, step: str, body: str) -> None:
-    """Let a step of this copy of the project do something first; `step` is its context."""
+    """Make a step of this copy of the project run `body` first; in `body`, `step` is its context."""
     with (project / "steps" / f"{step}.py").open("a") as module:
         module.write(WRAPPED.format(body=body))
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command under way, the process of its step that waits, and what it has printed."""
+    """A running command, the process id of its waiting step, and the file with its output."""
 
     process: subprocess.Popen[bytes]
     step: int
@@ -55,11 +55,11 @@ def gone(pid: int, within_s: float = 10) -> bool:
 
 @contextmanager
 def blocked(project: Path, *command: str, step: str = "prepare_data", before: str = "step.spark") -> Iterator[Command]:
-    """Run a command in a session of its own until the step waits; nothing of it is left at the end."""
+    """Run a command in its own session until the step waits; at the end, kill the command."""
     ready, out = project.parent / "ready", project.parent / "out"
     os.mkfifo(ready)
-    say = f"_os.write(_os.open({str(ready)!r}, _os.O_WRONLY), str(_os.getpid()).encode())"
-    begin_with(project, step, f"{before}; {say}; __import__('threading').Event().wait()")
+    report = f"_os.write(_os.open({str(ready)!r}, _os.O_WRONLY), str(_os.getpid()).encode())"
+    begin_with(project, step, f"{before}; {report}; __import__('threading').Event().wait()")
     reader = os.open(ready, os.O_RDONLY | os.O_NONBLOCK)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with out.open("w") as file:

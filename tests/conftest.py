@@ -1,4 +1,4 @@
-"""What the tests share: a real MLflow store and real tables of their own, and the commands a user types."""
+"""Fixtures and helpers that the tests share: a real MLflow store with tables, and the commands that a user types."""
 
 import os
 import shutil
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "databricks")]
 
+from serving import serve  # noqa: E402
+
 import driver  # noqa: E402
+from ml_pipelines.tracking.store import Store as TrackingStore  # noqa: E402
 
 LENIENT_BOUNDS = {"min_auc": 0.5, "train_test_gap": 1, "calibration": 1, "importance": 1, "drift": 9}
 SMALL = "data.source.rows=400,data.source.features=4,steps.train.params.options.max_iter=5"
 CHECKS = "steps.model_qa.params.checks"
-# A few rows and trees say little: what they say by chance is no reason to refuse.
+# Results on a few rows and trees vary by chance: these bounds let the quality gate pass.
 LENIENT = ",".join(
     [*(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()), f"{CHECKS}.champion.level=0"]
 )
@@ -45,7 +48,7 @@ FAST = f"{SMALL},steps.feature_importance.params.repeats=1,{LENIENT}"
 
 @dataclass(frozen=True)
 class Result:
-    """What a person sees of a command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -58,17 +61,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store of one test's own, and the folder its tables go to."""
+    """A tracking store of one test, and the folder of its tables."""
 
     uri: str
     tables: Path
+
+    @property
+    def opened(self) -> TrackingStore:
+        """The library's object for this store."""
+        return TrackingStore(self.uri, self.uri)
 
     @property
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
     def copy_to(self, other: "Store") -> None:
-        """Let the other store begin with these runs; their artifacts and tables stay where they are."""
+        """Copy these runs into the other store; their artifacts and tables stay in place."""
         shutil.copy(self.uri.removeprefix("sqlite:///"), other.uri.removeprefix("sqlite:///"))
 
     def runs(self, filter_string: str = "") -> list[Run]:
@@ -85,16 +93,16 @@ class Store:
         return self.runs(f"tags.step = '{step}'")[0]
 
     def below(self, parent: Run | None = None) -> dict[str, Run]:
-        """Return the runs below a pipeline run, the newest where none is given, by name."""
-        found = self.runs(f"tags.`mlflow.parentRunId` = '{(parent or self.parent()).info.run_id}'")
-        return {run.info.run_name: run for run in sorted(found, key=lambda run: str(run.info.run_name))}
+        """Return name -> run of the steps of a pipeline run, by default of the newest."""
+        runs = self.runs(f"tags.`mlflow.parentRunId` = '{(parent or self.parent()).info.run_id}'")
+        return {run.info.run_name: run for run in sorted(runs, key=lambda run: str(run.info.run_name))}
 
     def statuses(self, parent: Run | None = None) -> dict[str, str]:
-        """Return name -> status of the runs below a pipeline run."""
+        """Return name -> status of the steps of a pipeline run."""
         return {name: run.info.status for name, run in self.below(parent).items()}
 
     def metrics(self, parent: Run | None = None) -> dict[str, dict[str, float]]:
-        """Return name -> metrics of the runs below a pipeline run."""
+        """Return name -> metrics of the steps of a pipeline run."""
         return {name: run.data.metrics for name, run in self.below(parent).items()}
 
     def artifacts(self, run: Run) -> set[str]:
@@ -108,33 +116,49 @@ class Store:
         )
 
 
+def rows(count: int, first: float = 0.5) -> str:
+    """Return a CSV whose label depends on x; the first x is `first`."""
+    lines = [
+        f"{i},{first if i == 0 else (i * 37 % 101) / 101},{'ab'[i % 2]},{int(i * 37 % 101 + i % 23 > 60)}"
+        for i in range(count)
+    ]
+    return "\n".join(["id,x,kind,label", *lines]) + "\n"
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Replace a text that occurs once in a file; fail if it does not occur exactly once."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{path.name} has {old!r} {text.count(old)} times"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a fresh sqlite store: migrated once, copied for each test that wants one."""
+    """Return an empty sqlite store that is migrated once and copied for each test that needs one."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # where the Default experiment's artifacts go
+        patch.chdir(path.parent)  # the Default experiment's artifacts go into this folder
         mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
 @pytest.fixture
 def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Give the test a store and a folder for tables of its own."""
+    """Give the test its own store and its own folder for tables."""
     opened = _new_store(migrated, tmp_path)
     use(opened, monkeypatch)
     before = _mlflow_variables()
     yield opened
     while mlflow.active_run():
         mlflow.end_run()
-    for name in _mlflow_variables():  # set by tracking.connect, for children: the next test has others
+    for name in _mlflow_variables():  # tracking.connect sets them for children: the next test uses another store
         del os.environ[name]
     os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
 def finished(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Return a store that holds one finished pipeline run: to look at, not to write into."""
+    """Return a store with one finished pipeline run, for tests that only read it."""
     opened = _new_store(migrated, tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         use(opened, patch)
@@ -145,14 +169,14 @@ def finished(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def earlier(finished: Store, store: Store) -> Store:
-    """Give the test a store of its own in which an earlier pipeline run finished."""
+    """Give the test its own store with one finished earlier pipeline run."""
     finished.copy_to(store)
     return store
 
 
 @pytest.fixture
 def drive(store: Store) -> Callable[..., Result]:
-    """Run driver.py's command in this process, on few rows, with the store and the tables of the test."""
+    """Return a function that runs driver.py's command in this process, on few rows, in the test's store."""
     return partial(drive_in, store)
 
 
@@ -166,14 +190,14 @@ def _new_store(migrated: Path, folder: Path) -> Store:
 
 
 def use(store: Store, patch: pytest.MonkeyPatch) -> None:
-    """Make the store the one that everything in this process and its children uses."""
+    """Make this process and its children use the store."""
     patch.setenv("MLFLOW_TRACKING_URI", store.uri)
     patch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI"):
         patch.delenv(name, raising=False)
     mlflow.set_tracking_uri(store.uri)
-    patch.setattr(fluent, "_active_experiment_id", None)  # of a test that has set one
-    patch.setattr(registry, "_registry_uri", None)  # likewise
+    patch.setattr(fluent, "_active_experiment_id", None)  # an earlier test may have set it
+    patch.setattr(registry, "_registry_uri", None)  # an earlier test may have set this one too
 
 
 def drive_in(store: Store, *arguments: str, small: bool = True) -> Result:
@@ -181,19 +205,19 @@ def drive_in(store: Store, *arguments: str, small: bool = True) -> Result:
     options = [f"--set=data.delta_prefix.local={store.tables}", *([f"--set={FAST}"] if small else [])]
     if not any(argument.startswith(("--backend", "--profile", "--step")) for argument in arguments):
         options.append(f"--backend={os.environ.get('TEST_BACKEND', 'inline')}")
-    done = CliRunner().invoke(driver.main, [*options, *arguments])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return Result(done.exit_code, done.stdout, done.stderr)
+    result = CliRunner().invoke(driver.main, [*options, *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Result(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
 def shell(store: Store) -> Callable[..., Result]:
-    """Run a command as a process, as a user types it: `python` and `mlflow` are this environment's."""
+    """Return a function that runs a command as a user types it; `python` and `mlflow` come from this environment."""
 
     def run(*command: str, cwd: Path = ROOT, **environment: str) -> Result:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=cwd,
             env={**os.environ, "PATH": path, **environment},
@@ -201,17 +225,24 @@ def shell(store: Store) -> Callable[..., Result]:
             text=True,
             timeout=200,
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(process.returncode, process.stdout, process.stderr)
 
     return run
+
+
+@pytest.fixture
+def server(tmp_path: Path, migrated: Path) -> Iterator[str]:
+    """Run `mlflow server` on loopback, and return its address."""
+    with serve(tmp_path, migrated) as address:
+        yield address
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a copy of the project that a test may change."""
     copy = tmp_path / "project"
-    leave = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
-    shutil.copytree(ROOT, copy, ignore=leave)
+    skip = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
+    shutil.copytree(ROOT, copy, ignore=skip)
     return copy
 
 
@@ -226,14 +257,14 @@ def small(project: Path) -> Path:
 @pytest.fixture(scope="session")
 def spark() -> "SparkSession":
     """Return this process's session on Sail."""
-    from ml_pipelines import engines
+    from ml_pipelines.data import engines
 
-    return engines.session("sail")
+    return engines.spark_session("sail")
 
 
 @pytest.fixture(scope="session")
 def java() -> None:
-    """Skip where there is no Java; CI must have one."""
+    """Skip the test if the machine has no Java; on CI, fail."""
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         if os.environ.get("CI"):
             pytest.fail("CI must run the tests marked jvm, and there is no Java.")
@@ -242,7 +273,7 @@ def java() -> None:
 
 @pytest.fixture(scope="session")
 def started_workspace(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Workspace"]:
-    """Return an emulated Databricks workspace, started once for all tests."""
+    """Return an emulated Databricks workspace that is started once for all tests."""
     from emulator import Workspace, machine
 
     if why := machine.check():
@@ -255,14 +286,14 @@ def started_workspace(migrated: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def workspace(started_workspace: "Workspace", store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator["Workspace"]:
-    """Give the test the workspace in the place of its store; no route may be asked for in vain.
+    """Make the test use the workspace instead of its store; fail if the test calls a route that the emulator lacks.
 
-    Experiments, jobs and files of earlier tests are still there: go by the ids and names of your own.
+    The workspace still has experiments, jobs and files of earlier tests: look yours up by id or name.
     """
     for name, value in started_workspace.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DATABRICKS_CONFIG_PROFILE", raising=False)
-    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)  # no ~/.databrickscfg of a person's own
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)  # do not read the user's ~/.databrickscfg
     mlflow.set_tracking_uri("databricks")
     yield started_workspace
     mlflow.set_tracking_uri(store.uri)

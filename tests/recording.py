@@ -1,4 +1,4 @@
-"""A step's context in memory: frames by uri in; metrics, figures, tables, models, verdict out. No MLflow, no Delta."""
+"""A step's context in memory, without MLflow and Delta: it gives the step frames by uri, and records what it logs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines import models, tables
-from ml_pipelines.config import Config, load
+from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.config.loading import load
+from ml_pipelines.config.schema import Config
+from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData
-from ml_pipelines.registry import Version
+from ml_pipelines.models import model_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class RecordingContext:
-    """What `run` of a step is given in a test. `test_recording.py` holds its methods to those of StepContext."""
+class RecordingContext(StepContext[Any]):
+    """The StepContext of a test: the step reads frames, and attributes record what the step logs."""
 
     def __init__(
         self,
-        key: str,
+        name: str,
         params: Any,
         frames: Mapping[str, pl.DataFrame] | None = None,
         models: Mapping[str, Any] | None = None,
@@ -33,29 +35,31 @@ class RecordingContext:
         champion: Version | None = None,
     ) -> None:
         self._config = config or load("local")
-        self.step = self._config.steps[key]
+        self.name = name
         self.params = params
         self.seed = self._config.seed
         self.data = self._config.data
-        self.run_id = f"{key}-run"
+        self.label = self.data.label
+        self.key_column = self.data.key
+        self.run_id = f"{name}-run"
         self.pipeline_run_id = "pipeline-run"
-        self.log = logging.getLogger(f"steps.{key}")
+        self.log = logging.getLogger(f"steps.{name}")
         self.refusal: str | None = None
         self._source = source
         self._frames = dict(frames or {})
         self._models = dict(models or {})
         self._metrics = dict(metrics or {})  # by run id
         self._champion = champion
-        # what `run` did, for the test to look at
+        # what `run` logged; the test reads these attributes
         self.metrics: dict[str, float] = {}
         self.logged_params: dict[str, Any] = {}
         self.figures: dict[str, Figure] = {}
         self.tables: dict[str, pl.DataFrame] = {}
         self.json: dict[str, Any] = {}
-        self.models: list[tuple[Any, pl.DataFrame]] = []  # with their examples
+        self.models: list[tuple[Any, pl.DataFrame]] = []  # (model, example)
         self.written: dict[str, DataFrame] = {}
-        self.reads: list[str] = []  # the lineage
-        self.said: str | None = None
+        self.reads: list[str] = []  # uris of the tables that the step read
+        self.summary_text: str | None = None
         self.logged_tags: dict[str, str] = {}
         self.registered: list[dict[str, Any]] = []
 
@@ -64,37 +68,26 @@ class RecordingContext:
         assert self._source is not None, "give the context a source"
         return self._source.sparkSession
 
-    @property
-    def label(self) -> str:
-        return self.data.label
-
-    @property
-    def key(self) -> str | None:
-        return self.data.key
-
     def source(self) -> DataFrame:
         assert self._source is not None, "give the context a source"
         return self._source
 
-    def write(self, output: str, frame: DataFrame) -> tables.Table:
+    def write(self, output: str, frame: DataFrame) -> Table:
         self.written[output] = frame
-        return tables.Table(f"memory/{output.removesuffix('_uri')}", 0, frame.count(), "digest")
-
-    def check_tables(self) -> None:
-        """Do nothing: the frames of a test are not written."""
+        return Table(f"memory/{output.removesuffix('_uri')}", 0, frame.count(), "digest")
 
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         self.reads.append(uri)
         frame = self._frames[uri]
-        if lost := [name for name in columns or [] if name not in frame.columns]:
-            raise BadData(f"Table {uri} has no column {', '.join(lost)}.")
+        if missing := [name for name in columns or [] if name not in frame.columns]:
+            raise BadData(f"Table {uri} has no column {', '.join(missing)}.")
         return frame.select(list(dict.fromkeys(columns or frame.columns)))
 
     def table_columns(self, uri: str) -> list[str]:
         return self._frames[uri].columns
 
     def feature_columns(self, uri: str) -> list[str]:
-        return [name for name in self.table_columns(uri) if name not in (self.label, self.key)]
+        return [name for name in self.table_columns(uri) if name not in (self.label, self.key_column)]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.logged_params |= params
@@ -112,7 +105,7 @@ class RecordingContext:
         self.tables[name] = frame
 
     def log_model(self, model: Any, example: pl.DataFrame) -> str:
-        models.dump(model, self._config.model.trusted_types)  # refuses what the store would refuse
+        model_files.dump_model(model, self._config.model.trusted_types)  # refuses the types that the store would refuse
         self.models.append((model, example))
         return f"models:/recorded-{len(self.models)}"
 
@@ -140,10 +133,10 @@ class RecordingContext:
         self.logged_tags |= tags
 
     def summary(self, text: str) -> None:
-        self.said = text
+        self.summary_text = text
 
     def refuse(self, reason: str) -> None:
         self.refusal = reason
 
     def tags(self) -> Mapping[str, str]:
-        return self.logged_tags | ({} if self.said is None else {"summary": self.said})
+        return self.logged_tags | ({} if self.summary_text is None else {"summary": self.summary_text})

@@ -1,4 +1,4 @@
-"""Pipeline runs as the store holds them once they ended, made without running any: for tests of their report."""
+"""Pipeline runs written directly into the store, without running any step: for tests of the report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ import numpy as np
 import polars as pl
 from mlflow.entities import Metric, RunTag
 
-from ml_pipelines import tracking
-from ml_pipelines.config import load
+from ml_pipelines.backends.inline import InlineBackend
+from ml_pipelines.config.loading import load
+from ml_pipelines.problems.binary import score_metrics
+from ml_pipelines.report import gather
+from ml_pipelines.report.contents import Report
+from ml_pipelines.report.run_reader import RunReader
+from ml_pipelines.tracking import run_page
+from ml_pipelines.tracking.store import PARENT, Store
 from steps import evaluate
-from steps.modelling import score_metrics
 
 STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
 COLUMNS = ("income", "amount", "age_years", "purpose")
 
 
 def judged(rows: int = 2000) -> tuple[pl.Series, np.ndarray]:
-    """Return labels and scores of a model that is well calibrated, and of use."""
+    """Return labels and scores of a useful, well-calibrated model."""
     draw = np.random.default_rng(3)
     chance = draw.beta(0.7, 0.7, rows)
     return pl.Series((draw.random(rows) < chance).astype(int)), np.clip(chance + draw.normal(0, 0.08, rows), 0, 1)
@@ -63,7 +68,7 @@ def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None
 
 
 def drift_row(column: str, psi: float, moved: float = 0.0) -> dict[str, Any]:
-    """Return a row of drift.json: a number's deciles of which the last holds `moved` more, or a category's values."""
+    """Return a row of drift.json: the values of a category, or the deciles of a number, the last with `moved` more."""
     if column == "purpose":
         shares = [("house", 0.42, 0.40), ("car", 0.33, 0.36), ("other", 0.2, 0.19), ("(missing)", 0.05, 0.05)]
     else:
@@ -113,7 +118,7 @@ PARTS = {"code steps.train": "0a1b", "param options.max_iter": "100", "library s
 
 @dataclass
 class Made:
-    """A pipeline run to be made; a step that isn't in `status` has no run."""
+    """A pipeline run to write into the store; a step that isn't in `status` has no run."""
 
     status: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(STEPS, "FINISHED"))
     artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # step -> name -> content
@@ -122,32 +127,38 @@ class Made:
     parent_status: str = "FINISHED"
 
     def log(self) -> tuple[str, dict[str, str]]:
-        """Write it into the store, and return the parent's id and step -> run id."""
+        """Write the run into the store, and return the parent's id and step -> run id."""
         client = mlflow.MlflowClient()
-        experiment = tracking.experiment_id(self.experiment)
+        experiment = Store.inherited().experiment_id(self.experiment)
         tags = {"profile": "local", "engine": "sail", "backend": "forkserver", "mlflow.runName": "pipeline_run"}
         tags |= {"mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "false"} | dict(self.tags.get("", {}))
         parent = client.create_run(experiment, tags=tags).info.run_id
         client.log_param(parent, "set", "none")
-        client.log_dict(parent, tracking.resolved(load("local")), "config.json")
+        client.log_dict(parent, run_page.config_json(load("local")), "config.json")
         runs = {}
         for step, status in self.status.items():
-            runs[step] = client.create_run(experiment, tags={"step": step, tracking.PARENT: parent}).info.run_id
-            own = {"reason": "first run", "summary": f"{step} is done", f"output.{step}_run_id": "1"} | dict(
+            runs[step] = client.create_run(experiment, tags={"step": step, PARENT: parent}).info.run_id
+            step_tags = {"reason": "first run", "summary": f"{step} is done", f"output.{step}_run_id": "1"} | dict(
                 self.tags.get(step, {})
             )
             if step == "train":
-                own = {"fingerprint.parts": json.dumps(PARTS), **own}
+                step_tags = {"fingerprint.parts": json.dumps(PARTS), **step_tags}
                 client.log_param(runs[step], "estimator", "sklearn.ensemble.HistGradientBoostingClassifier")
             if step == "prepare_data":
-                own = {**table_tags("train", 8012), **table_tags("test", 2000), **own}
+                step_tags = {**table_tags("train", 8012), **table_tags("test", 2000), **step_tags}
             metrics = [Metric(name, value, 1, 0) for name, value in METRICS.get(step, {}).items()]
-            client.log_batch(runs[step], metrics, tags=[RunTag(*tag) for tag in own.items()])
+            client.log_batch(runs[step], metrics, tags=[RunTag(*tag) for tag in step_tags.items()])
             for name, content in self.artifacts.get(step, {}).items():
                 client.log_text(runs[step], content if isinstance(content, str) else json.dumps(content), name)
             client.set_terminated(runs[step], status)
         client.set_terminated(parent, self.parent_status)
         return parent, runs
+
+
+def read(run_id: str) -> Report:
+    """Return the contents of a pipeline run's page."""
+    store = Store.inherited()
+    return gather.gather(RunReader(store, InlineBackend().page_address), store.get_run(run_id))
 
 
 def table_tags(name: str, rows: int, digest: str = "d1") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Ten pipelines killed with SIGKILL at random moments, then run again (`make chaos`: two hundred)."""
+"""Ten pipelines are killed with SIGKILL at random moments and run again (`make chaos` does two hundred)."""
 
 import random
 import sys
@@ -11,7 +11,7 @@ from chaos.kills import Chaos
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(sys.platform != "linux", reason="process ids are looked up in /proc")
-def test_a_pipeline_killed_at_any_moment_finishes_when_it_is_run_again(
+def test_a_pipeline_killed_at_any_moment_finishes_in_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_REGISTRY_URI"):

@@ -1,4 +1,4 @@
-"""driver.py, as a user types it: the pipeline, parts of it, and what it says when something is wrong."""
+"""Tests of driver.py as a user calls it: the whole pipeline, selected steps, and errors."""
 
 import functools
 import importlib
@@ -14,8 +14,9 @@ from unittest.mock import patch
 import pytest
 from conftest import Result, Store, drive_in, use
 
-from ml_pipelines import terminal
 from ml_pipelines.errors import BadData
+from ml_pipelines.system import terminal
+from ml_pipelines.system.events import StepEnded
 
 Drive = Callable[..., Result]
 Shell = Callable[..., Result]
@@ -24,20 +25,20 @@ NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", 
 
 
 def resume_command(result: Result) -> list[str]:
-    """Return the arguments of the command that a failed run prints; every step runs, and in this process."""
-    printed = result.out.rpartition("Go on with: python driver.py ")[2].splitlines()[0]
-    return [*shlex.split(printed), "--set=reuse=false", "--backend=inline"]
+    """Return the arguments of the command that a failed run prints, without reuse and with the inline backend."""
+    command = result.out.rpartition("Continue with: python driver.py ")[2].splitlines()[0]
+    return [*shlex.split(command), "--set=reuse=false", "--backend=inline"]
 
 
 def failing(function: str, error: Exception | None = None) -> Any:
-    """Make a function of a step raise."""
+    """Make a function of a step raise an error."""
     return patch(function, side_effect=error or ZeroDivisionError("of this test"))
 
 
 # -- the whole pipeline
 
 
-def test_five_steps_run_below_one_parent(finished: Store) -> None:
+def test_five_steps_run_under_one_parent_run(finished: Store) -> None:
     assert finished.statuses() == dict.fromkeys(NAMES, "FINISHED")
     assert finished.parent().info.status == "FINISHED"
     assert len(finished.runs()) == 6
@@ -46,17 +47,17 @@ def test_five_steps_run_below_one_parent(finished: Store) -> None:
 def test_the_terminal_shows_a_line_for_each_step(store: Store, drive: Drive) -> None:
     lines = drive().out.splitlines()
     assert lines[0].startswith(f"pipeline_run {store.parent().info.run_id[:8]} · local · sail · inline · ")
-    shown = [re.fullmatch(r"  ✓ (\w+) +\d+\.\d s   (.+)", line) for line in lines[1:6]]
-    assert sorted(found[1] for found in shown if found) == NAMES
+    matches = [re.fullmatch(r"  ✓ (\w+) +\d+\.\d s   (.+)", line) for line in lines[1:6]]
+    assert sorted(match[1] for match in matches if match) == NAMES
     assert store.parent().info.run_id in lines[6]
 
 
-def test_the_same_seed_gives_the_same_metrics_to_the_last_digit(finished: Store, store: Store, drive: Drive) -> None:
+def test_the_same_seed_gives_exactly_the_same_metrics(finished: Store, store: Store, drive: Drive) -> None:
     assert drive().code == 0
     assert store.metrics() == finished.metrics()
 
 
-def test_real_data_needs_no_download(store: Store, drive: Drive) -> None:
+def test_the_sample_data_needs_no_download(store: Store, drive: Drive) -> None:
     quick = "steps.train.params.options.max_iter=20,steps.feature_importance.params.repeats=1"
     result = drive(f"--set=data.source.kind=sample,{quick}", small=False)
     assert result.code == 0, result.text
@@ -64,7 +65,7 @@ def test_real_data_needs_no_download(store: Store, drive: Drive) -> None:
     assert store.child("train").data.metrics["features"] == 30
 
 
-def test_another_estimator_is_a_matter_of_configuration(earlier: Store, drive: Drive) -> None:
+def test_the_configuration_selects_the_estimator(earlier: Store, drive: Drive) -> None:
     result = drive(
         "--from=train",
         "--set=steps.train.params.estimator=sklearn.linear_model.LogisticRegression",
@@ -75,16 +76,16 @@ def test_another_estimator_is_a_matter_of_configuration(earlier: Store, drive: D
     assert earlier.statuses() == dict.fromkeys(NAMES[1:], "FINISHED")
 
 
-def test_a_forest_runs_once_its_types_are_trusted(earlier: Store, drive: Drive) -> None:
+def test_a_forest_runs_if_its_types_are_trusted(earlier: Store, drive: Drive) -> None:
     forest = "--set=steps.train.params.estimator=sklearn.ensemble.RandomForestClassifier"
-    refused = drive("--only=train", forest, small=False)
-    assert refused.code == 2
-    [override] = re.findall(r"--set '(model\.trusted_types=[^']+)'", refused.out)
+    refusal = drive("--only=train", forest, small=False)
+    assert refusal.code == 2
+    [override] = re.findall(r"--set '(model\.trusted_types=[^']+)'", refusal.out)
     result = drive("--only=train", "--only=evaluate", forest, f"--set={override}", small=False)
     assert result.code == 0, result.text
 
 
-# -- parts of it
+# -- selected steps
 
 
 @pytest.mark.parametrize(
@@ -95,46 +96,48 @@ def test_a_forest_runs_once_its_types_are_trusted(earlier: Store, drive: Drive) 
         (["--from=train", "--to=evaluate"], NAMES[1:3]),
     ],
 )
-def test_a_part_runs_on_what_an_earlier_run_handed_on(
+def test_selected_steps_run_on_the_outputs_of_an_earlier_run(
     finished: Store, earlier: Store, drive: Drive, selection: list[str], names: list[str]
 ) -> None:
     result = drive(*selection)
     assert result.code == 0, result.text
     assert earlier.statuses() == dict.fromkeys(names, "FINISHED")
-    assert f"taken from pipeline run {finished.parent().info.run_id[:8]}" in result.out
+    assert f"reused from pipeline run {finished.parent().info.run_id[:8]}" in result.out
     assert earlier.parent().data.tags["inputs_from"] == finished.parent().info.run_id
 
 
-def test_a_part_gives_the_same_metrics_as_in_the_whole(finished: Store, earlier: Store, drive: Drive) -> None:
+def test_selected_steps_give_the_same_metrics_as_the_whole_pipeline(
+    finished: Store, earlier: Store, drive: Drive
+) -> None:
     assert drive("--from=train", "--to=evaluate").code == 0
     whole = finished.metrics()
     assert earlier.metrics() == {name: whole[name] for name in NAMES[1:3]}
 
 
-def test_a_part_up_to_a_step_needs_no_earlier_run(store: Store, drive: Drive) -> None:
+def test_to_needs_no_earlier_run(store: Store, drive: Drive) -> None:
     assert drive("--to=train").code == 0
     assert list(store.statuses()) == NAMES[:2]
 
 
-def test_a_part_without_an_earlier_run_says_so_and_makes_no_run(store: Store, drive: Drive) -> None:
+def test_selected_steps_without_an_earlier_run_are_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--only=evaluate")
     assert result.code == 2
     assert "No earlier pipeline run of profile local has test_uri, train_run_id" in result.err
     assert store.runs() == []
 
 
-def test_a_part_builds_on_the_newest_part(earlier: Store, drive: Drive) -> None:
+def test_selected_steps_use_the_newest_outputs(earlier: Store, drive: Drive) -> None:
     assert drive("--only=train", "--set=steps.train.params.options.max_iter=6").code == 0
     newest = earlier.child("train").info.run_id
     assert drive("--only=evaluate").code == 0
     assert earlier.child("evaluate").data.params["train_run_id"] == newest
 
 
-def test_a_part_never_takes_what_a_newer_part_made_out_of_date(finished: Store, earlier: Store, drive: Drive) -> None:
+def test_selected_steps_do_not_mix_outputs_of_different_models(finished: Store, earlier: Store, drive: Drive) -> None:
     assert drive("--only=train").code == 0
     assert drive("--only=model_qa").code == 0
     params = earlier.child("model_qa").data.params
-    for step in ("train", "evaluate", "feature_importance"):  # all of the one run that has them all
+    for step in ("train", "evaluate", "feature_importance"):  # one run has all of these outputs
         assert params[f"{step}_run_id"] == finished.child(step).info.run_id
 
 
@@ -145,9 +148,9 @@ BRANCHES = ["--only=evaluate", "--only=feature_importance", "--only=model_qa"]
 
 
 @pytest.fixture(scope="module")
-def broken(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Result]:
-    """Return a store in which the last pipeline run failed in one of two branches, and what was said."""
-    folder = tmp_path_factory.mktemp("broken")
+def failed_run(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Result]:
+    """Return a store in which one of two branches of the last pipeline run failed, and the result of that run."""
+    folder = tmp_path_factory.mktemp("failed_run")
     store = Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
     finished.copy_to(store)
     with pytest.MonkeyPatch.context() as environment, failing("steps.evaluate.score_metrics"):
@@ -155,8 +158,8 @@ def broken(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
         return store, drive_in(store, *BRANCHES)
 
 
-def test_a_failing_step_leaves_its_traceback_log_and_cause(broken: tuple[Store, Result]) -> None:
-    store, result = broken
+def test_a_failed_step_keeps_its_traceback_its_log_and_its_cause(failed_run: tuple[Store, Result]) -> None:
+    store, result = failed_run
     assert result.code == 4
     run = store.child("evaluate")
     assert run.info.status == "FAILED"
@@ -168,46 +171,48 @@ def test_a_failing_step_leaves_its_traceback_log_and_cause(broken: tuple[Store, 
     assert "ZeroDivisionError: of this test" in store.artifact(run, "evaluate.log").read_text()
 
 
-def test_a_failing_step_fails_the_pipeline_run(broken: tuple[Store, Result]) -> None:
-    parent = broken[0].parent()
+def test_a_failed_step_fails_the_pipeline_run(failed_run: tuple[Store, Result]) -> None:
+    parent = failed_run[0].parent()
     assert parent.info.status == "FAILED"
     assert (parent.data.tags["failed_step"], parent.data.tags["exit_code"]) == ("evaluate", "4")
     assert "ZeroDivisionError: of this test" in parent.data.tags["mlflow.note.content"]
 
 
-def test_a_failing_step_is_one_line_in_the_terminal(broken: tuple[Store, Result]) -> None:
-    _, result = broken
+def test_the_terminal_shows_a_failed_step_in_one_line(failed_run: tuple[Store, Result]) -> None:
+    _, result = failed_run
     assert re.search(r"✗ 03_evaluate +\d+\.\d s   ZeroDivisionError: of this test\n", result.out)
     assert "Traceback" not in result.text
 
 
-def test_a_failing_branch_lets_its_sibling_finish_and_skips_what_depends_on_it(broken: tuple[Store, Result]) -> None:
-    store, result = broken
+def test_after_a_failure_the_sibling_finishes_and_downstream_steps_are_skipped(
+    failed_run: tuple[Store, Result],
+) -> None:
+    store, result = failed_run
     assert store.statuses() == {NAMES[2]: "FAILED", NAMES[3]: "FINISHED"}
     assert re.search(r"- 05_model_qa +skipped \(03_evaluate failed\)", result.out)
 
 
-def test_the_printed_command_resumes_and_runs_only_what_is_missing(
-    broken: tuple[Store, Result], store: Store, drive: Drive
+def test_the_printed_command_runs_only_the_missing_steps(
+    failed_run: tuple[Store, Result], store: Store, drive: Drive
 ) -> None:
-    broken[0].copy_to(store)
-    result = drive(*resume_command(broken[1]), small=False)
+    failed_run[0].copy_to(store)
+    result = drive(*resume_command(failed_run[1]), small=False)
     assert result.code == 0, result.text
     assert store.statuses() == {NAMES[2]: "FINISHED", NAMES[4]: "FINISHED"}
-    assert store.parent().data.tags["inputs_from"] == broken[0].parent().info.run_id
+    assert store.parent().data.tags["inputs_from"] == failed_run[0].parent().info.run_id
 
 
-def test_a_resumed_run_can_be_resumed(broken: tuple[Store, Result], store: Store, drive: Drive) -> None:
-    broken[0].copy_to(store)
-    with failing("steps.model_qa.judge"):
-        again = drive(*resume_command(broken[1]), small=False)
+def test_a_resumed_run_can_be_resumed(failed_run: tuple[Store, Result], store: Store, drive: Drive) -> None:
+    failed_run[0].copy_to(store)
+    with failing("steps.model_qa.run_checks"):
+        failed_again = drive(*resume_command(failed_run[1]), small=False)
     assert store.statuses() == {NAMES[2]: "FINISHED", NAMES[4]: "FAILED"}
-    result = drive(*resume_command(again), small=False)
+    result = drive(*resume_command(failed_again), small=False)
     assert result.code == 0, result.text
     assert store.statuses() == {NAMES[4]: "FINISHED"}
 
 
-def test_a_skipped_step_names_the_failure_at_the_root(earlier: Store, drive: Drive) -> None:
+def test_a_skipped_step_names_the_step_that_failed_first(earlier: Store, drive: Drive) -> None:
     with failing("steps.train.score_metrics"):
         result = drive("--from=train")
     assert earlier.statuses() == {NAMES[1]: "FAILED"}
@@ -215,7 +220,7 @@ def test_a_skipped_step_names_the_failure_at_the_root(earlier: Store, drive: Dri
         assert re.search(rf"- {name} +skipped \(02_train failed\)", result.out)
 
 
-def test_resuming_an_unknown_run_makes_none(store: Store, drive: Drive) -> None:
+def test_resuming_an_unknown_run_is_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--resume=abcdef12")
     assert result.code == 2
     assert "0 runs of this experiment begin with 'abcdef12'" in result.err
@@ -230,7 +235,7 @@ def test_resuming_an_unknown_run_makes_none(store: Store, drive: Drive) -> None:
         ((ZeroDivisionError("a"), ZeroDivisionError("b")), 4),
     ],
 )
-def test_the_exit_code_is_the_lowest_of_the_causes(
+def test_the_exit_code_is_the_lowest_of_the_failed_steps(
     earlier: Store, drive: Drive, errors: tuple[Exception, Exception], code: int
 ) -> None:
     with (
@@ -241,21 +246,24 @@ def test_the_exit_code_is_the_lowest_of_the_causes(
 
 
 @pytest.mark.parametrize("outputs", [{}, {"qa_complete": True}, {"qa_complete": True, "qa_passed": True, "more": 1.0}])
-def test_a_step_that_returns_other_outputs_than_declared_fails(
+def test_a_step_that_does_not_return_its_declared_outputs_fails(
     earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]
 ) -> None:
     step = importlib.import_module("steps.model_qa")
     monkeypatch.setattr(step, "run", functools.wraps(step.run)(lambda *_, **__: outputs))
     result = drive("--only=model_qa")
     assert result.code == 4
-    assert f"returned {sorted(outputs)}, conf declares ['qa_complete', 'qa_passed']" in result.out
+    assert (
+        f"returned the outputs {sorted(outputs)}, but the configuration declares ['qa_complete', 'qa_passed']"
+        in result.out
+    )
     assert not [tag for tag in earlier.child("model_qa").data.tags if tag.startswith("output.")]
 
 
-# -- data and models that are no good
+# -- bad data and refused models
 
 
-def test_bad_data_is_exit_code_3(store: Store, drive: Drive) -> None:
+def test_bad_data_gives_exit_code_3(store: Store, drive: Drive) -> None:
     result = drive("--set=data.label=nowhere")
     assert result.code == 3
     assert "data.label: the source has no column 'nowhere'" in result.out
@@ -263,33 +271,35 @@ def test_bad_data_is_exit_code_3(store: Store, drive: Drive) -> None:
     assert store.statuses() == {NAMES[0]: "FAILED"}
 
 
-def test_what_can_be_known_before_makes_no_run(store: Store, drive: Drive) -> None:
+def test_a_missing_source_file_is_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--set=data.source={kind: file, path: nowhere.csv}")
     assert result.code == 3
     assert "nowhere.csv does not exist" in result.err
     assert store.runs() == []
 
 
-def test_a_refused_model_is_exit_code_5(earlier: Store, drive: Drive) -> None:
+def test_a_refused_model_gives_exit_code_5(earlier: Store, drive: Drive) -> None:
     result = drive("--only=model_qa", "--set=steps.model_qa.params.checks.min_auc.threshold=1.1")
     assert result.code == 5
     parent = earlier.parent()
     assert parent.info.status == "FAILED"
     assert parent.data.tags["verdict"] == "refused"
-    assert re.search(r"min_auc: test auc \(95% interval 0\.\d+ to 0\.\d+\) is 0\.\d+, not at least 1\.1", result.out)
+    assert re.search(
+        r"min_auc: test auc \(95% interval 0\.\d+ to 0\.\d+\) is 0\.\d+, below the threshold of 1\.1", result.out
+    )
     run = earlier.child("model_qa")
     assert run.data.tags["output.qa_passed"] == "false"
     assert "qa_report.json" in earlier.artifacts(run)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_an_auc_that_is_no_finite_number_is_refused_however_low_the_bar(
+def test_an_auc_that_is_not_finite_is_refused_at_any_threshold(
     earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     step = importlib.import_module("steps.evaluate")
     real = step.run
-    spoiled = functools.wraps(real)(lambda *args, **inputs: {**real(*args, **inputs), "test_auc": float(value)})
-    monkeypatch.setattr(step, "run", spoiled)
+    not_finite = functools.wraps(real)(lambda *args, **inputs: {**real(*args, **inputs), "test_auc": float(value)})
+    monkeypatch.setattr(step, "run", not_finite)
     assert drive("--from=evaluate", "--set=steps.model_qa.params.checks.min_auc.threshold=0").code == 5
     assert earlier.parent().data.tags["verdict"] == "refused"
 
@@ -300,15 +310,15 @@ def test_an_auc_that_is_no_finite_number_is_refused_however_low_the_bar(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only=nothing"], "There is no step nothing: the steps are prepare_data, train"),
-        (["--step=nothing"], "There is no step nothing: conf/config.yaml declares prepare_data, train"),
-        (["--profile=nothing"], "There is no profile 'nothing'"),
-        (["--backend=nothing"], "There is no backend nothing: there are inline"),
+        (["--only=nothing"], "Step nothing doesn't exist. The steps are: prepare_data, train"),
+        (["--step=nothing"], "Step nothing doesn't exist. conf/config.yaml declares: prepare_data, train"),
+        (["--profile=nothing"], "Profile 'nothing' doesn't exist"),
+        (["--backend=nothing"], "There is no backend 'nothing'. Set backend to one of: inline"),
         (["--nothing=1"], "No such option: --nothing=1"),
         (["nothing"], "nothing"),
     ],
 )
-def test_a_wrong_option_is_exit_code_2_and_makes_no_run(
+def test_a_wrong_option_gives_exit_code_2_and_makes_no_run(
     store: Store, drive: Drive, arguments: list[str], message: str
 ) -> None:
     result = drive(*arguments)
@@ -317,29 +327,31 @@ def test_a_wrong_option_is_exit_code_2_and_makes_no_run(
     assert store.runs() == []
 
 
-def test_help_is_for_a_newcomer(drive: Drive) -> None:
+def test_help_shows_the_main_options_and_an_example(drive: Drive) -> None:
     result = drive("--help", small=False)
     assert result.code == 0
     for words in ("--profile", "--set", "--resume", "python driver.py --set data.source.kind=sample"):
         assert words in result.out
 
 
-# -- terminals that know only ASCII
+# -- terminals that show only ASCII
 
 
-def test_a_terminal_of_ascii_shows_plain_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", written)
-    for mark in ("done", "failed", "skipped", "taken"):
-        terminal.say(terminal.step_line(mark, "02_train", 1.0, "auc · Größe"))
-    written.seek(0)
-    lines = written.read().splitlines()
-    assert [line[:6] for line in lines] == ["  ok 0", "  x  0", "  -  0", "  =  0"]
+def test_an_ascii_terminal_shows_plain_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    for state in ("done", "failed", "skipped", "reused"):
+        terminal.say(str(StepEnded("02_train", state, 1.0, "auc · Größe")))
+    terminal.say("Look at it: ml-pipelines report --open · mlflow ui")
+    stdout.seek(0)
+    lines = stdout.read().splitlines()
+    assert [line[:6] for line in lines[:4]] == ["  ok 0", "  x  0", "  -  0", "  =  0"]
     assert lines[0].endswith("auc | Gr??e")
+    assert lines[4] == "Look at it: ml-pipelines report --open | mlflow ui"
 
 
 @pytest.mark.slow
-def test_a_pipeline_runs_in_a_terminal_of_ascii(store: Store, shell: Shell) -> None:
+def test_a_pipeline_runs_in_an_ascii_terminal(store: Store, shell: Shell) -> None:
     prefix = f"--set=data.delta_prefix.local={store.tables}"
     result = shell(sys.executable, "driver.py", prefix, "--only=prepare_data", PYTHONIOENCODING="ascii")
     assert result.code == 0, result.text
@@ -348,8 +360,8 @@ def test_a_pipeline_runs_in_a_terminal_of_ascii(store: Store, shell: Shell) -> N
 
 
 @pytest.mark.slow
-def test_an_error_is_told_in_a_terminal_of_ascii(shell: Shell) -> None:
+def test_an_ascii_terminal_shows_an_error(shell: Shell) -> None:
     result = shell(sys.executable, "driver.py", "--set=data.label=Größe", "--only=nirgendwö", PYTHONIOENCODING="ascii")
     assert result.code == 2
-    assert "There is no step nirgendw" in result.err
+    assert "Step nirgendw" in result.err
     assert os.linesep not in result.err.rstrip()

@@ -1,7 +1,7 @@
-"""Whatever stands in a conf file, on the command line or in an MLproject parameter: an answer in one line.
+"""Tests of random input in a conf file, on the command line and in an MLproject parameter: each error is one line.
 
-Never a traceback, never an execution, never a file outside the test's own folder. `FUZZ=50` tries fifty times as much
-(`make chaos` does).
+No input causes a traceback, runs a command or writes a file outside the test's folder.
+`FUZZ=50` tries fifty times as many inputs (`make chaos` sets it).
 """
 
 import os
@@ -18,8 +18,9 @@ from conftest import Store as OpenedStore
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ml_pipelines import config, paths
+from ml_pipelines.config import loading, schema
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.system import paths
 
 pytestmark = pytest.mark.slow
 TIMES = int(os.environ.get("FUZZ", "1"))
@@ -46,9 +47,9 @@ SETTINGS = st.builds("{}={}".format, KEYS, VALUES)
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a copy of the project's conf, taken for the project meanwhile, whose profile `mine` is fuzzed."""
+    """Return a copy of the project's conf that replaces the project; the tests fuzz its profile `mine`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("conf/config.yaml", "conf/local.yaml", "MLproject"):
+    for name in ("conf/loading.yaml", "conf/local.yaml", "MLproject"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text((ROOT / name).read_text())
     with pytest.MonkeyPatch.context() as patch:
@@ -57,10 +58,10 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def answer(profile: str, assignments: list[str]) -> str:
-    """Return the one line that says what is wrong, or nothing."""
+def load_error(profile: str, assignments: list[str]) -> str:
+    """Return the error's one line, or an empty text if the configuration loads."""
     try:
-        config.load(profile, assignments)
+        loading.load(profile, assignments)
     except ConfigError as error:
         assert str(error)
         return str(error)
@@ -78,15 +79,15 @@ TREES = st.recursive(
     ),
     max_leaves=8,
 )
-TOP = st.sampled_from([name for name in config.Config.__dataclass_fields__ if name not in ("profile", "overrides")])
+TOP = st.sampled_from([name for name in schema.Config.__dataclass_fields__ if name not in ("profile", "overrides")])
 
 
 @settings(deadline=None, max_examples=150 * TIMES, suppress_health_check=CALM)
 @given(st.dictionaries(st.one_of(TOP, KEYS), TREES, max_size=4))
-def test_any_tree_as_a_profile_is_a_configuration_or_one_line(mine: Path, tree: dict[str, object]) -> None:
+def test_any_tree_as_a_profile_loads_or_gives_one_error(mine: Path, tree: dict[str, object]) -> None:
     text = yaml.safe_dump(tree, allow_unicode=False)
     (mine / "conf" / "mine.yaml").write_text(text)
-    answer("mine", [])
+    load_error("mine", [])
     assert not list(mine.rglob("ran*"))
 
 
@@ -95,9 +96,9 @@ def test_any_tree_as_a_profile_is_a_configuration_or_one_line(mine: Path, tree: 
 @example("? [a]\n: b")
 @example("{a: b}: c")
 @example("1: 2\n2020-01-01: 3")
-def test_any_text_as_a_profile_is_a_configuration_or_one_line(mine: Path, text: str) -> None:
+def test_any_text_as_a_profile_loads_or_gives_one_error(mine: Path, text: str) -> None:
     (mine / "conf" / "mine.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    answer("mine", [])
+    load_error("mine", [])
     assert not list(mine.rglob("ran*"))
 
 
@@ -118,10 +119,10 @@ def value(loaded: object, key: str) -> object:
 
 @settings(deadline=None, max_examples=30 * TIMES, suppress_health_check=CALM)
 @given(NUMBERS, NUMBERS)
-def test_what_is_set_wins_over_the_profile_and_what_neither_says_stays(
-    mine: Path, profile: dict[str, int], given: dict[str, int]
+def test_set_overrides_the_profile_and_the_profile_overrides_the_base(
+    mine: Path, profile: dict[str, int], overrides: dict[str, int]
 ) -> None:
-    base = config.load("local")
+    base = loading.load("local")
     tree: dict[str, object] = yaml.safe_load((ROOT / "conf" / "local.yaml").read_text())
     for key, number in profile.items():
         *folders, leaf = key.split(".")
@@ -130,19 +131,19 @@ def test_what_is_set_wins_over_the_profile_and_what_neither_says_stays(
             place = place.setdefault(name, {})  # type: ignore[assignment]
         place[leaf] = number
     (mine / "conf" / "mine.yaml").write_text(yaml.safe_dump(tree))
-    loaded = config.load("mine", [f"{key}={number}" for key, number in given.items()])
+    loaded = loading.load("mine", [f"{key}={number}" for key, number in overrides.items()])
     for key in ("seed", "max_parallel", "data.source.rows", "data.source.features", "steps.train.retries"):
-        assert value(loaded, key) == given.get(key, profile.get(key, value(base, key)))
+        assert value(loaded, key) == overrides.get(key, profile.get(key, value(base, key)))
     assert (loaded.data.label, loaded.steps["evaluate"]) == (base.data.label, base.steps["evaluate"])
-    assert config.load("mine", [loaded.overrides]) == loaded
+    assert loading.load("mine", [loaded.overrides]) == loaded
 
 
 # -- the command line
 
 
 @pytest.fixture(scope="module")
-def quiet(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Result]]:
-    """Return driver.py's command for dry runs, in an empty folder and with an empty store."""
+def dry_run(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Result]]:
+    """Return a function that runs driver.py --dry-run in an empty folder with an empty store."""
     folder = tmp_path_factory.mktemp("dry")
     store = OpenedStore(f"sqlite:///{folder / 'none.db'}", folder / "delta")
     with pytest.MonkeyPatch.context() as patch:
@@ -164,8 +165,8 @@ ARGUMENTS = st.lists(
 
 @settings(deadline=None, max_examples=80 * TIMES, suppress_health_check=CALM)
 @given(ARGUMENTS)
-def test_any_command_line_is_a_plan_or_one_answer(quiet: Callable[..., Result], arguments: list[str]) -> None:
-    result = quiet(*arguments)  # an exception that isn't SystemExit is raised here
+def test_any_command_line_gives_a_plan_or_one_error(dry_run: Callable[..., Result], arguments: list[str]) -> None:
+    result = dry_run(*arguments)  # an exception that isn't SystemExit is raised here
     assert result.code in (0, 2), result.text
     assert "Traceback" not in result.text
 
@@ -176,19 +177,20 @@ def test_any_command_line_is_a_plan_or_one_answer(quiet: Callable[..., Result], 
 @pytest.mark.skipif(sys.platform == "win32", reason="no bash")
 @settings(deadline=None, max_examples=40 * TIMES, suppress_health_check=CALM)
 @given(
-    st.sampled_from(["main", *config.load("local").steps]), VALUES.filter(lambda v: "\x00" not in v and v.isprintable())
+    st.sampled_from(["main", *loading.load("local").steps]),
+    VALUES.filter(lambda v: "\x00" not in v and v.isprintable()),
 )
 @example("main", "\n touch ran\n")
-def test_any_parameter_is_one_word_of_the_command(tmp_path: Path, entry_point: str, value: str) -> None:
+def test_any_parameter_stays_one_word_of_the_command(tmp_path: Path, entry_point: str, value: str) -> None:
     point = mlflow.projects.utils.load_project(str(ROOT)).get_entry_point(entry_point)
     command = point.compute_command(dict.fromkeys(point.parameters, value), storage_dir=str(tmp_path))
-    shown = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"python() {{ printf '%s\\0' \"$@\"; }}; {command}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    words = shown.stdout.split("\0")[:-1]
+    words = result.stdout.split("\0")[:-1]
     assert len(words) == 1 + (entry_point != "main") + len(point.parameters)
     assert all(word.partition("=")[2] == value for word in words[1 + (entry_point != "main") :])
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,7 @@
-"""Who imports whom, read from the sources: what keeps the steps plain, and `driver.py --help` quick."""
+"""Tests of what modules import, read from the sources: they keep the steps simple and `driver.py --help` fast.
+
+import-linter checks which packages of the library may import which: see pyproject.toml.
+"""
 
 import ast
 import sys
@@ -12,13 +15,13 @@ STEPS = sorted(path for path in (ROOT / "steps").glob("*.py") if path.stem != "_
 LIBRARY = sorted((ROOT / "ml_pipelines").rglob("*.py"))
 SOURCES = [ROOT / "driver.py", *LIBRARY, *STEPS]
 
-FOR_STEPS = {"polars", "numpy", "scipy", "sklearn", "matplotlib", "pyspark", "ml_pipelines.context"}
-SHARED = {"steps.modelling", "steps.checks", "steps.facts", "steps.delong", "steps.drift"}  # no steps themselves
+LIBRARIES = {"polars", "numpy", "scipy", "sklearn", "matplotlib", "pyspark"}
+FOR_STEPS = {f"ml_pipelines.{name}" for name in ("authoring", "checks", "errors", "modelling", "problems")}
 ONLY_WHERE_USED = {"databricks", "pyspark", "sklearn", "scipy", "matplotlib", "pysail", "pandera"}
 
 
 def imports(node: ast.AST, at_runtime: bool) -> Iterator[str]:
-    """Yield the modules imported below `node`; at_runtime: only those that importing it imports."""
+    """Yield the modules imported below `node`; with at_runtime, only those imported when the module is imported."""
     for child in ast.iter_child_nodes(node):
         if at_runtime and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -34,7 +37,7 @@ def imports(node: ast.AST, at_runtime: bool) -> Iterator[str]:
         yield from imports(child, at_runtime)
 
 
-def imported(path: Path, at_runtime: bool = False) -> set[str]:
+def imported_modules(path: Path, at_runtime: bool = False) -> set[str]:
     return set(imports(ast.parse(path.read_text()), at_runtime))
 
 
@@ -43,28 +46,28 @@ def within(module: str, allowed: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
-def test_a_step_imports_only_the_field_s_libraries_modelling_and_the_context(path: Path) -> None:
-    allowed = FOR_STEPS | SHARED | set(sys.stdlib_module_names)
-    assert {module for module in imported(path) if not within(module, allowed)} == set()
+def test_a_step_imports_only_data_science_libraries_and_packages_for_steps(path: Path) -> None:
+    allowed = LIBRARIES | FOR_STEPS | set(sys.stdlib_module_names)
+    assert {module for module in imported_modules(path) if not within(module, allowed)} == set()
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
-def test_the_library_knows_steps_only_by_name(path: Path) -> None:
-    assert {module for module in imported(path) if within(module, {"steps", "driver", "tests"})} == set()
+def test_the_library_does_not_import_steps_driver_or_tests(path: Path) -> None:
+    assert {module for module in imported_modules(path) if within(module, {"steps", "driver", "tests"})} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}.{path.stem}")
-def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    assert {module for module in imported(path, at_runtime=True) if within(module, ONLY_WHERE_USED)} == set()
+def test_heavy_libraries_are_imported_only_where_they_are_used(path: Path) -> None:
+    assert {module for module in imported_modules(path, at_runtime=True) if within(module, ONLY_WHERE_USED)} == set()
 
 
-def test_the_driver_imports_the_library_and_no_step() -> None:
-    assert {module for module in imported(ROOT / "driver.py") if within(module, {"steps"})} == set()
+def test_the_driver_does_not_import_steps() -> None:
+    assert {module for module in imported_modules(ROOT / "driver.py") if within(module, {"steps"})} == set()
 
 
 WATCH = """
 import importlib, os, pkgutil, sys, threading
-import mlflow.projects, omegaconf, click, yaml, ruamel.yaml, polars  # what others do at import is theirs
+import mlflow.projects, omegaconf, click, yaml, ruamel.yaml, polars  # side effects of other libraries do not count
 import ml_pipelines, steps
 
 def happened(event, arguments):
@@ -86,7 +89,7 @@ assert set(threading.enumerate()) == before
 """
 
 
-def test_nothing_works_at_import(shell: Callable[..., Result]) -> None:
+def test_importing_a_module_has_no_side_effects(shell: Callable[..., Result]) -> None:
     result = shell("python", "-c", WATCH, PYTHONDONTWRITEBYTECODE="1")
     assert result.code == 0, result.err
     modules = [path for path in [*LIBRARY, *STEPS] if path.stem != "__init__"]

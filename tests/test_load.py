@@ -1,4 +1,4 @@
-"""Several pipelines on one store: all right, and apart; the driver's memory stays flat (`make load`: 50 and 8)."""
+"""Several pipelines on one store all finish on their own tables; the driver's memory stays flat (see `make load`)."""
 
 import sys
 
@@ -10,7 +10,7 @@ from conftest import Store
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_pipelines_one_after_another_and_at_once_are_all_right(store: Store) -> None:
+def test_pipelines_finish_one_after_another_and_at_once(store: Store) -> None:
     memory = load.serial(store, 5)
     load.at_once(store, 3)
     load.check(store, 8)

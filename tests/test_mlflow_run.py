@@ -1,50 +1,43 @@
-"""`mlflow run . -e ...` and driver.py as processes, as a user starts them, and what is left when they are stopped."""
+"""`mlflow run . -e ...` and driver.py as processes, as a user starts them, and what remains when they stop."""
 
 import os
 import re
 import select
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow.projects.utils
 import pytest
-from conftest import ROOT, Result, Store
+from conftest import ROOT, Result, Store, change
 
-from ml_pipelines import lineage, tracking
-from ml_pipelines.config import load
+from ml_pipelines.config.loading import load
+from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.store import parent_of
 
 Shell = Callable[..., Result]
 
 NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", "05_model_qa"]
-# Each part would leave a file behind if a shell ever read it.
+# Each part would create a file if a shell executed it.
 NASTY = (
     "x; touch ran1; $(touch ran2) `touch ran3` ' touch ran4 ' \" touch ran5 \" && touch ran6 | touch ran7\ntouch ran8\n"
 )
 
 
-def given(store: Store, step: str) -> list[str]:
+def input_options(store: Store, step: str) -> list[str]:
     """Return the step's inputs, as parameters of its entry point, from the earlier run."""
-    outputs = lineage.outputs_of_pipeline(store.parent().info.run_id)
+    outputs = lineage.outputs_of_pipeline(store.opened, store.parent().info.run_id)
     return [f"-P{name}={outputs[name]}" for name in load("local").steps[step].inputs]
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
 
 
 # -- the main job
 
 
-def test_a_bare_mlflow_run_is_the_pipeline_and_its_run_is_the_parent(store: Store, shell: Shell, small: Path) -> None:
+def test_mlflow_run_without_parameters_runs_the_pipeline_with_its_run_as_parent(
+    store: Store, shell: Shell, small: Path
+) -> None:
     result = shell("mlflow", "run", ".", "-e", "main", cwd=small)
     assert result.code == 0, result.text
     [parent] = store.runs("tags.`mlflow.project.entryPoint` = 'main'")
@@ -56,13 +49,13 @@ def test_a_bare_mlflow_run_is_the_pipeline_and_its_run_is_the_parent(store: Stor
 
 @pytest.mark.slow
 def test_parameters_reach_the_pipeline(store: Store, shell: Shell, tmp_path: Path) -> None:
-    mine = store.client.create_experiment("mine", artifact_location=str(tmp_path / "artifacts"))
+    experiment_id = store.client.create_experiment("mine", artifact_location=str(tmp_path / "artifacts"))
     settings = f"data.source.rows=300,data.drop=[f0,f1],data.delta_prefix.local={store.tables}"
     command = ["mlflow", "run", ".", "-e", "main", "-Pprofile=local", f"-Pset={settings}", "--experiment-name", "mine"]
     result = shell(*command, "-Ponly=prepare_data")
     assert result.code == 0, result.text
     parent = store.parent()
-    assert parent.info.experiment_id == mine
+    assert parent.info.experiment_id == experiment_id
     assert store.statuses(parent) == {NAMES[0]: "FINISHED"}
     metrics = store.child("prepare_data").data.metrics
     assert metrics["train_rows"] + metrics["test_rows"] == 300
@@ -70,7 +63,7 @@ def test_parameters_reach_the_pipeline(store: Store, shell: Shell, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_failing_step_fails_the_run_and_the_command(store: Store, shell: Shell, small: Path) -> None:
-    edit(
+    change(
         small / "steps" / "train.py",
         "    names = step",
         "    raise ZeroDivisionError('of this test')\n    names = step",
@@ -84,23 +77,23 @@ def test_a_failing_step_fails_the_run_and_the_command(store: Store, shell: Shell
     assert "Traceback" not in result.text
 
 
-# -- a step alone
+# -- a single step
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["train", "evaluate", "feature_importance", "model_qa"])
-def test_a_step_alone_runs_on_inputs_that_are_given(earlier: Store, shell: Shell, small: Path, step: str) -> None:
+def test_a_single_step_runs_on_explicit_inputs(earlier: Store, shell: Shell, small: Path, step: str) -> None:
     before = earlier.child(step).info.run_id
-    result = shell("mlflow", "run", ".", "-e", step, *given(earlier, step), cwd=small)
+    result = shell("mlflow", "run", ".", "-e", step, *input_options(earlier, step), cwd=small)
     assert result.code == 0, result.text
     run = earlier.child(step)
     assert run.info.run_id != before
-    assert (run.info.status, tracking.parent_of(run)) == ("FINISHED", None)
+    assert (run.info.status, parent_of(run)) == ("FINISHED", None)
     assert lineage.outputs(run).keys() == set(load("local").steps[step].outputs)
 
 
 @pytest.mark.slow
-def test_a_step_alone_finds_its_inputs_in_an_earlier_pipeline_run(earlier: Store, shell: Shell, small: Path) -> None:
+def test_a_single_step_finds_its_inputs_in_an_earlier_pipeline_run(earlier: Store, shell: Shell, small: Path) -> None:
     pipeline = earlier.parent().info.run_id
     result = shell("mlflow", "run", ".", "-e", "model_qa", f"-Ppipeline_run_id={pipeline}", cwd=small)
     assert result.code == 0, result.text
@@ -117,17 +110,17 @@ def test_prepare_data_alone_writes_tables_that_train_alone_reads(store: Store, s
 
 
 @pytest.mark.slow
-def test_missing_inputs_are_one_line_and_a_failed_run(store: Store, shell: Shell) -> None:
+def test_missing_inputs_are_reported_in_one_line_and_fail_the_run(store: Store, shell: Shell) -> None:
     result = shell("mlflow", "run", ".", "-e", "train")
     assert result.code == 1
-    assert result.err.count("Step train needs train_uri, and there is none. Give -P train_uri=...") == 1
+    assert result.err.count("Step train needs train_uri. Set -P train_uri=...") == 1
     assert "Traceback" not in result.text
     assert [run.info.status for run in store.runs()] == ["FAILED"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["nothing", "steps/train.py", "driver.py"])
-def test_an_entry_point_that_is_not_declared_is_refused(store: Store, shell: Shell, step: str) -> None:
+def test_an_undeclared_entry_point_is_refused(store: Store, shell: Shell, step: str) -> None:
     result = shell("mlflow", "run", ".", "-e", step)
     assert result.code == 1
     assert f"The entry point '{step}' is not defined" in result.text
@@ -135,7 +128,7 @@ def test_an_entry_point_that_is_not_declared_is_refused(store: Store, shell: She
 
 
 @pytest.mark.slow
-def test_a_python_that_lacks_the_packages_is_one_line_and_a_failed_run(
+def test_a_python_without_the_packages_is_reported_in_one_line_and_fails_the_run(
     store: Store, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -148,7 +141,7 @@ def test_a_python_that_lacks_the_packages_is_one_line_and_a_failed_run(
     assert [run.info.status for run in store.runs()] == ["FAILED"]
 
 
-# -- values that a shell must not read
+# -- values that a shell must not execute
 
 
 @pytest.mark.parametrize("entry_point", ["main", *load("local").steps])
@@ -158,13 +151,13 @@ def test_a_value_reaches_the_driver_as_one_word_and_is_never_executed(
 ) -> None:
     point = mlflow.projects.utils.load_project(str(ROOT)).get_entry_point(entry_point)
     command = point.compute_command(dict.fromkeys(point.parameters, value), storage_dir=str(tmp_path))
-    shown = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"python() {{ printf '%s\\0' \"$@\"; }}; {command}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    words = shown.stdout.split("\0")[:-1]
+    words = result.stdout.split("\0")[:-1]
     step = [] if entry_point == "main" else [f"--step={entry_point}"]
     options = [f"--{name.replace('_', '-')}={value}" for name in point.parameters]
     assert sorted(words) == sorted(["driver.py", *step, *options])
@@ -173,7 +166,7 @@ def test_a_value_reaches_the_driver_as_one_word_and_is_never_executed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parameter", ["train_uri", "profile", "set", "pipeline_run_id"])
-def test_a_value_full_of_shell_is_a_wrong_value_and_nothing_more(
+def test_a_value_full_of_shell_code_is_refused_and_not_executed(
     store: Store, shell: Shell, project: Path, parameter: str
 ) -> None:
     result = shell("mlflow", "run", ".", "-e", "train", f"-P{parameter}={NASTY}", cwd=project)
@@ -187,10 +180,10 @@ def test_a_value_full_of_shell_is_a_wrong_value_and_nothing_more(
 
 
 @pytest.mark.slow
-def test_a_fresh_interpreter_a_step_gives_the_same_metrics_to_the_last_digit(
+def test_a_fresh_interpreter_for_each_step_gives_the_same_metrics_to_the_last_digit(
     finished: Store, store: Store, small: Path, shell: Shell
 ) -> None:
-    """With a PATH that has neither python nor mlflow of this environment: driver.py puts its own first."""
+    """The PATH has neither python nor mlflow of this environment; driver.py puts its own folder first."""
     result = shell(sys.executable, "driver.py", "--backend=local", cwd=small, PATH="/usr/bin:/bin")
     assert result.code == 0, result.text
     assert store.statuses() == dict.fromkeys(NAMES, "FINISHED")
@@ -201,55 +194,16 @@ def test_a_fresh_interpreter_a_step_gives_the_same_metrics_to_the_last_digit(
 # -- a tracking server
 
 
-@pytest.fixture
-def server(tmp_path: Path, migrated: Path) -> Iterator[str]:
-    """Run `mlflow server` on loopback, and give its address."""
-    shutil.copy(migrated, tmp_path / "served.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
-    command += [
-        f"--backend-store-uri=sqlite:///{tmp_path / 'served.db'}",
-        f"--artifacts-destination={tmp_path / 'art'}",
-    ]
-    with pytest.MonkeyPatch.context() as patch, (tmp_path / "server.log").open("w") as log:
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        program = Path(sys.executable).parent / command[0]
-        process = subprocess.Popen([str(program), *command[1:]], cwd=tmp_path, stdout=log, stderr=log)
-    try:
-        wait_until_healthy(process, f"http://127.0.0.1:{port}/health", tmp_path / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except (urllib.error.URLError, OSError):
-            try:
-                process.wait(0.25)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-    pytest.fail(f"mlflow server did not start: {log.read_text()[-2000:]}")
-
-
 @pytest.mark.slow
 def test_a_tracking_server_works_as_the_store(server: str, small: Path, shell: Shell, tmp_path: Path) -> None:
     result = shell(sys.executable, "driver.py", cwd=small, MLFLOW_TRACKING_URI=server)
     assert result.code == 0, result.text
     assert f" · {server}/#/experiments/" in result.out
-    assert "View run" not in result.text  # MLflow's own, twice a step
-    served = Store(server, tmp_path)
-    assert served.statuses() == dict.fromkeys(NAMES, "FINISHED")
-    assert {"train.log", "config.json"} <= served.artifacts(served.child("train"))
-    report = served.artifact(served.parent(), "report.html").read_text()
+    assert "View run" not in result.text  # MLflow's own line, which it would print twice a step
+    server_store = Store(server, tmp_path)
+    assert server_store.statuses() == dict.fromkeys(NAMES, "FINISHED")
+    assert {"train.log", "config.json"} <= server_store.artifacts(server_store.child("train"))
+    report = server_store.artifact(server_store.parent(), "report.html").read_text()
     assert f'href="{server}/#/experiments/' in report and 'id="curves"' in report
     assert not (small / "mlruns").exists()
     assert not (small / "mlflow.db").exists()
@@ -276,9 +230,9 @@ def test_a_stopped_driver_leaves_no_run_running_and_no_process(
 ) -> None:
     ready = tmp_path / "ready"
     os.mkfifo(ready)
-    say = f"os.write(os.open({str(ready)!r}, os.O_WRONLY), str(os.getpid()).encode())"
-    block = f"    import os, threading\n    {say}\n    threading.Event().wait()\n"
-    edit(small / "steps" / "prepare_data.py", "    frame = assign_test", f"{block}    frame = assign_test")
+    write_pid = f"os.write(os.open({str(ready)!r}, os.O_WRONLY), str(os.getpid()).encode())"
+    block = f"    import os, threading\n    {write_pid}\n    threading.Event().wait()\n"
+    change(small / "steps" / "prepare_data.py", "    frame = assign_test", f"{block}    frame = assign_test")
     reader = os.open(ready, os.O_RDONLY | os.O_NONBLOCK)
     command = [sys.executable, "driver.py", "--only=prepare_data", f"--backend={backend}"]
     with (tmp_path / "out").open("w") as out:

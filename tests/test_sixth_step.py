@@ -1,11 +1,11 @@
-"""A sixth step is one block in conf/config.yaml, one module in steps/, and `ml-pipelines sync`. Done here on a copy."""
+"""A sixth step takes a block in conf/config.yaml, a module in steps/, and `ml-pipelines sync`. Tested on a copy."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import FAST, Result, Store
+from conftest import FAST, Result, Store, change
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ml_pipelines.context import Outputs, StepContext
-from steps.modelling import positive_score, split_label
+from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.modelling.features import positive_score, split_label
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
 
 
 @pytest.fixture
-def extended(project: Path, shell: Callable[..., Result]) -> Callable[..., Result]:
-    """Add the step by the three doings, and return how commands are run in that project."""
+def run_in_copy(project: Path, shell: Callable[..., Result]) -> Callable[..., Result]:
+    """Add the step to a copy of the project, and return a function that runs commands in the copy."""
     with (project / "conf" / "config.yaml").open("a") as file:
         file.write(BLOCK)
     (project / "steps" / "score_bands.py").write_text(MODULE)
@@ -70,7 +70,7 @@ def extended(project: Path, shell: Callable[..., Result]) -> Callable[..., Resul
 
 
 def bands_of(store: Store) -> pl.DataFrame:
-    """Return what the newest run of the step logged, after checking that it succeeded and handed its outputs on."""
+    """Return the table that the newest run of the step logged; assert that the run succeeded and has its outputs."""
     run = store.child("score_bands")
     assert (run.info.status, run.info.run_name) == ("FINISHED", "06_score_bands")
     assert run.data.params["bands"] == "4" and run.data.tags["output.bands"] == "4"
@@ -78,41 +78,39 @@ def bands_of(store: Store) -> pl.DataFrame:
     return pl.read_parquet(store.artifact(run, "bands.parquet"))
 
 
-def test_a_sixth_step_runs_with_the_pipeline_alone_and_as_a_part_of_main(
-    extended: Callable[..., Result], store: Store
-) -> None:
-    driven = extended("python", "driver.py", "--backend=inline", f"--set={FAST}")
-    assert driven.code == 0, driven.text
+def test_a_sixth_step_runs_in_the_pipeline_alone_and_in_main(run_in_copy: Callable[..., Result], store: Store) -> None:
+    pipeline_result = run_in_copy("python", "driver.py", "--backend=inline", f"--set={FAST}")
+    assert pipeline_result.code == 0, pipeline_result.text
     pipeline = store.parent().info.run_id
     assert store.child("score_bands").data.tags["mlflow.parentRunId"] == pipeline
     first = bands_of(store)
     assert first["band"].to_list() == [0, 1, 2, 3] and first["rows"].sum() > 0
 
-    alone = extended("mlflow", "run", ".", "-e", "score_bands", "-P", f"pipeline_run_id={pipeline}")
-    assert alone.code == 0, alone.text
+    step_result = run_in_copy("mlflow", "run", ".", "-e", "score_bands", "-P", f"pipeline_run_id={pipeline}")
+    assert step_result.code == 0, step_result.text
     assert "mlflow.parentRunId" not in store.child("score_bands").data.tags
     assert bands_of(store).equals(first)
 
-    by_script = extended("python", "-m", "ml_pipelines", "score-bands", f"--pipeline-run-id={pipeline}")
-    assert by_script.code == 0, by_script.text
+    script_result = run_in_copy("python", "-m", "ml_pipelines", "score-bands", f"--pipeline-run-id={pipeline}")
+    assert script_result.code == 0, script_result.text
     assert bands_of(store).equals(first)
 
-    whole = extended("mlflow", "run", ".", "-e", "main", "-P", f"set={FAST},seed=7")
-    assert whole.code == 0, whole.text
+    main_result = run_in_copy("mlflow", "run", ".", "-e", "main", "-P", f"set={FAST},seed=7")
+    assert main_result.code == 0, main_result.text
     assert store.child("score_bands").data.tags["mlflow.parentRunId"] == store.parent().info.run_id != pipeline
     assert bands_of(store)["rows"].sum() > 0
 
 
-def test_a_step_whose_outputs_differ_from_its_declaration_fails_by_name(
-    extended: Callable[..., Result], project: Path, store: Store
+def test_a_step_fails_if_its_outputs_differ_from_its_declaration(
+    run_in_copy: Callable[..., Result], project: Path, store: Store
 ) -> None:
     module = project / "steps" / "score_bands.py"
-    module.write_text(module.read_text().replace(', "bands": table.height', ""))
-    result = extended("python", "driver.py", "--backend=inline", f"--set={FAST}")
+    change(module, ', "bands": table.height', "")
+    result = run_in_copy("python", "driver.py", "--backend=inline", f"--set={FAST}")
     assert result.code == 4
     assert (
-        "steps/score_bands.py returned ['score_bands_run_id'], conf declares ['bands', 'score_bands_run_id']"
-        in result.text
+        "steps/score_bands.py returned the outputs ['score_bands_run_id'], "
+        "but the configuration declares ['bands', 'score_bands_run_id']" in result.text
     )
     assert store.child("score_bands").info.status == "FAILED" == store.parent().info.status
     assert store.child("model_qa").info.status == "FINISHED"

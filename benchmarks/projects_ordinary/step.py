@@ -31,22 +31,22 @@ def model(train_run_id: str) -> Any:
     return None if work.NOOP else mlflow.sklearn.load_model(f"runs:/{train_run_id}/model")
 
 
-def step(name: str, *given: str) -> None:
+def step(name: str, *arguments: str) -> None:
     """Do one step in the run that MLflow made for it."""
     with mlflow.start_run():
         if name == "prepare_data":
-            train_uri, test_uri = floor.prepare_data(given[0], f"{given[1]}/delta")
+            train_uri, test_uri = floor.prepare_data(arguments[0], f"{arguments[1]}/delta")
             mlflow.set_tags({"train_uri": train_uri, "test_uri": test_uri})
         elif name == "train":
-            floor.train(given[0])
+            floor.train(arguments[0])
         elif name == "evaluate":
-            mlflow.set_tag("test_auc", floor.evaluate(model(given[0]), *given[1:]))
+            mlflow.set_tag("test_auc", floor.evaluate(model(arguments[0]), *arguments[1:]))
         elif name == "feature_importance":
-            floor.feature_importance(model(given[0]), *given[1:])
+            floor.feature_importance(model(arguments[0]), *arguments[1:])
         else:
-            floor.model_qa(float(given[0]))
+            floor.model_qa(float(arguments[0]))
 
 
 if __name__ == "__main__":
-    name, *given = sys.argv[1:]
-    main(*given) if name == "main" else step(name, *given)
+    name, *arguments = sys.argv[1:]
+    main(*arguments) if name == "main" else step(name, *arguments)

@@ -1,1 +1,4 @@
-"""Databricks: steps as one-time runs of the wheel, on clusters of their own, through databricks-sdk."""
+"""The Databricks workspace: sign-in, cluster specs, the Volume, submitted runs and how they end.
+
+May import planning.
+"""

@@ -1,4 +1,4 @@
-"""How a run there ended, in the words of the person who has to mend it."""
+"""How a run on Databricks ended, explained to the person who must fix it."""
 
 from __future__ import annotations
 
@@ -6,79 +6,84 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ml_pipelines.errors import ConfigError, StepFailed, TimedOut
+from ml_pipelines.errors import ConfigError, StepFailed, TimedOut, message_of
 
 if TYPE_CHECKING:
     from databricks.sdk.service.jobs import Run, RunOutput
 
-OVER = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")  # life cycle states that don't change any more
-# Termination codes (Jobs API 2.2). The first three groups are clusters and libraries, before any code of ours runs.
-PASSING = ("CLOUD_FAILURE", "CLUSTER_REQUEST_LIMIT_EXCEEDED", "WORKSPACE_RUN_LIMIT_EXCEEDED")
-CLUSTER = (*PASSING, "CLUSTER_ERROR", "INVALID_CLUSTER_REQUEST", "RESOURCE_NOT_FOUND", "DRIVER_ERROR")
+FINAL_STATES = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")  # life cycle states that never change again
+# Termination codes of the Jobs API 2.2. The first two groups: clusters and libraries fail before our code runs.
+TRANSIENT = ("CLOUD_FAILURE", "CLUSTER_REQUEST_LIMIT_EXCEEDED", "WORKSPACE_RUN_LIMIT_EXCEEDED")
+CLUSTER = (*TRANSIENT, "CLUSTER_ERROR", "INVALID_CLUSTER_REQUEST", "RESOURCE_NOT_FOUND", "DRIVER_ERROR")
 REFUSED = ("UNAUTHORIZED_ERROR", "FEATURE_DISABLED", "BUDGET_POLICY_LIMIT_EXCEEDED", "INVALID_RUN_CONFIGURATION")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a run that has ended: `passing` is a failure that another try may not meet."""
+    """How a run ended."""
 
-    result: str  # result state, or the life cycle state where there is none: SKIPPED, INTERNAL_ERROR
+    result: str  # the result state; if the run has none, its life cycle state: SKIPPED or INTERNAL_ERROR
     exit_code: int = 0
     cause: str = ""
     code: str = ""
-    passing: bool = False
+    transient: bool = False  # another attempt may succeed
 
 
-def state(run: Run) -> str:
-    """Return what the run does now, or how it ended."""
-    found = run.state
-    parts = (found.life_cycle_state, found.result_state) if found else ()
-    return " ".join(part.value for part in parts if part) or "UNKNOWN"
+def state_of(run: Run) -> str:
+    """Return the run's life cycle state and, once it has ended, its result: `RUNNING`, `TERMINATED SUCCESS`."""
+    states = (run.state.life_cycle_state, run.state.result_state) if run.state else ()
+    return " ".join(state.value for state in states if state) or "UNKNOWN"
 
 
-def ended(run: Run) -> bool:
-    """Return whether the run's state is its last: SKIPPED and INTERNAL_ERROR may come without a result."""
-    return state(run).split(" ", 1)[0] in OVER
+def has_ended(run: Run) -> bool:
+    """Return whether the run has ended. A run that is SKIPPED or INTERNAL_ERROR may have no result."""
+    return state_of(run).split(" ", 1)[0] in FINAL_STATES
 
 
-def of(run: Run, error: str | None = None) -> Outcome:
-    """Return how the run ended, with what its task raised; of one that hasn't ended, that its time is over."""
-    life, _, result = state(run).partition(" ")
-    if life not in OVER:
-        return Outcome("TIMEDOUT", TimedOut.exit_code, f"still {life} an hour after its time limit: cancelled")
-    ends = [task.state.result_state for task in run.tasks or [] if task.state and task.state.result_state]
-    result = ends[-1].value if ends else result or life  # the task's own: its run says FAILED where it was TIMEDOUT
+def outcome_of(run: Run, error: str | None = None) -> Outcome:
+    """Return how the run ended. A run that is still active counts as timed out.
+
+    Args:
+        run: the run as the Jobs API returns it.
+        error: the exception that the run's task raised, if any.
+    """
+    life, _, result = state_of(run).partition(" ")
+    if life not in FINAL_STATES:
+        return Outcome("TIMEDOUT", TimedOut.exit_code, f"cancelled: still {life} an hour after its time limit")
+    results = [task.state.result_state for task in run.tasks or [] if task.state and task.state.result_state]
+    result = results[-1].value if results else result or life  # the task says TIMEDOUT, its run only FAILED
     if result == "SUCCESS":
         return Outcome(result)
     details = run.status.termination_details if run.status else None
     code = details.code.value if details and details.code else ""
     states = [run.state, *(task.state for task in reversed(run.tasks or []))]
-    said = error or next((one.state_message for one in states if one and one.state_message), "")
-    return _failed(result, code, " ".join(str(said).split()).rstrip(".")[:250])
+    message = error or next((state.state_message for state in states if state and state.state_message), "")
+    return _failure(result, code, message_of(message, None).rstrip(".")[:250])
 
 
-def _failed(result: str, code: str, said: str) -> Outcome:
-    why = f": {said}" if said else ""
+def _failure(result: str, code: str, message: str) -> Outcome:
+    why = f": {message}" if message else ""
     if result == "TIMEDOUT":
         return Outcome(result, TimedOut.exit_code, f"took longer than its time limit, timeout_s{why}", code)
     if result == "CANCELED":
-        return Outcome(result, StepFailed.exit_code, f"its run there was cancelled{why}", code)
+        return Outcome(result, StepFailed.exit_code, f"its Databricks run was cancelled{why}", code)
     if result in ("SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED") or code == "MAX_CONCURRENT_RUNS_EXCEEDED":
-        return Outcome(result, StepFailed.exit_code, f"its run there was skipped, nothing was executed{why}", code)
-    if code == "LIBRARY_INSTALLATION_ERROR" or re.search(r"(?i)librar", said):
-        hint = "The wheel, or a pin in MLproject, can't be installed on this runtime"
+        cause = f"Databricks skipped its run, so nothing was executed{why}"
+        return Outcome(result, StepFailed.exit_code, cause, code)
+    if code == "LIBRARY_INSTALLATION_ERROR" or re.search(r"(?i)librar", message):
+        hint = "This runtime can't install the wheel or a library that MLproject pins"
         return Outcome(result, StepFailed.exit_code, f"a library was not installed{why}. {hint}.", code)
-    passing = any(one in f"{code} {said}" for one in PASSING)
-    if passing or code in CLUSTER or re.search(r"(?i)cluster .*(start|launch|terminat)|quota|node type", said):
-        hint = "Quota, node type or policy: change the cluster spec"
-        return Outcome(result, StepFailed.exit_code, f"its cluster did not start{why}. {hint}.", code, passing)
+    transient = any(name in f"{code} {message}" for name in TRANSIENT)
+    if transient or code in CLUSTER or re.search(r"(?i)cluster .*(start|launch|terminat)|quota|node type", message):
+        hint = "Check quota, node type and policy, and change the cluster spec"
+        return Outcome(result, StepFailed.exit_code, f"its cluster did not start{why}. {hint}.", code, transient)
     if code in REFUSED:
-        return Outcome(result, ConfigError.exit_code, f"refused there ({code}){why}", code)
+        return Outcome(result, ConfigError.exit_code, f"Databricks refused the run ({code}){why}", code)
     return Outcome(result, StepFailed.exit_code, f"its task ended {result}{why}", code)
 
 
-def output(run: Run) -> RunOutput:
-    """Return what the run's one task wrote: nothing where it never began."""
+def output_of(run: Run) -> RunOutput:
+    """Return the logs and the error of the run's only task; an empty output if the task never started."""
     from databricks.sdk.errors.base import DatabricksError
     from databricks.sdk.service.jobs import RunOutput
 

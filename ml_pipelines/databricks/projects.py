@@ -1,4 +1,4 @@
-"""MLflow's own backend `databricks`: a project as a tarball on DBFS. What it lacks is added around it, not in it."""
+"""What MLflow's own backend `databricks` lacks: a small archive of the project, and checks before it is used."""
 
 from __future__ import annotations
 
@@ -10,58 +10,68 @@ from functools import cache
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from ml_pipelines import paths
 from ml_pipelines.databricks import specs
 from ml_pipelines.errors import ConfigError, one_line
-from ml_pipelines.plan import DATABRICKS_JOBS
+from ml_pipelines.system import paths
 
 
 @cache
-def archived() -> str:
-    """Return a zip of the project, made once a process: MLflow's own tarball takes .venv, data and .git along."""
+def project_archive() -> str:
+    """Return the path of a zip of the project, made once a process.
+
+    MLflow's own tarball would contain .venv, data and .git too.
+    """
     return str(archive(Path(tempfile.mkdtemp(prefix="ml-pipelines-"), "project.zip")))
 
 
 def archive(path: Path) -> Path:
-    """Write a zip of the files that git tracks, as they are in the working tree, and return its path.
+    """Write a zip of the files that git does not ignore, as they are in the working tree, and return its path.
 
     Raises:
-        ConfigError: this is no git repository.
+        ConfigError: the project is not in a git repository.
     """
     try:
         command = ["git", "-C", str(paths.root()), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
+        listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
-            f"{paths.root()} is no git repository, so what belongs into {path.name} isn't known."
+            f"{paths.root()} is not a git repository, so nothing says which files belong into {path.name}. "
+            "Run `git init`, or use --backend databricks-jobs."
         ) from error
     with ZipFile(path, "w", ZIP_DEFLATED) as zipped:
-        for name in sorted(filter(None, listed.split("\0"))):
+        for name in sorted(filter(None, listing.split("\0"))):
             if (file := paths.root() / name).is_file() and file.resolve() != path.resolve():
                 zipped.write(file, name)
     return path
 
 
-def check(computes: Iterable[specs.Compute], overrides: str) -> None:
-    """Raise ConfigError for what MLflow's backend takes, and then fails with."""
+def check_mlflow_backend(computes: Iterable[specs.Compute], overrides: str) -> None:
+    """Check for what MLflow's backend accepts at first and fails with later.
+
+    Raises:
+        ConfigError: a compute is not a new cluster, or a --set value needs quotes.
+    """
     for compute in computes:
         if compute.new_cluster is None:
-            raise ConfigError(f"{compute.where}: backend databricks starts a new cluster only. Use {DATABRICKS_JOBS}.")
+            raise ConfigError(f"{compute.where}: backend databricks starts new clusters only. Use databricks-jobs.")
     if overrides != shlex.quote(overrides):
         raise ConfigError(
-            "MLflow's backend databricks passes its quotes on, so that a value of --set may hold letters, digits and "
-            f"@%+=:,./_- only. Write it in a profile, or use {DATABRICKS_JOBS}: {overrides}"
+            "--set: MLflow's backend databricks breaks values that need quotes. Use letters, digits and @%+=:,./_-, "
+            f"write the value in a profile, or use databricks-jobs. The value: {overrides}"
         )
 
 
-def explained(error: Exception) -> ConfigError | None:
-    """Return what to do about a permission that MLflow lacks: DBFS root's, off in new workspaces, or another."""
+def explain_permission(error: Exception) -> ConfigError | None:
+    """Return what to do about a missing permission, on DBFS root or on the experiment; None for any other error.
+
+    New workspaces have DBFS root turned off.
+    """
     if "PERMISSION_DENIED" not in str(error):
         return None
     if "dbfs" not in str(error).lower():
-        said = one_line(error).partition(" Config: ")[0]
-        return ConfigError(f"The MLflow store: no permission. CAN EDIT on the experiment is needed ({said}).")
+        message = one_line(error).partition(" Config: ")[0]
+        return ConfigError(f"The MLflow store: no permission. You need CAN EDIT on the experiment ({message}).")
     return ConfigError(
-        "DBFS root is disabled in this workspace, and MLflow's backend databricks puts the project there. "
-        f"Use --backend {DATABRICKS_JOBS}, which uses the Volume."
+        "DBFS root is disabled in this workspace, and MLflow's backend databricks puts the project on it. "
+        "Use --backend databricks-jobs, which uses the Volume."
     )

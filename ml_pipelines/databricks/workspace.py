@@ -1,4 +1,4 @@
-"""The workspace: one client of databricks-sdk, signed in as the SDK does it, and what its errors mean to a person."""
+"""The workspace's client (databricks-sdk), and its errors as messages that say what to do."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ml_pipelines.errors import ConfigError, PipelineError, StepFailed
+from ml_pipelines.errors import ConfigError, PipelineError, StepFailed, message_of
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-RETRY_S = 20  # the SDK tries again so long after 429, 503 and lost connections; whoever polls goes on after that
+RETRY_S = 20  # how long the SDK retries after 429, 503 and lost connections; who polls continues after that
 SIGN_IN = "`databricks auth login --host <workspace>`, or set DATABRICKS_HOST and DATABRICKS_TOKEN"
 
 
-class Away(StepFailed):
-    """The workspace doesn't answer, or says that it is busy: the same request may well succeed later."""
+class NoAnswer(StepFailed):
+    """The workspace does not answer, or is too busy. The same request may succeed later."""
 
 
 @cache
 def client() -> WorkspaceClient:
-    """Return the client of the workspace that MLFLOW_TRACKING_URI (`databricks://<profile>`) or the SDK's rules name.
+    """Return the client of the workspace that MLFLOW_TRACKING_URI (`databricks://<profile>`) names.
+
+    Without a profile in it, the SDK's own rules find the workspace.
 
     Raises:
-        ConfigError: nothing says which workspace, or how to sign in.
+        ConfigError: no workspace or no way to sign in is configured.
     """
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.core import Config
@@ -38,8 +40,8 @@ def client() -> WorkspaceClient:
         )
         return WorkspaceClient(config=config)
     except ValueError as error:
-        said = str(error).partition(" Config: ")[0].rstrip(".")
-        raise ConfigError(f"Signing in to Databricks: {said}. Run {SIGN_IN}.") from error
+        message = str(error).partition(" Config: ")[0].rstrip(".")
+        raise ConfigError(f"Can't sign in to Databricks: {message}. Run {SIGN_IN}.") from error
 
 
 def host() -> str:
@@ -48,38 +50,43 @@ def host() -> str:
 
 
 @contextmanager
-def asking(what: str, privilege: str) -> Iterator[None]:
-    """Turn what the SDK raises inside into one line.
+def explaining_errors(what: str, privilege: str) -> Iterator[None]:
+    """Turn errors of the SDK, raised inside the block, into errors with one line of explanation.
 
     Args:
-        what: the object that is asked for.
-        privilege: what a person needs on it.
+        what: the object that the block requests.
+        privilege: the privilege that a person needs on it.
 
     Raises:
-        ConfigError: signed in wrongly, not permitted, not there, or refused.
-        Away: no answer.
+        ConfigError: the sign-in is wrong, a privilege is missing, the object does not exist, or the request is refused.
+        NoAnswer: the workspace does not answer.
     """
     from databricks.sdk.errors.base import DatabricksError
 
     try:
         yield
-    except (DatabricksError, OSError) as error:  # a TimeoutError is an OSError, as are those of requests
-        raise explained(error, what, privilege) from error
+    except (DatabricksError, OSError) as error:  # TimeoutError and the errors of requests are OSErrors
+        raise explain_error(error, what, privilege) from error
 
 
-def explained(error: Exception, what: str, privilege: str) -> PipelineError:
-    """Return an error of the SDK as one of ours."""
+def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
+    """Return the error of the library that explains an error of the SDK."""
     from databricks.sdk import errors
 
-    said = " ".join(str(error.__cause__ or error).split()).partition(" Config: ")[0].rstrip(".")[:200]
+    message = message_of(error.__cause__ or error, None).partition(" Config: ")[0].rstrip(".")[:200]
     if isinstance(error, errors.Unauthenticated):
         config = client().config
         how = f"{config.auth_type} of profile {config.profile}" if config.profile else str(config.auth_type)
         return ConfigError(f"{host()} doesn't accept the sign-in ({how}): expired or wrong. Run {SIGN_IN}.")
     if isinstance(error, errors.PermissionDenied):
-        return ConfigError(f"{what}: no permission. {privilege} is needed ({said}).")
+        return ConfigError(f"{what}: no permission. You need {privilege} ({message}).")
     if isinstance(error, errors.NotFound):
-        return ConfigError(f"{what}: not in {host()} ({said}). {privilege} is needed on one that is there.")
+        return ConfigError(
+            f"{what}: not found in {host()} ({message}). Create it, or name an existing one. You need {privilege}."
+        )
     if isinstance(error, OSError | errors.TooManyRequests | errors.TemporarilyUnavailable | errors.InternalError):
-        return Away(f"{host()} doesn't answer for {what}: {said}. Check the host's name, VPN and network; try again.")
-    return ConfigError(f"{what}: {said}.")
+        return NoAnswer(
+            f"{host()} doesn't answer a request for {what}: {message}. "
+            "Check the host's name, the VPN and the network, and try again."
+        )
+    return ConfigError(f"{what}: {message}.")

@@ -1,6 +1,6 @@
-"""Forks by the thousand: is it safe to fork what has imported Polars, deltalake and pysail? `make chaos` runs it long.
+"""Fork thousands of times: is a fork safe after importing Polars, deltalake and pysail? `make chaos` runs them all.
 
-Each child must end within its time: a lock that was held at the fork would stop it for ever.
+Each child must end within its time limit: a lock that was held at the fork would block it for ever.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ml_pipelines import forking
+from ml_pipelines.backends import fork_server
 
 LIMIT_S = 60.0
 
@@ -25,11 +25,11 @@ def step(folder: str) -> int:
     """Start Sail, write a Delta table and read it back, from a forked child."""
     import polars as pl
 
-    from ml_pipelines import engines, tables
+    from ml_pipelines.data import engines, tables
 
-    spark = engines.session("sail")
-    written = tables.write(spark.range(5_000).withColumnRenamed("id", "a"), folder)
-    return 0 if pl.scan_delta(folder, version=written.version).collect().height == 5_000 else 1
+    spark = engines.spark_session("sail")
+    table = tables.write_table(spark.range(5_000).withColumnRenamed("id", "a"), folder)
+    return 0 if pl.scan_delta(folder, version=table.version).collect().height == 5_000 else 1
 
 
 def polars(count: int) -> int:
@@ -43,23 +43,23 @@ def spark(count: int) -> int:
         return sum(_ended([_child(step, str(Path(folder, str(i))))]) for i in range(count))
 
 
-def _child(target: object, *arguments: str) -> forking.Child:
-    return forking.Child(target, arguments, os.environ, print, lambda code: None)  # type: ignore[arg-type]
+def _child(target: object, *arguments: str) -> fork_server.Child:
+    return fork_server.Child(target, arguments, os.environ, print, lambda code: None)  # type: ignore[arg-type]
 
 
-def _ended(children: list[forking.Child]) -> int:
-    right = 0
+def _ended(children: list[fork_server.Child]) -> int:
+    correct = 0
     for child in children:
         if child.wait(LIMIT_S) is None:
             child.stop()
-        right += child.exit_code == 0
-    return right
+        correct += child.exit_code == 0
+    return correct
 
 
 def main() -> int:
     """Run the long form; return the exit code. Called from another module, since a child never imports `__main__`."""
-    wanted = (2_000, 50)
-    found = (polars(wanted[0]), spark(wanted[1]))
-    text = f"forks with a Polars query: {found[0]} of {wanted[0]}; with Sail and Delta: {found[1]} of {wanted[1]}"
+    expected = (2_000, 50)
+    counts = (polars(expected[0]), spark(expected[1]))
+    text = f"forks with a Polars query: {counts[0]} of {expected[0]}; with Sail and Delta: {counts[1]} of {expected[1]}"
     sys.stdout.write(f"{text}\n")
-    return int(found != wanted)
+    return int(counts != expected)

@@ -1,7 +1,7 @@
-"""The pipeline, killed with SIGKILL at a random moment, then run again: what must hold, whenever it hits.
+"""Kill the pipeline with SIGKILL at a random moment, then run it again, and check what must always hold.
 
-`make chaos` does it two hundred times, a slow test ten times. Each kill prints its seed; `python -m chaos.kills SEED`
-(with PYTHONPATH=.:tests) does that one again, as far as a moment can be had again.
+`make chaos` does this two hundred times, a slow test ten times. Each kill prints its seed; `python -m chaos.kills SEED`
+(with PYTHONPATH=.:tests) repeats that kill, as far as its timing can be repeated.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from conftest import FAST, ROOT, Store
 
 Say = Callable[[str], object]
 NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", "05_model_qa"]
-MISSES = 3  # in a row: it ended before the kill, since it was quicker than the one that was measured
+MISSES = 3  # in a row: the run ended before the kill, since it was faster than the measured run
 
 
 class Chaos:
-    """A folder of stores, what an undisturbed run gives, and how long it takes from its first line to its end."""
+    """A folder of stores; the metrics of an undisturbed run, and its seconds from the first line to the end."""
 
     def __init__(self, folder: Path) -> None:
         self._empty = folder / "empty.db"
         subprocess.run(
-            [sys.executable, "-c", "from ml_pipelines import tracking; tracking.migrate()"],
+            [sys.executable, "-c", "from ml_pipelines.tracking import opening; opening.migrate()"],
             env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{self._empty}"},
             cwd=ROOT,
             check=True,
@@ -44,13 +44,13 @@ class Chaos:
         assert store.statuses() == dict.fromkeys(NAMES, "FINISHED")
 
     def kill_and_run_again(self, seed: int, say: Say) -> None:
-        """Kill one pipeline run, run it again, and assert all that is promised."""
+        """Kill one pipeline run, run it again, and assert everything that must hold."""
         draw = random.Random(seed)
-        for tried in range(MISSES):
-            store, fraction = self._store(f"{seed}_{tried}"), draw.random()
+        for attempt in range(MISSES):
+            store, fraction = self._store(f"{seed}_{attempt}"), draw.random()
             with self._driver(store) as process:
                 first = process.stdout.readline() if process.stdout else ""
-                time.sleep(fraction * self.took_s)  # the moment itself
+                time.sleep(fraction * self.took_s)  # until the random moment
                 hit = process.poll() is None
                 process.kill()
                 process.wait()
@@ -59,17 +59,20 @@ class Chaos:
                 break
         else:
             raise AssertionError(f"seed {seed}: the pipeline was over before the kill, {MISSES} times: {first}")
-        finished = {name for name, status in store.statuses().items() if status == "FINISHED"}
+        finished_steps = {name for name, status in store.statuses().items() if status == "FINISHED"}
         with self._driver(store) as process:
             code, _, text = _to_the_end(process)
-        say(f"seed {seed}: killed at {fraction:.2f} of {self.took_s:.1f} s, with {len(finished)} of 5 steps finished")
+        say(
+            f"seed {seed}: killed at {fraction:.2f} of {self.took_s:.1f} s, "
+            f"with {len(finished_steps)} of 5 steps finished"
+        )
         assert code == 0, text
         assert "Marked KILLED" in text
         assert {run.info.status for run in store.runs()} <= {"FINISHED", "KILLED"}
         assert store.parent().info.status == "FINISHED"
         assert store.metrics() == self.metrics
-        again = {name for name, run in store.below().items() if "reused_from" in run.data.tags}
-        assert again == finished, f"finished before the kill: {finished}, reused: {again}"
+        reused_steps = {name for name, run in store.below().items() if "reused_from" in run.data.tags}
+        assert reused_steps == finished_steps, f"finished before the kill: {finished_steps}, reused: {reused_steps}"
 
     def _store(self, name: str) -> Store:
         folder = self._folder / name
@@ -99,7 +102,7 @@ class Chaos:
 
 
 def _to_the_end(process: subprocess.Popen[str]) -> tuple[int, float, str]:
-    """Return exit code, the seconds from the first line on, and the text."""
+    """Return the exit code, the seconds since the first line, and the output."""
     assert process.stdout
     first, started = process.stdout.readline(), time.monotonic()
     rest = process.stdout.read()
@@ -125,7 +128,7 @@ def _alive(folder: Path, session: int) -> bool:
 
 
 def main(seeds: list[int]) -> int:
-    """Kill once a seed; return the exit code."""
+    """Kill one pipeline run for each seed; return the exit code."""
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder))

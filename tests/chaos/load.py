@@ -1,4 +1,4 @@
-"""Many pipelines on one store: one after another, and eight at once. `make load`; a slow test does a tenth of it."""
+"""Many pipelines on one store: one after another, and eight at once. `make load`; a slow test runs a tenth."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ load.one_after_another({count}, {tables!r})
 
 
 def one_after_another(count: int, tables: str) -> None:
-    """Run so many pipelines in this process, each with a seed of its own, and print what it holds after each."""
+    """Run `count` pipelines in this process, each with its own seed; print the resident memory after each."""
     from click.testing import CliRunner
 
     import driver
 
     for seed in range(count):
         options = [f"--set=data.delta_prefix.local={tables},{FAST},seed={seed}", "--backend=forkserver"]
-        done = CliRunner().invoke(driver.main, options)
-        assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(driver.main, options)
+        assert result.exit_code == 0, result.output
         sys.stdout.write(f"resident {_resident_mb():.1f}\n")
         sys.stdout.flush()
 
@@ -44,15 +44,15 @@ def serial(store: Store, count: int) -> list[float]:
     code = ONE_BY_ONE.format(path=[str(ROOT), str(ROOT / "tests")], count=count, tables=str(store.tables))
     script = store.tables.parent / "serial.py"
     script.write_text(code)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(script)], cwd=ROOT, env=_environment(store), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("resident ")]
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("resident ")]
 
 
 def at_once(store: Store, count: int) -> None:
-    """Start pipelines at once, each with a seed of its own, and wait for all."""
+    """Start pipelines at once, each with its own seed, and wait for all."""
     base = [sys.executable, "driver.py", "--backend=forkserver", f"--set=data.delta_prefix.local={store.tables},{FAST}"]
     drivers = [
         subprocess.Popen(
@@ -65,12 +65,12 @@ def at_once(store: Store, count: int) -> None:
         )
         for i in range(count)
     ]
-    said = [driver.communicate()[0] for driver in drivers]
-    assert all(driver.returncode == 0 for driver in drivers), "\n".join(said)
+    outputs = [driver.communicate()[0] for driver in drivers]
+    assert all(driver.returncode == 0 for driver in drivers), "\n".join(outputs)
 
 
 def check(store: Store, pipelines: int) -> None:
-    """Assert that every pipeline finished with five steps of its own, on tables of its own."""
+    """Assert that every pipeline finished with its own five steps and its own tables."""
     parents = store.runs("tags.`mlflow.runName` = 'pipeline_run'")
     assert len(parents) == pipelines
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
@@ -84,7 +84,7 @@ def check(store: Store, pipelines: int) -> None:
 
 
 def sizes(store: Store) -> str:
-    """Return how large the store and the tables are."""
+    """Return the sizes of the store and the tables."""
     folder = store.tables.parent
     parts = {
         "database": folder / "mlflow.db",
@@ -103,7 +103,7 @@ def _environment(store: Store) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run 50 and 8, and print what was measured."""
+    """Run 50 pipelines one after another and 8 at once, and print the measurements."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/mlflow.db", Path(folder, "delta"))
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The bundle's job on the emulated workspace: created as it is merged for dev, run by run_now, repaired."""
+"""The bundle's job on the emulated workspace: created as merged for dev, started with run_now, repaired."""
 
 import io
 import itertools
@@ -10,23 +10,24 @@ from zipfile import ZipFile
 
 import mlflow
 import pytest
+from building import build, sources
 from conftest import FAST, ROOT
 from databricks.sdk import WorkspaceClient
 from emulator import Workspace
 from emulator.runs import Run
 from mlflow.entities import Run as MlflowRun
-from test_wheel import build, sources
 
-from ml_pipelines import bundle, config
+from ml_pipelines.bundle import merge
+from ml_pipelines.config import loading
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CODE = "/Volumes/ml_artifacts/dev/testing/code/bundle"
 NUMBERS = itertools.count()
-STEPS = list(config.load("local").steps)
+STEPS = list(loading.load("local").steps)
 Start = Callable[..., Run]
 
-# Instead of the steps: each task leaves its name, and those that run side by side wait for each other.
+# Replaces the steps: each task writes its name, and parallel tasks wait for each other.
 TINY = """
 import sys, time
 from pathlib import Path
@@ -54,13 +55,16 @@ def client(workspace: Workspace) -> WorkspaceClient:
     return WorkspaceClient()
 
 
-def deployed(client: WorkspaceClient, wheel: Path) -> dict[str, Any]:
-    """Return dev's job as `databricks bundle deploy` leaves it: local files uploaded, and named by where they are."""
-    there = {"../dist/*.whl": f"{CODE}/{next(NUMBERS)}/{wheel.name}", "./requirements.txt": f"{CODE}/requirements.txt"}
-    for source, path in zip([wheel, ROOT / "resources" / "requirements.txt"], there.values(), strict=True):
+def deploy(client: WorkspaceClient, wheel: Path) -> dict[str, Any]:
+    """Return dev's job as `databricks bundle deploy` creates it: with local files uploaded and their paths replaced."""
+    uploads = {
+        "../dist/*.whl": f"{CODE}/{next(NUMBERS)}/{wheel.name}",
+        "./requirements.txt": f"{CODE}/requirements.txt",
+    }
+    for source, path in zip([wheel, ROOT / "resources" / "requirements.txt"], uploads.values(), strict=True):
         client.files.upload(path, io.BytesIO(source.read_bytes()), overwrite=True)
-    text = json.dumps(bundle.job("dev"))
-    for name, path in there.items():
+    text = json.dumps(merge.bundle_job("dev"))
+    for name, path in uploads.items():
         text = text.replace(json.dumps(name), json.dumps(path))
     return dict(json.loads(text))
 
@@ -89,8 +93,8 @@ def log(run: Run, task: str) -> str:
 def pipeline_run(run: Run) -> MlflowRun:
     """Return the one pipeline run of a job run."""
     query = f"tags.job_run_id = '{run.run_id}'"
-    (found,) = mlflow.search_runs(search_all_experiments=True, filter_string=query, output_format="list")
-    return found
+    (pipeline,) = mlflow.search_runs(search_all_experiments=True, filter_string=query, output_format="list")
+    return pipeline
 
 
 def below(parent: MlflowRun) -> dict[str, str]:
@@ -106,29 +110,29 @@ NAMES = ["01_prepare_data", "02_train", "03_evaluate", "04_feature_importance", 
 def test_the_steps_run_on_their_clusters_below_one_pipeline_run(
     workspace: Workspace, client: WorkspaceClient, start: Start, wheel: Path
 ) -> None:
-    run = start(deployed(client, wheel), set=FAST)
+    run = start(deploy(client, wheel), set=FAST)
     assert set(results(run).values()) == {"SUCCESS"}, "\n".join(log(run, key) for key in run.tasks)
     parent = pipeline_run(run)
     assert parent.info.status == "FINISHED" and parent.data.tags["profile"] == "dev"
     assert below(parent) == dict.fromkeys(NAMES, "FINISHED")
     assert "✓ 05_model_qa" in log(run, "close_pipeline")
 
-    executed = [done for done in workspace.executed if done.job_run_id == run.run_id]
-    assert [done.task_key for done in executed][:2] == ["prepare_data", "train"]
-    assert [done.task_key for done in executed][4:] == ["model_qa", "close_pipeline"]
+    executions = [execution for execution in workspace.executed if execution.job_run_id == run.run_id]
+    assert [execution.task_key for execution in executions][:2] == ["prepare_data", "train"]
+    assert [execution.task_key for execution in executions][4:] == ["model_qa", "close_pipeline"]
     specs = {
         name: json.loads((ROOT / f"resources/clusters/dev/{name}.json").read_text())
-        for name in config.load("dev").compute
+        for name in loading.load("dev").compute
     }
-    assert {done.task_key: done.spec for done in executed} == {
+    assert {execution.task_key: execution.spec for execution in executions} == {
         **dict.fromkeys([*STEPS, "close_pipeline"], specs["single_node"]),
         "prepare_data": specs["spark"],
     }
-    clusters = {done.task_key: done.cluster_id for done in executed}
+    clusters = {execution.task_key: execution.cluster_id for execution in executions}
     assert len(set(clusters.values())) == 3 and clusters["evaluate"] != clusters["feature_importance"]
 
 
-def test_branches_run_side_by_side(workspace: Workspace, client: WorkspaceClient, start: Start, tmp_path: Path) -> None:
+def test_branches_run_in_parallel(workspace: Workspace, client: WorkspaceClient, start: Start, tmp_path: Path) -> None:
     info = "ml_pipelines-1.0.dist-info"
     files = {
         "tiny.py": TINY,
@@ -136,19 +140,19 @@ def test_branches_run_side_by_side(workspace: Workspace, client: WorkspaceClient
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": "",
     }
-    job = deployed(
+    job = deploy(
         client,
-        _packed(tmp_path, files, [task["python_wheel_task"]["entry_point"] for task in bundle.job("dev")["tasks"]]),
+        _pack(tmp_path, files, [task["python_wheel_task"]["entry_point"] for task in merge.bundle_job("dev")["tasks"]]),
     )
-    beside = {"evaluate": ["feature_importance"], "feature_importance": ["evaluate"]}
+    awaited_tasks = {"evaluate": ["feature_importance"], "feature_importance": ["evaluate"]}
     for task in job["tasks"]:
         key = task["task_key"]
-        task["python_wheel_task"]["parameters"] = [",".join([f"{CODE}/met", key, *beside.get(key, [])])]
+        task["python_wheel_task"]["parameters"] = [",".join([f"{CODE}/met", key, *awaited_tasks.get(key, [])])]
     run = start(job)
     assert set(results(run).values()) == {"SUCCESS"}, log(run, "evaluate")
 
 
-def _packed(folder: Path, files: dict[str, str], scripts: list[str]) -> Path:
+def _pack(folder: Path, files: dict[str, str], scripts: list[str]) -> Path:
     path = folder / "ml_pipelines-1.0-py3-none-any.whl"
     points = "".join(f"{script} = tiny:main\n" for script in scripts)
     with ZipFile(path, "w") as archive:
@@ -158,10 +162,10 @@ def _packed(folder: Path, files: dict[str, str], scripts: list[str]) -> Path:
     return path
 
 
-def test_where_evaluate_fails_model_qa_is_not_run_and_the_last_task_fails_the_pipeline_run(
+def test_a_failed_evaluate_skips_model_qa_and_the_last_task_fails_the_pipeline_run(
     client: WorkspaceClient, start: Start, wheel: Path
 ) -> None:
-    job = deployed(client, wheel)
+    job = deploy(client, wheel)
     (evaluate,) = (task for task in job["tasks"] if task["task_key"] == "evaluate")
     evaluate["python_wheel_task"]["parameters"].append("--test-uri=/Volumes/ml_artifacts/dev/testing/nowhere")
     run = start(job, set=FAST)
@@ -178,24 +182,28 @@ def test_where_evaluate_fails_model_qa_is_not_run_and_the_last_task_fails_the_pi
     assert (parent.info.status, parent.data.tags["failed_step"]) == ("FAILED", "evaluate")
     assert below(parent) == {name: "FAILED" if name == "03_evaluate" else "FINISHED" for name in NAMES[:-1]}
     for task in ("evaluate", "close_pipeline"):
-        said = client.jobs.get_run_output(run.latest(task).run_id)
-        assert str(said.error).startswith("BadData: 03_evaluate: ") and "nowhere" in str(said.error)
+        output = client.jobs.get_run_output(run.latest(task).run_id)
+        assert str(output.error).startswith("BadData: 03_evaluate: ") and "nowhere" in str(output.error)
 
 
-def test_a_repair_goes_on_below_the_same_pipeline_run(
+def test_a_repair_continues_the_same_pipeline_run(
     workspace: Workspace, client: WorkspaceClient, start: Start, wheel: Path
 ) -> None:
     workspace.faults.add("library", "evaluate", times=1)
-    run = start(deployed(client, wheel), set=FAST)
+    run = start(deploy(client, wheel), set=FAST)
     assert run.state.result == "FAILED"
     parent = pipeline_run(run)
     assert (parent.info.status, "03_evaluate" in below(parent)) == ("FAILED", False)
-    ran = {done.run_id for done in workspace.executed}
+    first_run_ids = {execution.run_id for execution in workspace.executed}
 
     client.jobs.repair_run(run.run_id, rerun_all_failed_tasks=True)
     assert run.wait(800).result == "SUCCESS"
-    mended = pipeline_run(run)
-    assert (mended.info.run_id, mended.info.status) == (parent.info.run_id, "FINISHED")
-    assert below(mended) == dict.fromkeys(NAMES, "FINISHED") and "failed_step" not in mended.data.tags
-    again = [done.task_key for done in workspace.executed if done.job_run_id == run.run_id and done.run_id not in ran]
-    assert again == ["evaluate", "model_qa", "close_pipeline"]
+    repaired_run = pipeline_run(run)
+    assert (repaired_run.info.run_id, repaired_run.info.status) == (parent.info.run_id, "FINISHED")
+    assert below(repaired_run) == dict.fromkeys(NAMES, "FINISHED") and "failed_step" not in repaired_run.data.tags
+    repaired_tasks = [
+        execution.task_key
+        for execution in workspace.executed
+        if execution.job_run_id == run.run_id and execution.run_id not in first_run_ids
+    ]
+    assert repaired_tasks == ["evaluate", "model_qa", "close_pipeline"]

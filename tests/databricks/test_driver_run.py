@@ -31,20 +31,20 @@ def shell(workspace: Workspace) -> Shell:
     def run(*command: str, **environment: str) -> Result:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         env = {**os.environ, **workspace.env, "PATH": path, **environment}
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
-        return Result(done.returncode, done.stdout, done.stderr)
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def done(started_workspace: Workspace) -> Result:
-    """Return what a person sees of one whole pipeline run."""
+def pipeline_result(started_workspace: Workspace) -> Result:
+    """Return the result of one complete pipeline run, as a person sees it."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in started_workspace.env.items():
             patch.setenv(name, value)
-        found = subprocess.run([sys.executable, *DEV[1:]], cwd=ROOT, capture_output=True, text=True, timeout=400)
-    return Result(found.returncode, found.stdout, found.stderr)
+        process = subprocess.run([sys.executable, *DEV[1:]], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    return Result(process.returncode, process.stdout, process.stderr)
 
 
 def runs_of(parent: str) -> tuple[Run, dict[str, Run]]:
@@ -60,22 +60,24 @@ def pipeline_of(result: Result) -> str:
 
 
 @pytest.mark.timeout(500)
-def test_five_steps_succeed_each_on_a_cluster_of_its_own(done: Result, workspace: Workspace) -> None:
-    assert (done.code, done.err) == (0, ""), done.text
-    assert sorted(re.findall(r"✓ (\w+)", done.out)) == STEPS
-    remote = [int(run_id) for run_id in re.findall(r"\| run (\d+) ·", done.out)]
-    ran = {one.task_key: one for one in workspace.executed if one.job_run_id in remote}
-    assert len({one.cluster_id for one in ran.values()}) == 5
-    assert {key: (one.spec["node_type_id"], one.spec["num_workers"]) for key, one in ran.items()} == {
+def test_five_steps_succeed_each_on_its_own_cluster(pipeline_result: Result, workspace: Workspace) -> None:
+    assert (pipeline_result.code, pipeline_result.err) == (0, ""), pipeline_result.text
+    assert sorted(re.findall(r"✓ (\w+)", pipeline_result.out)) == STEPS
+    remote = [int(run_id) for run_id in re.findall(r"\| run (\d+) ·", pipeline_result.out)]
+    executions = {execution.task_key: execution for execution in workspace.executed if execution.job_run_id in remote}
+    assert len({execution.cluster_id for execution in executions.values()}) == 5
+    assert {
+        key: (execution.spec["node_type_id"], execution.spec["num_workers"]) for key, execution in executions.items()
+    } == {
         "prepare_data": ("m6i.xlarge", 2),
         **dict.fromkeys(["train", "evaluate", "feature_importance", "model_qa"], ("r6i.xlarge", 0)),
     }
 
 
 def test_the_store_shows_one_parent_and_five_children_with_their_tables_and_logs(
-    done: Result, workspace: Workspace
+    pipeline_result: Result, workspace: Workspace
 ) -> None:
-    parent, children = runs_of(pipeline_of(done))
+    parent, children = runs_of(pipeline_of(pipeline_result))
     assert parent.info.status == "FINISHED" and sorted(children) == STEPS
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     tags = children["01_prepare_data"].data.tags
@@ -87,14 +89,16 @@ def test_the_store_shows_one_parent_and_five_children_with_their_tables_and_logs
     assert {"databricks.log", "train.log"} <= names
 
 
-def test_the_page_is_said_at_once_and_each_change(done: Result) -> None:
-    said = [line.partition("|")[2].strip() for line in done.out.splitlines() if line.startswith("    train |")]
-    assert re.fullmatch(r"run \d+ · http://\S+/run/\d+", said[0])
-    assert said[-2:] == ["RUNNING", "TERMINATED SUCCESS"]
+def test_the_driver_prints_the_page_of_a_run_and_each_change_of_its_state(pipeline_result: Result) -> None:
+    lines = [
+        line.partition("|")[2].strip() for line in pipeline_result.out.splitlines() if line.startswith("    train |")
+    ]
+    assert re.fullmatch(r"run \d+ · http://\S+/run/\d+", lines[0])
+    assert lines[-2:] == ["RUNNING", "TERMINATED SUCCESS"]
 
 
-def test_the_code_is_uploaded_once_and_pins_stand_beside_it(done: Result, workspace: Workspace) -> None:
-    runs = [workspace.jobs.find(run).described() for run in re.findall(r"\| run (\d+) ·", done.out)]
+def test_the_wheel_is_uploaded_once_and_installed_with_the_pins(pipeline_result: Result, workspace: Workspace) -> None:
+    runs = [workspace.jobs.find(run).as_dict() for run in re.findall(r"\| run (\d+) ·", pipeline_result.out)]
     libraries, *others = [run["tasks"][0]["libraries"] for run in runs]
     assert len(others) == 4 and all(other == libraries for other in others)
     assert workspace.files.local(libraries[0]["whl"]).is_file()
@@ -102,16 +106,16 @@ def test_the_code_is_uploaded_once_and_pins_stand_beside_it(done: Result, worksp
     assert packages >= {"mlflow", "polars", "deltalake"} and not packages & {"pyspark", "pysail", "delta-spark"}
 
 
-def test_a_driver_that_was_killed_is_resumed_without_submitting_twice(
-    done: Result, shell: Shell, workspace: Workspace
+def test_a_killed_driver_is_resumed_without_submitting_twice(
+    pipeline_result: Result, shell: Shell, workspace: Workspace
 ) -> None:
     before = len(workspace.jobs.runs)
     driver = begin("--only=train", until="train | RUNNING")
     driver.kill()
     driver.communicate()
     (remote,) = list(workspace.jobs.runs)[before:]
-    first = pipeline_of(Result(0, driver.seen, ""))  # type: ignore[attr-defined]
-    result = shell(*DEV, "--only=train", f"--resume={first}")
+    pipeline = pipeline_of(Result(0, driver.output, ""))  # type: ignore[attr-defined]
+    result = shell(*DEV, "--only=train", f"--resume={pipeline}")
     assert result.code == 0, result.text
     assert f"train | run {remote} ·" in result.out and "taken over" in result.out
     assert list(workspace.jobs.runs)[before:] == [remote]
@@ -119,7 +123,7 @@ def test_a_driver_that_was_killed_is_resumed_without_submitting_twice(
     assert [(name, run.info.status) for name, run in children.items()] == [("02_train", "FINISHED")]
 
 
-def test_ctrl_c_cancels_what_runs_there_and_says_so(done: Result, workspace: Workspace) -> None:
+def test_ctrl_c_cancels_the_run_on_databricks_and_reports_it(pipeline_result: Result, workspace: Workspace) -> None:
     before = len(workspace.jobs.runs)
     driver = begin("--only=train", until="train | PENDING")
     driver.send_signal(signal.SIGINT)
@@ -128,34 +132,34 @@ def test_ctrl_c_cancels_what_runs_there_and_says_so(done: Result, workspace: Wor
     assert driver.returncode == 130 and "stopped by signal 2" in err
     assert re.search(rf"run {remote} is (being )?cancelled", out), out
     assert workspace.jobs.find(remote).wait(30).result == "CANCELED"
-    parent, children = runs_of(pipeline_of(Result(0, driver.seen, "")))  # type: ignore[attr-defined]
+    parent, children = runs_of(pipeline_of(Result(0, driver.output, "")))  # type: ignore[attr-defined]
     assert {parent.info.status, *(run.info.status for run in children.values())} == {"KILLED"}
 
 
 def begin(*arguments: str, until: str) -> subprocess.Popen[str]:
-    """Start driver.py and return it, with what it `seen` so far, when it has said `until`."""
+    """Start driver.py, wait until it prints `until`, and return it; its `output` is the text so far."""
     command = [sys.executable, *DEV[1:], *arguments]
     driver = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert driver.stdout
-    driver.seen = ""  # type: ignore[attr-defined]
+    driver.output = ""  # type: ignore[attr-defined]
     for line in driver.stdout:
-        driver.seen += line  # type: ignore[attr-defined]
+        driver.output += line  # type: ignore[attr-defined]
         if until in line:
             return driver
-    raise AssertionError(driver.seen + driver.communicate()[1])  # type: ignore[attr-defined]
+    raise AssertionError(driver.output + driver.communicate()[1])  # type: ignore[attr-defined]
 
 
-# -- by mlflow run
+# -- with mlflow run
 
 
 CLUSTER = "resources/clusters/dev/single_node.json"
 MLFLOW = ("mlflow", "run", "-e", "train", "--experiment-name", NAME, "--backend-config", CLUSTER)
 
 
-def test_mlflow_run_takes_the_backend_by_its_name(done: Result, shell: Shell, workspace: Workspace) -> None:
-    parent, _ = runs_of(pipeline_of(done))
-    asked = ["-P", f"pipeline_run_id={parent.info.run_id}", "-P", f"set={FAST}"]
-    result = shell(*MLFLOW, *asked, "--backend", "databricks-jobs", ".")
+def test_mlflow_run_finds_the_backend_by_its_name(pipeline_result: Result, shell: Shell, workspace: Workspace) -> None:
+    parent, _ = runs_of(pipeline_of(pipeline_result))
+    parameters = ["-P", f"pipeline_run_id={parent.info.run_id}", "-P", f"set={FAST}"]
+    result = shell(*MLFLOW, *parameters, "--backend", "databricks-jobs", ".")
     assert result.code == 0 and re.search(r"✓ 02_train .*auc", result.out), result.text
     assert workspace.executed[-1].spec["num_workers"] == 0
 
@@ -168,34 +172,34 @@ def test_mlflow_run_without_inputs_is_refused_before_anything_is_submitted(shell
 
 
 def test_mlflows_own_backend_runs_main_on_one_cluster(shell: Shell, workspace: Workspace) -> None:
-    zipped = ROOT / "project.zip"
+    project_zip = ROOT / "project.zip"
     assert shell("make", "-s", "-o", ".venv/.ready", "project.zip").code == 0
     try:
         spark = "resources/clusters/dev/spark.json"
-        asked = ["--experiment-name", NAME, "-P", "profile=dev", "-P", f"set={FAST}", "-P", "force=all"]
+        options = ["--experiment-name", NAME, "-P", "profile=dev", "-P", f"set={FAST}", "-P", "force=all"]
         result = shell(
             "mlflow",
             "run",
-            str(zipped),
+            str(project_zip),
             "-e",
             "main",
             "--backend",
             "databricks",
             "--backend-config",
             spark,
-            *asked,
-            MLFLOW_LOGGING_LEVEL="INFO",  # it says only so which run it has submitted
+            *options,
+            MLFLOW_LOGGING_LEVEL="INFO",  # only at this level MLflow prints the job run
         )
     finally:
-        zipped.unlink()
+        project_zip.unlink()
     remote = int(re.findall(r"job run with ID (\d+)", result.text)[0])
     state = workspace.jobs.find(remote).wait(200)
     log = workspace.run_page(remote)
     assert state.result == "SUCCESS", log
     assert sorted(re.findall(r"✓ (\w+)", log)) == STEPS and "· inline ·" in log
-    assert [one.task_key for one in workspace.executed if one.job_run_id == remote] == ["main"]
+    assert [execution.task_key for execution in workspace.executed if execution.job_run_id == remote] == ["main"]
 
 
-def test_driver_waits_for_mlflows_own_backend(done: Result, shell: Shell) -> None:
+def test_driver_waits_for_mlflows_own_backend(pipeline_result: Result, shell: Shell) -> None:
     result = shell(*DEV, "--only=train", "--backend=databricks")
     assert result.code == 0 and re.search(r"✓ 02_train .*auc", result.out), result.text

@@ -1,4 +1,4 @@
-"""The emulated workspace runs jobs: asked by the real SDK, with a real wheel, on clusters that are apart."""
+"""The emulated workspace runs jobs: the real SDK submits a real wheel to isolated clusters."""
 
 import io
 import itertools
@@ -54,8 +54,8 @@ def client(workspace: Workspace) -> WorkspaceClient:
     return WorkspaceClient()
 
 
-def uploaded(client: WorkspaceClient, main: str, version: str = "") -> str:
-    """Put a wheel whose `main` is this text on the Volume, and return its path; each has a version of its own."""
+def upload_wheel(client: WorkspaceClient, main: str, version: str = "") -> str:
+    """Upload a wheel whose `main` has this body, and return its path; each wheel gets its own version."""
     version = version or f"1.{next(NUMBERS)}"
     path = f"{CODE}/{next(NUMBERS)}/tiny-{version}-py3-none-any.whl"
     text = "import os, sys, time\n\n\ndef main():\n" + indent(main.strip(), "    ")
@@ -63,22 +63,22 @@ def uploaded(client: WorkspaceClient, main: str, version: str = "") -> str:
     return path
 
 
-def task(key: str, path: str, *parameters: str, after: tuple[str, ...] = (), **given: Any) -> Task:
-    """Return a task that runs the wheel's entry point, on a single node of its own where no compute is given."""
-    if not given.keys() & {"existing_cluster_id", "job_cluster_key"}:
-        given = {"new_cluster": spec()} | given
+def task(key: str, path: str, *parameters: str, after: tuple[str, ...] = (), **options: Any) -> Task:
+    """Return a task that runs the wheel's entry point; without a compute it gets its own single node."""
+    if not options.keys() & {"existing_cluster_id", "job_cluster_key"}:
+        options = {"new_cluster": spec()} | options
     return Task(
         task_key=key,
         depends_on=[After(task_key=name) for name in after] or None,
         libraries=[Library(whl=path)],
         python_wheel_task=PythonWheelTask(package_name="tiny", entry_point="go", parameters=list(parameters)),
-        **given,
+        **options,
     )
 
 
 @pytest.fixture(scope="module")
-def shared(started_workspace: Workspace) -> Iterator[str]:
-    """Return the id of a cluster that runs already, for tasks whose cluster is beside the point."""
+def running_cluster(started_workspace: Workspace) -> Iterator[str]:
+    """Return the id of a running cluster, for tests that need no cluster of their own."""
     cluster = started_workspace.clusters.start(spec().as_dict(), "0101-existing-cluster")
     yield cluster.id
     started_workspace.clusters.terminate(cluster)
@@ -88,11 +88,11 @@ def shared(started_workspace: Workspace) -> Iterator[str]:
 def submit(workspace: Workspace, client: WorkspaceClient) -> Callable[..., Run]:
     """Submit tasks as a one-time run."""
 
-    def submitted(*tasks: Task, **given: Any) -> Run:
-        once = [SubmitTask.from_dict(task.as_dict()) for task in tasks]
-        return workspace.jobs.find(client.jobs.submit(run_name="test", tasks=once, **given).run_id)
+    def submit_tasks(*tasks: Task, **options: Any) -> Run:
+        one_time_tasks = [SubmitTask.from_dict(task.as_dict()) for task in tasks]
+        return workspace.jobs.find(client.jobs.submit(run_name="test", tasks=one_time_tasks, **options).run_id)
 
-    return submitted
+    return submit_tasks
 
 
 def on(cluster_id: str) -> dict[str, str]:
@@ -106,8 +106,8 @@ def results(run: Run) -> dict[str, str | None]:
 # -- a task on its cluster
 
 
-def test_a_wheel_runs_on_a_cluster_that_is_apart(workspace: Workspace, client: WorkspaceClient) -> None:
-    path = uploaded(
+def test_a_wheel_runs_on_an_isolated_cluster(workspace: Workspace, client: WorkspaceClient) -> None:
+    path = upload_wheel(
         client,
         """
 import importlib.util, platform
@@ -120,19 +120,19 @@ print(WorkspaceClient().current_user.me().user_name)
     )
     run = client.jobs.submit(run_name="apart", tasks=[task("only", path, "--run={{job.run_id}}", str(ROOT))])
     assert workspace.jobs.find(run.run_id).wait(120).result == "SUCCESS"
-    found = client.jobs.get_run(run.run_id)
-    logs = str(client.jobs.get_run_output(found.tasks[0].run_id).logs)
+    job_run = client.jobs.get_run(run.run_id)
+    logs = str(client.jobs.get_run_output(job_run.tasks[0].run_id).logs)
     assert re.match(rf"\['go', '--run={run.run_id}', '{ROOT}'\] 17\.3 0101-\d+-emulated\n", logs)
     assert f"spark None cwd [] checkout []\n{workspace.user}" in logs
     assert client.files.download("/Volumes/ml_artifacts/dev/testing/left.txt").contents.read() == b"here"
     assert not Path("/Volumes/ml_artifacts").exists()
-    [executed] = [done for done in workspace.executed if done.job_run_id == run.run_id]
-    assert (executed.task_key, executed.spec["node_type_id"]) == ("only", spec().node_type_id)
+    [execution] = [item for item in workspace.executed if item.job_run_id == run.run_id]
+    assert (execution.task_key, execution.spec["node_type_id"]) == ("only", spec().node_type_id)
     assert not workspace.clusters.running
 
 
 def test_only_a_spark_cluster_has_spark(submit: Callable[..., Run], client: WorkspaceClient) -> None:
-    path = uploaded(
+    path = upload_wheel(
         client,
         """
 from pyspark.sql import SparkSession
@@ -146,20 +146,24 @@ print(polars.scan_delta(table).collect().height, "rows")
     assert run.wait(180).life == "INTERNAL_ERROR"
     assert results(run) == {"spark": "SUCCESS", "single": "FAILED"}
     assert client.jobs.get_run_output(run.latest("spark").run_id).logs == "7 rows\n"
-    failed = client.jobs.get_run_output(run.latest("single").run_id)
-    assert failed.error == "ModuleNotFoundError: No module named 'pyspark'"
-    assert str(failed.error_trace).startswith("Traceback")
+    output = client.jobs.get_run_output(run.latest("single").run_id)
+    assert output.error == "ModuleNotFoundError: No module named 'pyspark'"
+    assert str(output.error_trace).startswith("Traceback")
 
 
-def test_even_systemexit_0_is_a_failure(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
-    path = uploaded(client, "sys.exit(0)")
-    run = submit(task("exits", path, **on(shared)))
+def test_system_exit_0_fails_the_task(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
+) -> None:
+    path = upload_wheel(client, "sys.exit(0)")
+    run = submit(task("exits", path, **on(running_cluster)))
     assert run.wait(60).result == "FAILED"
     assert client.jobs.get_run_output(run.latest("exits").run_id).error == "SystemExit: 0"
 
 
-def test_a_cancelled_run_leaves_no_process(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
-    path = uploaded(
+def test_a_cancelled_run_leaves_no_process(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
+) -> None:
+    path = upload_wheel(
         client,
         """
 import subprocess
@@ -169,7 +173,7 @@ time.sleep(600)
 """,
     )
     mark = f"86400.{os.getpid()}"
-    run = submit(task("sleeps", path, mark, **on(shared)), task("next", path, after=("sleeps",)))
+    run = submit(task("sleeps", path, mark, **on(running_cluster)), task("next", path, after=("sleeps",)))
     eventually(lambda: "started" in str(client.jobs.get_run_output(run.latest("sleeps").run_id).logs))
     assert client.jobs.get_run(run.run_id).state.life_cycle_state.value == "RUNNING"
     assert running("sleep", mark)
@@ -182,11 +186,11 @@ time.sleep(600)
 # -- the order of tasks
 
 
-def test_tasks_run_in_the_order_of_the_graph_and_branches_side_by_side(
-    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+def test_tasks_run_in_the_order_of_the_graph_and_branches_run_in_parallel(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
 ) -> None:
-    """The two branches wait for each other; what needs both comes last."""
-    path = uploaded(
+    """The two branches wait for each other; the task that needs both runs last."""
+    path = upload_wheel(
         client,
         """
 from pathlib import Path
@@ -201,7 +205,7 @@ print(sorted(os.listdir(folder)))
 """,
     )
     folder = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
-    where = on(shared)
+    where = on(running_cluster)
     run = submit(
         task("last", path, folder, "last", "", after=("left", "right"), **where),
         task("left", path, folder, "left", "right", after=("first",), **where),
@@ -213,9 +217,11 @@ print(sorted(os.listdir(folder)))
     assert client.jobs.get_run_output(run.latest("last").run_id).logs == "['first', 'last', 'left', 'right']\n"
 
 
-def test_a_failure_decides_what_runs_after_it(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
-    path = uploaded(client, "print(sys.argv[2])\nassert sys.argv[1] != 'fail'")
-    where = on(shared)
+def test_run_if_decides_which_tasks_run_after_a_failure(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
+) -> None:
+    path = upload_wheel(client, "print(sys.argv[2])\nassert sys.argv[1] != 'fail'")
+    where = on(running_cluster)
     run = submit(
         task("bad", path, "fail", "", **where),
         task("good", path, "", "", **where),
@@ -247,42 +253,48 @@ def test_a_failure_decides_what_runs_after_it(submit: Callable[..., Run], client
 # -- attempts
 
 
-def test_a_failed_task_is_tried_again_as_an_attempt_of_its_own(
-    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+def test_a_failed_task_is_retried_as_a_new_attempt(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
 ) -> None:
-    path = uploaded(client, "os.makedirs(f'{sys.argv[1]}/{sys.argv[2]}')\nassert len(os.listdir(sys.argv[1])) == 2")
+    path = upload_wheel(client, "os.makedirs(f'{sys.argv[1]}/{sys.argv[2]}')\nassert len(os.listdir(sys.argv[1])) == 2")
     folder = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
-    where = on(shared)
+    where = on(running_cluster)
     run = submit(task("second", path, folder, "{{task.run_id}}", max_retries=3, **where))
     assert run.wait(60).result == "SUCCESS"
-    told = [(one.attempt_number, one.state.result_state.value) for one in client.jobs.get_run(run.run_id).tasks]
-    assert told == [(0, "FAILED"), (1, "SUCCESS")]
+    attempts = [
+        (attempt.attempt_number, attempt.state.result_state.value) for attempt in client.jobs.get_run(run.run_id).tasks
+    ]
+    assert attempts == [(0, "FAILED"), (1, "SUCCESS")]
 
 
-def test_a_task_and_a_run_have_their_time(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
-    path = uploaded(client, "time.sleep(600)")
-    where = on(shared)
+def test_a_task_and_a_run_have_time_limits(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
+) -> None:
+    path = upload_wheel(client, "time.sleep(600)")
+    where = on(running_cluster)
     slow_task = submit(task("sleeps", path, timeout_seconds=1, max_retries=2, **where))
     slow_run = submit(task("sleeps", path, **where), timeout_seconds=1)
     assert slow_task.wait(60).result == "FAILED"
-    assert [one.state.result for one in slow_task.attempts] == ["TIMEDOUT"]
+    assert [attempt.state.result for attempt in slow_task.attempts] == ["TIMEDOUT"]
     assert slow_run.wait(60).result == "TIMEDOUT"
 
 
-def test_a_token_submits_once(submit: Callable[..., Run], client: WorkspaceClient, shared: str) -> None:
-    only, token = task("once", uploaded(client, "pass"), **on(shared)), f"token-{next(NUMBERS)}"
+def test_an_idempotency_token_submits_once(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
+) -> None:
+    only, token = task("once", upload_wheel(client, "pass"), **on(running_cluster)), f"token-{next(NUMBERS)}"
     first, second = (submit(only, idempotency_token=token) for _ in range(2))
     assert first is second
     assert first.wait(60).result == "SUCCESS"
     assert len(first.attempts) == 1
 
 
-def test_a_wheel_of_a_version_that_is_installed_is_not_installed_again(
-    submit: Callable[..., Run], client: WorkspaceClient, shared: str
+def test_a_wheel_of_an_installed_version_is_not_installed_again(
+    submit: Callable[..., Run], client: WorkspaceClient, running_cluster: str
 ) -> None:
     logs = []
     for text in ("old", "new"):
-        run = submit(task("says", uploaded(client, f"print('{text}')", "9.9"), **on(shared)))
+        run = submit(task("says", upload_wheel(client, f"print('{text}')", "9.9"), **on(running_cluster)))
         assert run.wait(60).result == "SUCCESS"
         logs.append(client.jobs.get_run_output(run.latest("says").run_id).logs)
     assert logs == ["old\n", "old\n"]
@@ -292,7 +304,7 @@ def test_a_wheel_of_a_version_that_is_installed_is_not_installed_again(
 
 
 def test_a_job_shares_its_cluster_and_is_repaired(workspace: Workspace, client: WorkspaceClient) -> None:
-    path = uploaded(client, "print(sys.argv[1:])\nassert os.path.exists(sys.argv[1])")
+    path = upload_wheel(client, "print(sys.argv[1:])\nassert os.path.exists(sys.argv[1])")
     job = client.jobs.create(
         name="repaired",
         job_clusters=[JobCluster("single_node", spec())],
@@ -306,15 +318,17 @@ def test_a_job_shares_its_cluster_and_is_repaired(workspace: Workspace, client: 
     run = workspace.jobs.find(client.jobs.run_now(job.job_id, job_parameters={"path": marker}).run_id)
     assert run.wait(60).message.startswith("Task b failed")
     assert results(run) == {"a": "SUCCESS", "b": "FAILED", "c": "UPSTREAM_FAILED"}
-    assert len({done.cluster_id for done in workspace.executed if done.job_run_id == run.run_id}) == 1
+    assert len({execution.cluster_id for execution in workspace.executed if execution.job_run_id == run.run_id}) == 1
     client.files.create_directory(marker)
     client.jobs.repair_run(run.run_id, rerun_all_failed_tasks=True)
     assert run.wait(60).result == "SUCCESS"
-    assert [one.task.task_key for one in run.attempts] == ["a", "b", "c", "b", "c"]
+    assert [attempt.task.task_key for attempt in run.attempts] == ["a", "b", "c", "b", "c"]
 
 
-def test_a_job_is_kept_as_it_was_last_set(client: WorkspaceClient, shared: str) -> None:
-    only = task("only", "none.whl", **on(shared))
+def test_a_job_has_the_settings_of_its_last_reset_until_it_is_deleted(
+    client: WorkspaceClient, running_cluster: str
+) -> None:
+    only = task("only", "none.whl", **on(running_cluster))
     job_id = client.jobs.create(name="kept", tasks=[only]).job_id
     client.jobs.reset(job_id, JobSettings(name="kept anew", tasks=[only], max_concurrent_runs=2))
     assert client.jobs.get(job_id).settings.max_concurrent_runs == 2
@@ -327,11 +341,11 @@ def test_a_job_is_kept_as_it_was_last_set(client: WorkspaceClient, shared: str) 
 
 @pytest.mark.parametrize("queue", [True, False])
 def test_a_second_run_of_a_job_is_queued_or_skipped(
-    workspace: Workspace, client: WorkspaceClient, shared: str, queue: bool
+    workspace: Workspace, client: WorkspaceClient, running_cluster: str, queue: bool
 ) -> None:
-    path = uploaded(client, "while not os.path.exists(sys.argv[1]): time.sleep(0.05)")
+    path = upload_wheel(client, "while not os.path.exists(sys.argv[1]): time.sleep(0.05)")
     gate = f"/Volumes/ml_artifacts/dev/testing/{next(NUMBERS)}"
-    only = task("waits", path, gate, **on(shared))
+    only = task("waits", path, gate, **on(running_cluster))
     job = client.jobs.create(name="one at a time", max_concurrent_runs=1, queue=QueueSettings(queue), tasks=[only])
     first, second = (workspace.jobs.find(client.jobs.run_now(job.job_id).run_id) for _ in range(2))
     assert second.state.life == ("QUEUED" if queue else "SKIPPED")
@@ -342,23 +356,23 @@ def test_a_second_run_of_a_job_is_queued_or_skipped(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"job_cluster_key": "none"}, "Job cluster 'none' is not defined"),
         ({"after": ("nobody",)}, "depends on unknown task 'nobody'"),
         ({"after": ("only",)}, "cycle: only -> only"),
-        ({"job_cluster_key": "none", "existing_cluster_id": "one"}, "needs one compute"),
-        ({"parameters": ["{{job.parameters.typo}}"]}, "no {{job.parameters.typo}} to refer to"),
+        ({"job_cluster_key": "none", "existing_cluster_id": "one"}, "needs exactly one compute"),
+        ({"parameters": ["{{job.parameters.typo}}"]}, "unknown reference {{job.parameters.typo}}"),
     ],
 )
-def test_what_can_not_run_is_refused(client: WorkspaceClient, change: dict[str, Any], said: str) -> None:
-    given = dict(change)
-    with pytest.raises(InvalidParameterValue, match=re.escape(said)):
-        client.jobs.create(name="bad", tasks=[task("only", "none.whl", *given.pop("parameters", []), **given)])
+def test_an_invalid_job_is_refused(client: WorkspaceClient, change: dict[str, Any], message: str) -> None:
+    options = dict(change)
+    with pytest.raises(InvalidParameterValue, match=re.escape(message)):
+        client.jobs.create(name="bad", tasks=[task("only", "none.whl", *options.pop("parameters", []), **options)])
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until it holds: for what has no other way to say so."""
+    """Wait until the condition holds, for events that nothing else announces."""
     end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, "still not so after 60 s"
@@ -366,11 +380,11 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def running(*command: str) -> bool:
-    """Whether a process with this command line runs on this machine."""
-    wanted = b"".join(part.encode() + b"\0" for part in command)
+    """Return whether a process with this command line runs on this machine."""
+    command_line = b"".join(part.encode() + b"\0" for part in command)
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if process.read_bytes() == wanted:
+            if process.read_bytes() == command_line:
                 return True
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""MLflow's own `databricks` backend on the emulated workspace, as it is: its preamble, DBFS and Jobs 2.0."""
+"""MLflow's own `databricks` backend on the emulated workspace, unchanged: its preamble, DBFS and Jobs 2.0."""
 
 import re
 from collections.abc import Callable
@@ -29,20 +29,18 @@ with mlflow.start_run() as run:
 """
 
 
-def test_a_project_runs_by_mlflows_own_backend(
-    workspace: Workspace, shell: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_mlflows_own_backend_runs_a_project(workspace: Workspace, shell: Callable[..., Result], tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     for name, text in {"MLproject": MLPROJECT, "go.py": CODE, "beside.py": "WORD = 'unpacked'"}.items():
         (project / name).write_text(text)
     spec = str(ROOT / "resources/clusters/dev/single_node.json")
     options = ["-Pword=hello", "--experiment-name", "/Shared/tiny", "--backend", "databricks", "--backend-config", spec]
-    done = shell("mlflow", "run", ".", *options, cwd=project)
-    assert done.code == 0, done.text
-    [submitted] = mlflow.search_runs(experiment_names=["/Shared/tiny"], output_format="list")
-    job_run_id = int(submitted.data.tags["mlflow.databricks.shellJobRunID"])
+    result = shell("mlflow", "run", ".", *options, cwd=project)
+    assert result.code == 0, result.text
+    [submitted_run] = mlflow.search_runs(experiment_names=["/Shared/tiny"], output_format="list")
+    job_run_id = int(submitted_run.data.tags["mlflow.databricks.shellJobRunID"])
     assert workspace.jobs.find(job_run_id).wait(120).result == "SUCCESS", workspace.run_page(job_run_id)
-    run = mlflow.get_run(submitted.info.run_id)
+    run = mlflow.get_run(submitted_run.info.run_id)
     assert re.fullmatch(r"\['--word=hello'\] unpacked /databricks/mlflow/projects/\w+", run.data.tags["said"])
     assert run.info.status == "FINISHED"

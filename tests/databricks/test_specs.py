@@ -1,4 +1,4 @@
-"""Cluster specs are checked here, before a workspace refuses them minutes later; what a run's end means to a person."""
+"""Cluster specs are checked before a workspace could refuse them; the end of a run gives an exit code and a cause."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from databricks.sdk.service.jobs import Run
 
-from ml_pipelines.config import load
+from ml_pipelines.config.loading import load
 from ml_pipelines.databricks import outcome, specs, volume
 from ml_pipelines.errors import ConfigError
 
@@ -20,7 +20,7 @@ AUTO = {"min_workers": 1, "max_workers": 2}
     "path", sorted(ROOT.glob("resources/clusters/*/*.json")), ids=lambda path: f"{path.parent.name}.{path.stem}"
 )
 def test_the_projects_own_specs_pass(path: Any) -> None:
-    assert specs.read(json.loads(path.read_text()), path.name).new_cluster is not None
+    assert specs.parse_compute(json.loads(path.read_text()), path.name).new_cluster is not None
 
 
 def test_every_option_of_the_sdk_passes_through() -> None:
@@ -28,18 +28,18 @@ def test_every_option_of_the_sdk_passes_through() -> None:
         "policy_id": "P1", "instance_pool_id": "pool", "spark_env_vars": {"A": "b"},
         "init_scripts": [{"volumes": {"destination": "/Volumes/a/b/c/x.sh"}}],
     }  # fmt: skip
-    read = specs.read(SPARK | more, "x").new_cluster
-    assert read is not None and read.as_dict() == SPARK | more
+    cluster = specs.parse_compute(SPARK | more, "x").new_cluster
+    assert cluster is not None and cluster.as_dict() == SPARK | more
 
 
-def test_what_mlflow_writes_into_a_spec_is_no_part_of_it() -> None:
-    written = {"ENV_MANAGER": "local", "SYNCHRONOUS": False, "DOCKER_ARGS": None, "STORAGE_DIR": None,
+def test_keys_that_mlflow_writes_into_a_spec_are_ignored() -> None:
+    mlflow_keys = {"ENV_MANAGER": "local", "SYNCHRONOUS": False, "DOCKER_ARGS": None, "STORAGE_DIR": None,
                "build_image": False, "docker_auth": None}  # fmt: skip
-    assert specs.read(SINGLE | written, "x") == specs.read(SINGLE, "x")
+    assert specs.parse_compute(SINGLE | mlflow_keys, "x") == specs.parse_compute(SINGLE, "x")
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         (SPARK | {"autoscale": AUTO}, "both num_workers and autoscale"),
         ({k: v for k, v in SPARK.items() if k != "num_workers"}, "no size"),
@@ -47,29 +47,29 @@ def test_what_mlflow_writes_into_a_spec_is_no_part_of_it() -> None:
         (SINGLE | {"custom_tags": {}}, "ResourceClass: SingleNode"),
         (SINGLE | {"spark_conf": {"spark.master": "local[*]"}}, "singleNode"),
         (SINGLE | {"num_workers": 3}, "a single node has num_workers 0"),
-        (SINGLE | {"is_single_node": True, "kind": "CLASSIC_PREVIEW"}, "two forms of one thing"),
+        (SINGLE | {"is_single_node": True, "kind": "CLASSIC_PREVIEW"}, "mean the same"),
         (SPARK | {"data_security_mode": "USER_ISOLATION"}, "an ML runtime needs data_security_mode SINGLE_USER"),
         ({k: v for k, v in SPARK.items() if k != "data_security_mode"}, "needs data_security_mode SINGLE_USER"),
-        (SPARK | {"data_security_mode": "SINGEL_USER"}, "data_security_mode=SINGEL_USER is no key or value"),
-        (SPARK | {"num_worker": 2}, "num_worker=2 is no key or value"),
-        ({**SPARK, "aws_attributes": {"availabilty": "SPOT"}}, "aws_attributes.availabilty=SPOT is no key"),
+        (SPARK | {"data_security_mode": "SINGEL_USER"}, "data_security_mode=SINGEL_USER is not a key or value"),
+        (SPARK | {"num_worker": 2}, "num_worker=2 is not a key or value"),
+        ({**SPARK, "aws_attributes": {"availabilty": "SPOT"}}, "aws_attributes.availabilty=SPOT is not a key"),
         (SPARK | {"spark_version": ""}, "no spark_version"),
         ({k: v for k, v in SPARK.items() if k != "node_type_id"}, "no node_type_id"),
-        ({"existing_cluster_id": "x", "num_workers": 1}, "existing_cluster_id stands alone"),
+        ({"existing_cluster_id": "x", "num_workers": 1}, "existing_cluster_id must be the only key"),
     ],
 )
-def test_a_spec_that_a_workspace_would_refuse_is_one_line(spec: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=r"mine\.json") as refused:
-        specs.read(spec, "mine.json")
-    assert said in str(refused.value)
+def test_a_spec_that_a_workspace_would_refuse_is_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.json") as error:
+        specs.parse_compute(spec, "mine.json")
+    assert message in str(error.value)
 
 
-def test_a_running_cluster_and_serverless_are_no_cluster_specs() -> None:
-    assert specs.read({"existing_cluster_id": "0923-164208-x"}, "x").existing_cluster_id == "0923-164208-x"
-    assert specs.read({"environment_version": "4"}, "x").environment_version == "4"
+def test_a_running_cluster_and_serverless_need_no_cluster_spec() -> None:
+    assert specs.parse_compute({"existing_cluster_id": "0923-164208-x"}, "x").existing_cluster_id == "0923-164208-x"
+    assert specs.parse_compute({"environment_version": "4"}, "x").environment_version == "4"
 
 
-def test_what_is_edited_or_committed_meanwhile_is_for_the_next_pipeline_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_the_code_during_a_pipeline_run_is_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     volume._version.cache_clear()
     config = load("dev")
     first = volume.wheel_path(config)
@@ -80,41 +80,43 @@ def test_what_is_edited_or_committed_meanwhile_is_for_the_next_pipeline_run(monk
     volume._version.cache_clear()
 
 
-def ended(life: str, result: str | None = None, said: str = "", code: str | None = None) -> outcome.Outcome:
-    state = {"life_cycle_state": life, "result_state": result, "state_message": said}
-    return outcome.of(
+def outcome_of_state(
+    life: str, result: str | None = None, message: str = "", code: str | None = None
+) -> outcome.Outcome:
+    state = {"life_cycle_state": life, "result_state": result, "state_message": message}
+    return outcome.outcome_of(
         Run.from_dict({"state": state, "status": {"termination_details": {"code": code}} if code else {}})
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("TERMINATED", "SUCCESS"), 0, ""),
         (("TERMINATED", "TIMEDOUT"), 124, "longer than its time limit"),
         (("RUNNING",), 124, "still RUNNING"),
-        (("TERMINATED", "CANCELED", "by x@y"), 4, "cancelled: by x@y"),
-        (("SKIPPED",), 4, "skipped, nothing was executed"),
+        (("TERMINATED", "CANCELED", "by x@y"), 4, "run was cancelled: by x@y"),
+        (("SKIPPED",), 4, "skipped its run, so nothing was executed"),
         (("TERMINATED", "FAILED", "", "MAX_CONCURRENT_RUNS_EXCEEDED"), 4, "skipped"),
-        (("TERMINATED", "FAILED", "x", "LIBRARY_INSTALLATION_ERROR"), 4, "a library was not installed: x. The wheel,"),
-        (("TERMINATED", "FAILED", "no quota", "CLUSTER_ERROR"), 4, "cluster did not start: no quota. Quota, node type"),
+        (("TERMINATED", "FAILED", "x", "LIBRARY_INSTALLATION_ERROR"), 4, "library was not installed: x. This runtime"),
+        (("TERMINATED", "FAILED", "no quota", "CLUSTER_ERROR"), 4, "cluster did not start: no quota. Check quota"),
         (("INTERNAL_ERROR", None, "odd"), 4, "ended INTERNAL_ERROR: odd"),
-        (("TERMINATED", "FAILED", "x", "UNAUTHORIZED_ERROR"), 2, "refused there (UNAUTHORIZED_ERROR): x"),
+        (("TERMINATED", "FAILED", "x", "UNAUTHORIZED_ERROR"), 2, "refused the run (UNAUTHORIZED_ERROR): x"),
     ],
 )  # fmt: skip
-def test_how_a_run_ended_has_an_exit_code_and_a_cause(arguments: tuple[str], code: int, said: str) -> None:
-    found = ended(*arguments)
-    assert found.exit_code == code and said in found.cause
+def test_each_end_of_a_run_has_an_exit_code_and_a_cause(arguments: tuple[str], code: int, message: str) -> None:
+    run_outcome = outcome_of_state(*arguments)
+    assert run_outcome.exit_code == code and message in run_outcome.cause
 
 
-def test_the_task_s_own_end_counts() -> None:
+def test_the_end_of_the_task_overrides_the_end_of_the_run() -> None:
     tasks = [{"task_key": "train", "state": {"life_cycle_state": "TERMINATED", "result_state": "TIMEDOUT"}}]
     run = Run.from_dict({"state": {"life_cycle_state": "INTERNAL_ERROR", "result_state": "FAILED"}, "tasks": tasks})
-    assert outcome.of(run).exit_code == 124
+    assert outcome.outcome_of(run).exit_code == 124
 
 
-def test_only_what_passes_by_itself_is_tried_again() -> None:
-    assert ended("INTERNAL_ERROR", "FAILED", "cluster: INSUFFICIENT_CAPACITY(CLOUD_FAILURE)").passing
-    assert ended("TERMINATED", "FAILED", "x", "CLUSTER_REQUEST_LIMIT_EXCEEDED").passing
-    assert not ended("TERMINATED", "FAILED", "no such node type", "INVALID_CLUSTER_REQUEST").passing
-    assert not ended("TERMINATED", "FAILED", "boom", "RUN_EXECUTION_ERROR").passing
+def test_only_transient_failures_are_retried() -> None:
+    assert outcome_of_state("INTERNAL_ERROR", "FAILED", "cluster: INSUFFICIENT_CAPACITY(CLOUD_FAILURE)").transient
+    assert outcome_of_state("TERMINATED", "FAILED", "x", "CLUSTER_REQUEST_LIMIT_EXCEEDED").transient
+    assert not outcome_of_state("TERMINATED", "FAILED", "no such node type", "INVALID_CLUSTER_REQUEST").transient
+    assert not outcome_of_state("TERMINATED", "FAILED", "boom", "RUN_EXECUTION_ERROR").transient

@@ -1,4 +1,4 @@
-"""The emulated workspace answers: who may ask, files, cluster specs, MLflow and Unity Catalog, faults on demand."""
+"""The emulated workspace: sign-in, files, cluster specs, MLflow, Unity Catalog, and faults on request."""
 
 import io
 import json
@@ -35,10 +35,10 @@ def read(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "resources" / "clusters" / f"{name}.json").read_text()))
 
 
-# -- who may ask
+# -- sign-in
 
 
-def test_it_says_who_asks(client: WorkspaceClient, workspace: Workspace) -> None:
+def test_the_workspace_names_the_signed_in_user(client: WorkspaceClient, workspace: Workspace) -> None:
     assert client.current_user.me().user_name == workspace.user
 
 
@@ -53,8 +53,8 @@ def test_another_host_name_is_refused(workspace: Workspace) -> None:
     assert requests.get(f"{workspace.host}/api/2.2/jobs/list", headers=headers, timeout=10).status_code == 400
 
 
-def test_what_is_not_emulated_fails_loudly(client: WorkspaceClient, workspace: Workspace) -> None:
-    with pytest.raises(DatabricksError, match="the emulator has no GET /api/"):
+def test_a_request_that_is_not_emulated_fails_and_is_recorded(client: WorkspaceClient, workspace: Workspace) -> None:
+    with pytest.raises(DatabricksError, match="the emulator does not implement GET /api/"):
         list(client.secrets.list_scopes())
     assert workspace.unhandled == ["GET /api/2.0/secrets/scopes/list"]
     workspace.unhandled.clear()
@@ -63,7 +63,7 @@ def test_what_is_not_emulated_fails_loudly(client: WorkspaceClient, workspace: W
 # -- files
 
 
-def test_files_of_a_volume(client: WorkspaceClient) -> None:
+def test_a_volume_stores_lists_and_deletes_files(client: WorkspaceClient) -> None:
     client.files.upload(f"{FILES}/a b/x.bin", io.BytesIO(b"\0one"), overwrite=False)
     with pytest.raises(AlreadyExists):
         client.files.upload(f"{FILES}/a b/x.bin", io.BytesIO(b"two"), overwrite=False)
@@ -76,13 +76,13 @@ def test_files_of_a_volume(client: WorkspaceClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/Volumes/ml_artifacts/dev/other/x", "/Volumes/nowhere/dev/testing/x"])
-def test_a_volume_is_not_made_by_writing_to_it(client: WorkspaceClient, path: str) -> None:
+def test_an_upload_creates_no_volume(client: WorkspaceClient, path: str) -> None:
     with pytest.raises(NotFound, match=r"Volume '\w+\.dev\.\w+' does not exist"):
         client.files.upload(path, io.BytesIO(b""), overwrite=True)
 
 
 @pytest.mark.parametrize("path", [f"{FILES}/../../../../../x", "/etc/passwd", "/Volumes"])
-def test_no_path_leads_out_of_the_storage(workspace: Workspace, path: str) -> None:
+def test_no_path_escapes_the_storage(workspace: Workspace, path: str) -> None:
     with pytest.raises(ApiError):
         workspace.files.volume(path)
 
@@ -99,15 +99,15 @@ def test_runtimes_and_node_types_are_listed(client: WorkspaceClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["dev/spark", "dev/single_node", "prod/spark", "prod/single_node"])
-def test_the_projects_specs_are_taken(name: str) -> None:
+def test_the_projects_specs_are_accepted(name: str) -> None:
     check(read(name))
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
-        ("dev/spark", {"autoscale": {"min_workers": 1, "max_workers": 2}}, "one size"),
-        ("dev/spark", {"num_workers": None}, "one size"),
+        ("dev/spark", {"autoscale": {"min_workers": 1, "max_workers": 2}}, "either num_workers or autoscale"),
+        ("dev/spark", {"num_workers": None}, "either num_workers or autoscale"),
         ("dev/spark", {"spark_version": "99.x"}, "Invalid spark version 99.x"),
         ("dev/spark", {"node_type_id": "tiny"}, "Node type tiny"),
         ("dev/spark", {"data_security_mode": "USER_ISOLATION"}, "SINGLE_USER"),
@@ -116,8 +116,8 @@ def test_the_projects_specs_are_taken(name: str) -> None:
         ("dev/single_node", {"is_single_node": True}, "CLASSIC_PREVIEW"),
     ],
 )
-def test_a_spec_that_no_workspace_takes_is_refused(name: str, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ApiError, match=said):
+def test_an_invalid_spec_is_refused(name: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError, match=message):
         check({**read(name), **change})
 
 
@@ -134,34 +134,34 @@ def test_mlflows_client_logs_to_the_workspace(workspace: Workspace) -> None:
     with mlflow.start_run() as run:
         mlflow.log_metric("auc", 0.9)
         mlflow.log_text("hello", "notes/hello.txt")
-    found = mlflow.MlflowClient(workspace.tracking.address).get_run(run.info.run_id)
-    assert (found.info.status, found.data.metrics) == ("FINISHED", {"auc": 0.9})
-    assert mlflow.artifacts.load_text(f"{found.info.artifact_uri}/notes/hello.txt") == "hello"
+    stored_run = mlflow.MlflowClient(workspace.tracking.address).get_run(run.info.run_id)
+    assert (stored_run.info.status, stored_run.data.metrics) == ("FINISHED", {"auc": 0.9})
+    assert mlflow.artifacts.load_text(f"{stored_run.info.artifact_uri}/notes/hello.txt") == "hello"
 
 
-def test_models_in_unity_catalog_with_aliases(workspace: Workspace) -> None:
+def test_unity_catalog_stores_models_with_aliases(workspace: Workspace) -> None:
     class Twice(mlflow.pyfunc.PythonModel):
         def predict(self, model_input: list[float]) -> list[float]:
             return [2 * number for number in model_input]
 
     mlflow.set_experiment("/Shared/models")
     with mlflow.start_run() as run:
-        logged = mlflow.pyfunc.log_model(name="model", python_model=Twice(), input_example=[1.0])
+        model_info = mlflow.pyfunc.log_model(name="model", python_model=Twice(), input_example=[1.0])
     client, name = mlflow.MlflowClient(registry_uri="databricks-uc"), "ml_artifacts.dev.twice"
     mlflow.set_registry_uri("databricks-uc")
     try:
-        version = mlflow.register_model(logged.model_uri, name)
+        version = mlflow.register_model(model_info.model_uri, name)
         client.set_registered_model_alias(name, "champion", version.version)
         client.set_model_version_tag(name, version.version, "checked", "yes")
-        found = client.get_model_version_by_alias(name, "champion")
-        assert (found.version, found.run_id, found.aliases) == ("1", run.info.run_id, ["champion"])
+        champion = client.get_model_version_by_alias(name, "champion")
+        assert (champion.version, champion.run_id, champion.aliases) == ("1", run.info.run_id, ["champion"])
         assert client.get_model_version(name, "1").tags == {"checked": "yes"}
         assert [one.version for one in client.search_model_versions(f"name='{name}'")] == ["1"]
         assert mlflow.pyfunc.load_model(f"models:/{name}@champion").predict([4.0]) == [8.0]
         client.delete_registered_model_alias(name, "champion")
         assert client.get_model_version(name, "1").aliases == []
         with pytest.raises(MlflowException, match=r"Schema 'ml_artifacts\.nowhere' does not exist"):
-            mlflow.register_model(logged.model_uri, "ml_artifacts.nowhere.twice")
+            mlflow.register_model(model_info.model_uri, "ml_artifacts.nowhere.twice")
     finally:
         mlflow.set_registry_uri(None)
 
@@ -169,7 +169,7 @@ def test_models_in_unity_catalog_with_aliases(workspace: Workspace) -> None:
 # -- faults
 
 
-def test_faults_strike_where_they_should_and_as_often(workspace: Workspace, client: WorkspaceClient) -> None:
+def test_a_fault_hits_its_requests_as_often_as_declared(workspace: Workspace, client: WorkspaceClient) -> None:
     workspace.faults.add("401", "/jobs/list", times=1)
     with pytest.raises(Unauthenticated):
         list(client.jobs.list())
@@ -183,22 +183,22 @@ def test_faults_strike_where_they_should_and_as_often(workspace: Workspace, clie
 
 
 @pytest.mark.parametrize("kind", ["429", "503", "drop"])
-def test_the_sdk_outlives_a_fault_that_passes(workspace: Workspace, client: WorkspaceClient, kind: str) -> None:
+def test_the_sdk_retries_after_a_transient_fault(workspace: Workspace, client: WorkspaceClient, kind: str) -> None:
     workspace.faults.add(kind, "scim/v2/Me", times=1)
     assert client.current_user.me().user_name == workspace.user
     assert workspace.faults.strike({kind}, "scim/v2/Me") is None
 
 
 @pytest.mark.parametrize(
-    ("kind", "life", "said"),
+    ("kind", "life", "message"),
     [
         ("cluster", "INTERNAL_ERROR", "INSUFFICIENT_INSTANCE_CAPACITY"),
         ("library", "INTERNAL_ERROR", "Library installation failed"),
         ("skip", "SKIPPED", "skipped"),
     ],
 )
-def test_a_run_that_never_begins(
-    workspace: Workspace, client: WorkspaceClient, kind: str, life: str, said: str
+def test_a_fault_keeps_a_run_from_starting(
+    workspace: Workspace, client: WorkspaceClient, kind: str, life: str, message: str
 ) -> None:
     workspace.faults.add(kind)
     file = {"python_file": f"{FILES}/never.py"}
@@ -211,29 +211,31 @@ def test_a_run_that_never_begins(
     )
     state = workspace.jobs.find(answer.json()["run_id"]).wait(60)
     assert (state.life, state.result) == (life, None if kind == "skip" else "FAILED")
-    assert said in state.message
+    assert message in state.message
 
 
-# -- a person's
+# -- started by a person
 
 
-def test_a_person_starts_it_and_stops_it(tmp_path: Path) -> None:
-    """What it prints works when exported; Ctrl-C leaves no process and no file."""
+def test_a_person_starts_and_stops_the_emulator(tmp_path: Path) -> None:
+    """The printed variables work when exported; Ctrl-C leaves no process and no file."""
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests/databricks"), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "emulator", "--fault", "429:/jobs/list:1"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
-        printed = "".join(iter(process.stdout.readline, "\n")) + process.stdout.readline()
-        values = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
+        output = "".join(iter(process.stdout.readline, "\n")) + process.stdout.readline()
+        values = dict(re.findall(r"^export (\w+)=(\S+)$", output, re.MULTILINE))
         assert values["MLFLOW_TRACKING_URI"] == "databricks"
         headers = {"Authorization": f"Bearer {values['DATABRICKS_TOKEN']}"}
-        asked = [
+        answers = [
             requests.get(f"{values['DATABRICKS_HOST']}/api/2.2/jobs/list", headers=headers, timeout=10) for _ in "12"
         ]
-        assert [answer.status_code for answer in asked] == [429, 200]
-        [pages] = re.findall(r"MLflow's pages: (\S+)", printed)
+        assert [answer.status_code for answer in answers] == [429, 200]
+        [pages] = re.findall(r"MLflow's pages: (\S+)", output)
         answer = requests.get(f"{values['DATABRICKS_HOST']}/ml/experiments/1", timeout=10, allow_redirects=False)
-        assert answer.headers["Location"] == f"{pages}/#/experiments/1"  # where MLflow's client says that a run is
+        assert (
+            answer.headers["Location"] == f"{pages}/#/experiments/1"
+        )  # the address that MLflow's client prints for a run
         assert "<title>MLflow</title>" in requests.get(pages, timeout=10).text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -1,4 +1,4 @@
-"""feature_importance: what the model loses when a column is shuffled."""
+"""Tests of feature_importance: how much worse the model gets when a column is shuffled."""
 
 import numpy as np
 import polars as pl
@@ -20,13 +20,13 @@ PARAMS = train.Params("sklearn.linear_model.LogisticRegression", categories="one
 MODEL = train.make_model(FEATURES, PARAMS, seed=1).fit(FEATURES, LABEL)
 
 
-def test_a_telling_column_comes_first_with_its_spread() -> None:
-    found = importance(MODEL, FEATURES, LABEL, repeats=5, seed=1)
-    assert found.columns == ["feature", "importance", "std"]
-    assert sorted(found["feature"]) == sorted(FEATURES.columns)
-    assert found["feature"][0] == "telling"
-    assert found["importance"].is_sorted(descending=True)
-    assert found["std"][0] > 0
+def test_the_most_important_column_comes_first_with_its_spread() -> None:
+    importances = importance(MODEL, FEATURES, LABEL, repeats=5, seed=1)
+    assert importances.columns == ["feature", "importance", "std"]
+    assert sorted(importances["feature"]) == sorted(FEATURES.columns)
+    assert importances["feature"][0] == "telling"
+    assert importances["importance"].is_sorted(descending=True)
+    assert importances["std"][0] > 0
 
 
 def test_the_seed_decides_the_importances() -> None:
@@ -35,7 +35,7 @@ def test_the_seed_decides_the_importances() -> None:
     assert not first.equals(other)
 
 
-def test_the_features_are_not_changed_by_shuffling() -> None:
+def test_shuffling_does_not_change_the_features() -> None:
     before = FEATURES.clone()
     importance(MODEL, FEATURES, LABEL, repeats=1, seed=1)
     assert FEATURES.equals(before)
@@ -63,8 +63,8 @@ def test_a_sample_has_both_classes_however_rare_one_is() -> None:
 
 
 def test_the_figure_shows_a_bar_with_spread_for_each_column() -> None:
-    drawn = figure(importance(MODEL, FEATURES, LABEL, repeats=2, seed=1))
-    axes = drawn.axes[0]
+    plot = figure(importance(MODEL, FEATURES, LABEL, repeats=2, seed=1))
+    axes = plot.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][-1] == "telling"
     assert len(axes.patches) == 3
     assert len(axes.containers) == 2  # the bars, and their spread
@@ -77,5 +77,5 @@ def test_run_logs_the_table_the_figure_and_the_metrics() -> None:
     assert step.tables["feature_importance.json"]["feature"][0] == "telling"
     assert list(step.figures) == ["feature_importance.png"]
     assert sorted(step.metrics) == ["importance.colour", "importance.noise", "importance.telling"]
-    assert str(step.said).startswith("telling ")
+    assert str(step.summary_text).startswith("telling ")
     assert step.reads == ["table"]

@@ -1,4 +1,4 @@
-"""A Databricks workspace on loopback: real HTTP, and the code that is submitted is executed. See docs/emulator.md."""
+"""An emulated Databricks workspace on loopback: real HTTP, and it executes the submitted code (docs/emulator.md)."""
 
 from emulator.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""`make workspace`: an emulated workspace for a person, until Ctrl-C."""
+"""`make workspace` runs this: an emulated workspace that a person can use until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from emulator.faults import KINDS
 
 
 @click.command()
-@click.option("--port", default=0, help="The workspace's port; 0: any that is free.")
-@click.option("--fault", "faults", multiple=True, metavar="KIND[:WHERE[:TIMES]]", help=f"KIND: {', '.join(KINDS)}.")
+@click.option("--port", default=0, help="Port of the workspace; 0: any free port.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND[:WHERE[:TIMES]]",
+    help=f"Inject a fault. KIND is one of {', '.join(KINDS)}.",
+)
 def main(port: int, faults: tuple[str, ...]) -> None:
-    """Start an emulated Databricks workspace and print what to export; Ctrl-C stops it and leaves nothing."""
+    """Start an emulated Databricks workspace and print the variables to export. Ctrl-C stops and removes it."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would have it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT for a process started with `&`
     try:
         with tempfile.TemporaryDirectory(prefix="workspace-") as folder, Workspace(Path(folder), port) as workspace:
             for fault in faults:
                 workspace.faults.parse(fault)
             click.echo("\n".join(f"export {name}={value}" for name, value in workspace.env.items()))
             click.echo(f"\n# MLflow's pages: {workspace.tracking.address}   job runs: {workspace.page(0)[:-2]}")
-            click.echo(f"# storage: {workspace.files.folder}   Ctrl-C stops it and leaves nothing")
+            click.echo(f"# storage: {workspace.files.folder}   Ctrl-C stops the workspace and removes its files")
             signal.pause()
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

@@ -1,4 +1,4 @@
-"""Clusters: their specs checked as a workspace would, and each one a fresh environment and directory of its own."""
+"""Clusters. Specs are checked as a workspace checks them; each cluster has its own Python environment and folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SERVERLESS: dict[str, Any] = {"serverless": True}
 
 
 def check(payload: dict[str, Any]) -> ClusterSpec:
-    """Return the spec, parsed by the SDK, or refuse it: each rule is one that a workspace or its runtime has."""
+    """Return the spec as the SDK parses it, or refuse it. Each rule is a rule of a workspace or of its runtimes."""
     spec = ClusterSpec.from_dict(payload)
     if spec.spark_version not in SPARK_VERSIONS:
         raise invalid(f"Invalid spark version {spec.spark_version}.")
@@ -48,9 +48,9 @@ def check(payload: dict[str, Any]) -> ClusterSpec:
         raise invalid(f"Node type {spec.node_type_id} is not supported.")
     if spec.is_single_node:
         if not spec.kind or spec.num_workers is not None or spec.autoscale:
-            raise invalid("is_single_node goes with kind CLASSIC_PREVIEW, and with no size.")
+            raise invalid("is_single_node needs kind CLASSIC_PREVIEW, and no num_workers or autoscale.")
     elif (spec.num_workers is None) == (spec.autoscale is None):
-        raise invalid("A cluster has one size: num_workers or autoscale, and not both.")
+        raise invalid("A cluster needs either num_workers or autoscale.")
     if spec.num_workers == 0:
         conf, tags = spec.spark_conf or {}, spec.custom_tags or {}
         if not conf.items() >= SINGLE_NODE_CONF.items() or tags.get("ResourceClass") != "SingleNode":
@@ -62,25 +62,26 @@ def check(payload: dict[str, Any]) -> ClusterSpec:
 
 
 def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run uv, offline: what it installs comes from the cache that set-up filled."""
+    """Run uv offline. It installs from the cache that `make setup` filled."""
     command = [str(Path(sysconfig.get_path("scripts"), "uv")), "--quiet", "--offline", "--no-progress"]
     return subprocess.run([*command, *map(str, arguments)], cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def image(with_spark: bool) -> Path:
-    """Return the environment that every cluster of a kind is copied from, made once per lock: the pins, no Spark.
+    """Return the Python environment that clusters are copied from. It is made once for each requirements.lock.
 
-    It lies inside this program's own environment, and goes with it.
+    It has the pinned libraries, and Spark only if `with_spark`. It is inside the environment of this program, and is
+    removed together with it.
     """
-    wanted = [(CHECKOUT / name).read_bytes() for name in ("pyproject.toml", "requirements.lock")]
-    key = hashlib.sha256(b"".join(wanted)).hexdigest()[:12]
+    contents = [(CHECKOUT / name).read_bytes() for name in ("pyproject.toml", "requirements.lock")]
+    key = hashlib.sha256(b"".join(contents)).hexdigest()[:12]
     folder = Path(sys.prefix, "databricks-images")
-    made = folder / f"{key}-{'spark' if with_spark else 'ml'}"
+    environment = folder / f"{key}-{'spark' if with_spark else 'ml'}"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
-        if not made.exists():
-            part = made.with_suffix(".part")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several tests may run at the same time
+        if not environment.exists():
+            part = environment.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             extra = ["--extra", "local"] if with_spark else []
             pins = ["--constraints", "requirements.lock", "--build-constraints", "build-constraints.txt"]
@@ -92,13 +93,13 @@ def image(with_spark: bool) -> Path:
                 done = uv(*arguments)
                 if done.returncode:
                     raise TaskFault(f"the emulator's image can't be made (run `make setup`): {done.stderr}")
-            part.rename(made)
-    return made
+            part.rename(environment)
+    return environment
 
 
 @dataclass
 class Cluster:
-    """A running cluster: /databricks, with its Python environment, is its own; nothing else of it outlives it."""
+    """A running cluster. `folder` is its /databricks, with its Python environment; nothing of it stays afterwards."""
 
     id: str
     payload: dict[str, Any]
@@ -108,23 +109,23 @@ class Cluster:
     installed: set[str] = field(default_factory=set)
 
     def install(self, libraries: list[Library], files: Files) -> None:
-        """Install what isn't installed yet; a wheel whose name was installed before is not looked at again."""
+        """Install the missing libraries. A wheel with the name of an installed wheel is ignored, as on Databricks."""
         for library in libraries:
             package = library.pypi.package if library.pypi else None
             if library.whl and library.whl.startswith("dbfs:"):
                 raise TaskFault("Library installation failed: libraries on DBFS are disabled; use a Volume.")
             path = library.whl or library.requirements
             file = files.local(path) if path else None
-            wanted = package or (file and str(file)) or ""
-            if not wanted or (file and not file.is_file()):
+            requirement = package or (file and str(file)) or ""
+            if not requirement or (file and not file.is_file()):
                 raise TaskFault(f"Library installation failed: no library at {path or library.as_dict()}.")
-            if Path(wanted).name in self.installed:
+            if Path(requirement).name in self.installed:
                 continue
-            listed = ["--requirements"] if library.requirements else []
-            done = uv("pip", "install", "--python", self.folder / "python" / "bin" / "python", *listed, wanted)
+            option = ["--requirements"] if library.requirements else []
+            done = uv("pip", "install", "--python", self.folder / "python" / "bin" / "python", *option, requirement)
             if done.returncode:
                 raise TaskFault(f"Library installation failed for library due to user error: {done.stderr.strip()}")
-            self.installed.add(Path(wanted).name)
+            self.installed.add(Path(requirement).name)
 
 
 class Clusters:
@@ -138,7 +139,7 @@ class Clusters:
         self._lock = threading.Lock()
 
     def start(self, payload: dict[str, Any], cluster_id: str | None = None) -> Cluster:
-        """Start a cluster: a copy of its image, so what is installed on it is its own."""
+        """Start a cluster with a copy of the image, so that its installations stay its own."""
         spec = None if payload is SERVERLESS else check(payload)
         single = spec is not None and (spec.num_workers == 0 or bool(spec.is_single_node))
         with self._lock:
@@ -150,7 +151,7 @@ class Clusters:
         copy = ["cp", "-a", image(with_spark=not single), cluster.folder / "python"]
         if subprocess.run([*copy[:1], "-l", *copy[1:]], capture_output=True, check=False).returncode:
             shutil.rmtree(cluster.folder / "python", ignore_errors=True)
-            subprocess.run(copy, check=True)  # another file system than the image's
+            subprocess.run(copy, check=True)  # hard links fail on another file system
         self.running[name] = cluster
         return cluster
 
@@ -161,19 +162,19 @@ class Clusters:
         return self.running[cluster_id]
 
     def terminate(self, cluster: Cluster) -> None:
-        """Stop a cluster: its disk is gone, as soon as it can be cleared."""
+        """Stop a cluster and start to remove its files."""
         self.running.pop(cluster.id, None)
         self._removals.append(subprocess.Popen(["rm", "-rf", cluster.folder]))
 
     def close(self) -> None:
-        """Stop all clusters and wait until they are cleared away."""
+        """Stop all clusters and wait until their files are removed."""
         for cluster in list(self.running.values()):
             self.terminate(cluster)
         for removal in self._removals:
             removal.wait()
 
 
-def described(cluster: Cluster) -> dict[str, Any]:
+def describe_cluster(cluster: Cluster) -> dict[str, Any]:
     """Return a cluster as clusters/get does."""
     return {
         **cluster.payload,

@@ -1,8 +1,8 @@
-"""What the API answers when it refuses: a status, an error code and a sentence."""
+"""Errors of the API: a status, an error code and a message."""
 
 
 class ApiError(Exception):
-    """An answer other than 200, in the API's own form."""
+    """An error response in the format of the API."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -10,14 +10,14 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """Return the refusal of a payload."""
+    """Return the error for an invalid payload."""
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
 def missing(message: str) -> ApiError:
-    """Return the answer to a question about something that isn't there."""
+    """Return the error for something that does not exist."""
     return ApiError(404, "RESOURCE_DOES_NOT_EXIST", message)
 
 
 class TaskFault(Exception):
-    """A task that can't run through no fault of its own code: no cluster, or a library that can't be installed."""
+    """A task can't run, although its code is right: it has no cluster, or a library can't be installed."""

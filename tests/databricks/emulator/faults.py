@@ -1,4 +1,4 @@
-"""Faults on demand: what a workspace does on a bad day, `Faults.add("429", "/jobs/runs/get", times=2)`."""
+"""Inject the faults of a real workspace on demand: `Faults.add("429", "/jobs/runs/get", times=2)`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {
 
 @dataclass
 class Fault:
-    """A fault that strikes where `where` occurs in a request (method, path, query and body) or in a task's key."""
+    """A fault for requests whose method, path, query or body contains `where`, or for tasks whose key contains it."""
 
     kind: str
     where: str = ""
@@ -32,29 +32,29 @@ class Fault:
 
 
 class Faults:
-    """The faults of one workspace. They strike the user's own requests, never those of a task on a cluster."""
+    """The faults of one workspace. They affect the user's requests, never those of a task on a cluster."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
     def add(self, kind: str, where: str = "", times: int | None = None, message: str = "") -> None:
-        """Let a fault of `kind` (a key of KINDS) strike from now on, `times` times."""
+        """Add a fault of `kind` (a key of KINDS) that strikes `times` times, or until `clear`."""
         if kind not in KINDS:
-            raise ValueError(f"no fault {kind!r}; there are {', '.join(KINDS)}")
+            raise ValueError(f"unknown fault {kind!r}; use one of {', '.join(KINDS)}")
         self._faults.append(Fault(kind, where, times, message or KINDS[kind].format(where=where or "this")))
 
     def parse(self, text: str) -> None:
-        """Add a fault written KIND[:WHERE[:TIMES]], as the command line has it."""
+        """Add a fault from its text on the command line: KIND[:WHERE[:TIMES]]."""
         kind, where, times = (*text.split(":"), "", "")[:3]
         self.add(kind, where, int(times) if times else None)
 
     def clear(self) -> None:
-        """Let no fault strike any more."""
+        """Remove all faults."""
         self._faults.clear()
 
     def strike(self, kinds: set[str], text: str) -> Fault | None:
-        """Return the fault of one of `kinds` that is due here, if any, and count it down."""
+        """Return the first fault of one of `kinds` that matches `text`, and count it down; None if no fault matches."""
         with self._lock:
             for fault in self._faults:
                 if fault.kind in kinds and fault.where in text and fault.times != 0:

@@ -1,4 +1,4 @@
-"""Files: what /Volumes, /dbfs, /Workspace and /Models hold, each under a root of its own, shared by all clusters."""
+"""Files of /Volumes, /dbfs, /Workspace and /Models. Each has a folder of its own, which all clusters share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Files:
             (folder / name).mkdir(parents=True)
 
     def local(self, path: str) -> Path:
-        """Return where a path of the workspace lies on this machine."""
+        """Return the path on this machine of a path in the workspace."""
         path = "/dbfs/" + path.removeprefix("dbfs:").lstrip("/") if path.startswith("dbfs:") else path
         parts = PurePosixPath(path).parts
         if len(parts) < 2 or parts[0] != "/" or parts[1] not in ROOTS or ".." in parts:
@@ -30,14 +30,14 @@ class Files:
         return self.folder.joinpath(*parts[1:])
 
     def volume(self, path: str) -> Path:
-        """Return where a path of the Files API lies. A Volume isn't made by writing to it: it must be there."""
-        found, parts = self.local(path), PurePosixPath(path).parts
+        """Return the path on this machine of a path of the Files API. The Volume must exist."""
+        target, parts = self.local(path), PurePosixPath(path).parts
         if parts[1] == "Volumes" and not (len(parts) > 4 and self.folder.joinpath(*parts[1:5]).is_dir()):
             raise ApiError(404, "NOT_FOUND", f"Volume '{'.'.join(parts[2:5])}' does not exist.")
-        return found
+        return target
 
     def upload(self, path: str, content: bytes, overwrite: bool) -> None:
-        """Write a file, and the folders it lies in."""
+        """Write a file, and create its folders."""
         target = self.volume(path)
         if target.exists() and not overwrite:
             raise ApiError(409, "ALREADY_EXISTS", f"File already exists: {path}")
@@ -54,7 +54,7 @@ class Files:
         return target
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and those above it."""
+        """Create a directory and its parents."""
         self.volume(path).mkdir(parents=True, exist_ok=True)
 
     def directory(self, path: str) -> Path:

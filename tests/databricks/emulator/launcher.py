@@ -1,4 +1,4 @@
-"""The launcher of a task on an emulated cluster, run by the cluster's own Python: it stands for the runtime's."""
+"""Launch a task on an emulated cluster, as the Databricks runtime does. The Python of the cluster runs this file."""
 
 import atexit
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def provide_spark() -> None:
-    """Let `SparkSession.builder.getOrCreate()` find a session, on a Spark cluster: Sail stands for its Spark."""
+    """Make `SparkSession.builder.getOrCreate()` return a session of Sail if this is a Spark cluster."""
     if find_spec("pysail") is None:
         return
     os.environ.setdefault("RUST_LOG", "error")
@@ -20,19 +20,19 @@ def provide_spark() -> None:
 
     server = SparkConnectServer("127.0.0.1", 0)
     server.start(background=True)
-    atexit.register(server.stop)  # after the session's own end, which is registered later
+    atexit.register(server.stop)  # runs after the session has ended, because exit functions run in reverse order
     os.environ["SPARK_REMOTE"] = f"sc://127.0.0.1:{server.listening_address[1]}"
 
 
 def run_wheel(package: str, entry_point: str, parameters: list[str]) -> None:
-    """Call a wheel's entry point, found by the metadata of what is installed."""
-    [found] = {point.value: point for point in distribution(package).entry_points if point.name == entry_point}.values()
+    """Call an entry point of an installed wheel."""
+    [point] = {entry.value: entry for entry in distribution(package).entry_points if entry.name == entry_point}.values()
     sys.argv = [entry_point, *parameters]
-    found.load()()
+    point.load()()
 
 
 def run_file(path: str, parameters: list[str]) -> None:
-    """Execute a file's text: as `__main__`, and without a `__file__`, since a cluster has none for it."""
+    """Execute the text of a file as `__main__`, without `__file__`: a cluster does not define it."""
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     sys.argv = [path, *parameters]
@@ -40,7 +40,7 @@ def run_file(path: str, parameters: list[str]) -> None:
 
 
 def run(task: dict) -> None:
-    """Run the task. What it raises is its failure; SystemExit too, even of 0: a cluster takes it for one."""
+    """Run the task. Every exception is a failure, as on a cluster, even SystemExit(0)."""
     provide_spark()
     if "package_name" in task:
         run_wheel(task["package_name"], task["entry_point"], task["parameters"])

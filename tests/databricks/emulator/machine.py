@@ -1,6 +1,7 @@
-"""The machine of a cluster: a task's process tree in namespaces of its own, where /Volumes, /dbfs and /databricks are.
+"""The machine of a cluster. A task runs in namespaces of its own, which have /Volumes, /dbfs and /databricks.
 
-There the checkout is an empty directory, the host has the cluster's name, and whatever the task starts dies with it.
+In these namespaces the checkout is an empty directory, the host name is that of the cluster, and all processes that a
+task starts die with it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from emulator.clusters import CHECKOUT, Cluster
 from emulator.files import ROOTS, Files
 
 HERE = Path(__file__).parent
-# As root of the namespace: a root directory like this machine's, with the cluster's and the shared folders added.
+# Run as root of the namespace: make a root directory like this machine's, and add the cluster's and shared folders.
 SCRIPT = """
 set -e
 hostname "$1"; new="$2"; shared="$3"; own="$4"; checkout="$5"; roots="$6"; shift 6
@@ -32,16 +33,16 @@ mkdir -p "$new/databricks"; mount --bind "$own" "$new/databricks"
 mount -t tmpfs none "$new$checkout"
 exec chroot "$new" /bin/sh -c 'cd /databricks/driver && exec "$@"' sh "$@"
 """
-# Its end is that of all it started, however it comes; and the emulator's own end is its end too.
+# When the process or the emulator ends for any reason, everything that the process started ends too.
 BOUND = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]
 BOUND += [] if os.geteuid() == 0 else ["--map-root-user"]
 ISOLATED = [*BOUND, "--mount-proc", "--mount", "--uts"]
 
 
 def check() -> str | None:
-    """Return why this machine can't be an emulated cluster, or None."""
+    """Return why this machine can't emulate a cluster, or None if it can."""
     if not shutil.which("unshare") or not shutil.which("setpriv"):
-        return "the emulator needs unshare and setpriv (util-linux, Linux only)"
+        return "the emulator needs the commands unshare and setpriv (package util-linux, Linux only)"
     done = subprocess.run([*ISOLATED, "true"], capture_output=True, text=True, check=False)
     return f"the emulator needs mount and process namespaces: {done.stderr.strip()}" if done.returncode else None
 
@@ -49,13 +50,13 @@ def check() -> str | None:
 def start(
     cluster: Cluster, files: Files, task: dict[str, Any], env: dict[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a task on a cluster; its output goes to `log`, what it raised to a file of the cluster (`outcome`)."""
+    """Start a task on a cluster. Its output goes to `log`, and its exception to a file that `outcome` reads."""
     binaries = cluster.folder / "bin"
     if not binaries.exists():
         binaries.mkdir()
         shutil.copy(HERE / "rsync", binaries)
         shutil.copy(HERE / "launcher.py", cluster.folder)
-    surroundings = {
+    environment = {
         "PATH": "/databricks/bin:/databricks/python/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": "/databricks/driver",
         "TMPDIR": "/databricks/tmp",
@@ -66,21 +67,21 @@ def start(
         **cluster.env,
         **env,
     }
-    places = [cluster.id, cluster.folder / "root", files.folder, cluster.folder, CHECKOUT, " ".join(ROOTS)]
+    script_arguments = [cluster.id, cluster.folder / "root", files.folder, cluster.folder, CHECKOUT, " ".join(ROOTS)]
     program = [
         "/databricks/python/bin/python",
         "/databricks/launcher.py",
         json.dumps(task),
         f"/databricks/{log.stem}.json",
     ]
-    command = [*ISOLATED, "sh", "-c", SCRIPT, "sh", *map(str, places), *program]
+    command = [*ISOLATED, "sh", "-c", SCRIPT, "sh", *map(str, script_arguments), *program]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=surroundings, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
 
 
 def outcome(cluster: Cluster, log: Path) -> dict[str, str]:
-    """Return what the task raised, as it said so itself; a task that was killed says nothing."""
-    found = cluster.folder / f"{log.stem}.json"
-    return dict(json.loads(found.read_text())) if found.exists() else {}
+    """Return the exception that the launcher recorded; an empty dict if the task succeeded or was killed."""
+    recorded = cluster.folder / f"{log.stem}.json"
+    return dict(json.loads(recorded.read_text())) if recorded.exists() else {}

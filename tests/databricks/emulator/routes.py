@@ -1,4 +1,4 @@
-"""The workspace's addresses: who may ask, the faults that are due, and what answers."""
+"""The HTTP routes of the workspace, with authentication and injected faults."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import unquote
 from flask import Flask, Response, jsonify, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
 
-from emulator.clusters import NODE_TYPES, SPARK_VERSIONS, described
+from emulator.clusters import NODE_TYPES, SPARK_VERSIONS, describe_cluster
 from emulator.errors import ApiError
 from emulator.faults import HTTP
 
 if TYPE_CHECKING:
     from emulator.workspace import Workspace
 
-OPEN = ("/.well-known/databricks-config", "/run/", "/ml/", "/favicon.ico")  # a browser has no token
+OPEN_PATHS = ("/.well-known/databricks-config", "/run/", "/ml/", "/favicon.ico")  # a browser has no token
 
 
 def make(workspace: Workspace) -> Flask:
@@ -46,8 +46,8 @@ def make(workspace: Workspace) -> Flask:
 
     @app.route("/api/<version>/jobs/<path:name>", methods=["GET", "POST"])
     def job(version: str, name: str) -> Any:
-        answer = jobs.routes.get((request.method, name))
-        return answer(_asked()) if answer and version in ("2.0", "2.1", "2.2") else unhandled()
+        handler = jobs.routes.get((request.method, name))
+        return handler(_request_data()) if handler and version in ("2.0", "2.1", "2.2") else unhandled()
 
     @app.route("/api/2.<minor>/clusters/spark-versions")
     def spark_versions(minor: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def make(workspace: Workspace) -> Flask:
 
     @app.route("/api/2.<minor>/clusters/get")
     def cluster(minor: str) -> dict[str, Any]:
-        return described(clusters.get(request.args["cluster_id"]))
+        return describe_cluster(clusters.get(request.args["cluster_id"]))
 
     @app.route("/api/<version>/mlflow/<path:name>", methods=["GET", "POST", "PATCH", "DELETE"])
     def mlflow(version: str, name: str) -> Response:
@@ -68,7 +68,7 @@ def make(workspace: Workspace) -> Flask:
     @app.route("/", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     @app.route("/<path:path>", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
     def unhandled(path: str = "") -> Any:
-        raise ApiError(501, "NOT_IMPLEMENTED", f"the emulator has no {request.method} {request.path}")
+        raise ApiError(501, "NOT_IMPLEMENTED", f"the emulator does not implement {request.method} {request.path}")
 
     @app.errorhandler(ApiError)
     def refused(error: ApiError) -> Any:
@@ -121,7 +121,7 @@ def _files(app: Flask, workspace: Workspace) -> None:
 
     @app.route("/api/2.0/dbfs/get-status")
     def dbfs_status() -> Any:
-        return files.dbfs_status(_asked()["path"])
+        return files.dbfs_status(_request_data()["path"])
 
     @app.route("/dbfs/<path:path>", methods=["POST"])
     def dbfs_upload(path: str) -> Any:
@@ -130,20 +130,20 @@ def _files(app: Flask, workspace: Workspace) -> None:
 
     @app.route("/api/2.0/workspace/mkdirs", methods=["POST"])
     def workspace_mkdirs() -> Any:
-        files.local(f"/Workspace{_asked()['path']}").mkdir(parents=True, exist_ok=True)
+        files.local(f"/Workspace{_request_data()['path']}").mkdir(parents=True, exist_ok=True)
         return {}
 
     @app.route("/api/2.0/workspace/import", methods=["POST"])
     def workspace_import() -> Any:
-        files.import_file(_asked())
+        files.import_file(_request_data())
         return {}
 
 
 def _admit(workspace: Workspace) -> Any:
-    """Let a request in: for this host only, with a token, and if no fault is due."""
+    """Check the host and the token of a request, and apply a fault if one matches."""
     if request.host not in (f"127.0.0.1:{workspace.port}", f"localhost:{workspace.port}"):
         raise ApiError(400, "BAD_REQUEST", f"Host {request.host} is not this workspace.")
-    if request.path.startswith(OPEN):
+    if request.path.startswith(OPEN_PATHS):
         return None
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     if kind == "Bearer" and hmac.compare_digest(token, workspace.task_token):
@@ -159,8 +159,8 @@ def _admit(workspace: Workspace) -> Any:
     return Response(status=503) if fault else None
 
 
-def _asked() -> dict[str, Any]:
-    """Return what is asked for: a GET's query, or a JSON body, which MLflow sends with a GET too."""
+def _request_data() -> dict[str, Any]:
+    """Return the JSON body of a request, or else its query. MLflow sends a body with a GET too."""
     body = request.get_json(silent=True)
     return body if isinstance(body, dict) else dict(request.args)
 

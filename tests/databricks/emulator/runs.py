@@ -1,4 +1,4 @@
-"""Runs of jobs: the DAG in its order, branches side by side, states and attempts as the Jobs API tells of them."""
+"""Runs of jobs: tasks run in the order of the DAG, branches in parallel, with the states of the Jobs API."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _GOOD = {"SUCCESS", "EXCLUDED"}
 
 
 def now() -> int:
-    """Return the time as the API tells it: milliseconds."""
+    """Return the time in milliseconds, as the API has it."""
     return int(time.time() * 1000)
 
 
 @dataclass
 class State:
-    """Where a run or an attempt of a task is."""
+    """The state of a run or of an attempt of a task."""
 
     life: str
     result: str | None = None
     message: str = ""
 
-    def described(self) -> dict[str, Any]:
-        """Return the state as the API does; `result_state` is there at the end only, and not for SKIPPED."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the state as in the API: only a run that has ended and was not skipped has a `result_state`."""
         result = {"result_state": self.result} if self.result else {}
         return {"life_cycle_state": self.life, "state_message": self.message, **result}
 
 
 @dataclass
 class Attempt:
-    """One attempt of one task: a task run, with a run id of its own."""
+    """One attempt of one task. The API calls it a task run, with a run id of its own."""
 
     run_id: int
     task: Task
@@ -57,23 +57,23 @@ class Attempt:
     started: int = field(default_factory=now)
     ended: int = 0
     cluster_id: str | None = None
-    said: dict[str, str] = field(default_factory=dict)  # error, error_trace
+    failure: dict[str, str] = field(default_factory=dict)  # error, error_trace
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the attempt has ended."""
         return self.state.life in FINAL
 
-    def described(self, page: Callable[[int], str]) -> dict[str, Any]:
-        """Return the attempt as a task of runs/get."""
+    def as_dict(self, page: Callable[[int], str]) -> dict[str, Any]:
+        """Return the attempt as runs/get shows a task."""
         cluster = {"cluster_instance": {"cluster_id": self.cluster_id}} if self.cluster_id else {}
         return {
             **self.task.as_dict(),
             **cluster,
             "run_id": self.run_id,
             "attempt_number": self.number,
-            "state": self.state.described(),
+            "state": self.state.as_dict(),
             "start_time": self.started,
             "end_time": self.ended,
             "run_page_url": page(self.run_id),
@@ -81,30 +81,30 @@ class Attempt:
 
 
 class Run:
-    """A run of a job, or of what was submitted once. Each task has a thread, which waits for those it depends on."""
+    """A run of a job, or a one-time run. Each task has a thread, which waits for the tasks that it depends on."""
 
     def __init__(
-        self, workspace: Workspace, run_id: int, job: JobSettings, job_id: int, given: dict[str, str] | None = None
+        self, workspace: Workspace, run_id: int, job: JobSettings, job_id: int, values: dict[str, str] | None = None
     ) -> None:
         self.workspace, self.run_id, self.job, self.job_id = workspace, run_id, job, job_id
-        self.parameters = {item.name: item.default for item in job.parameters or []} | (given or {})
+        self.parameters = {item.name: item.default for item in job.parameters or []} | (values or {})
         self.tasks = {task.task_key: task for task in job.tasks or []}
-        self.listed = job.format is not Format.SINGLE_TASK  # of Jobs 2.0, and without a list of tasks
+        self.has_task_list = job.format is not Format.SINGLE_TASK  # a run of Jobs 2.0 has no list of tasks
         self.attempts: list[Attempt] = []
         self.repairs: list[int] = []
         self.state = State("PENDING")
         self.started, self.ended = now(), 0
-        self.stopped: str | None = None  # CANCELED or TIMEDOUT, for all of it
+        self.stopped: str | None = None  # CANCELED or TIMEDOUT, if the whole run was stopped
         self.changed = threading.Condition()
         self._clusters: dict[str, Cluster] = {}
         self._cluster_lock = threading.Lock()
-        for task in self.tasks.values():  # a reference to nothing is refused before anything starts
+        for task in self.tasks.values():  # refuse unknown references before a task starts
             settings.parameters(task, self._value(Attempt(0, task, 0, Path())))
 
-    # -- from the outside
+    # -- used by the API
 
     def start(self, keys: set[str] | None = None, behind: Sequence[Run] = ()) -> None:
-        """Run all tasks, or those of `keys`, beside what has been done, and after the runs `behind` which it queues."""
+        """Start all tasks, or those in `keys`, when the runs in `behind` have ended. Results of other tasks stay."""
         with self.changed:
             self.state, self.stopped, self.ended = State("QUEUED" if behind else "PENDING"), None, 0
             fresh = [self._attempt(task, 0) for key, task in self.tasks.items() if keys is None or key in keys]
@@ -112,7 +112,7 @@ class Run:
         threading.Thread(target=self._run, args=[threads, behind], daemon=True).start()
 
     def stop(self, result: str) -> None:
-        """End all of it now: each task's processes are killed."""
+        """Stop the run now, and kill the processes of its tasks."""
         with self.changed:
             if self.state.life in FINAL or self.stopped:
                 return
@@ -122,7 +122,7 @@ class Run:
             self.changed.notify_all()
 
     def skip(self, message: str) -> None:
-        """Make it a run that was never begun."""
+        """Mark the run as skipped."""
         self.state, self.ended = State("SKIPPED", None, message), now()
 
     def repair(self, keys: set[str], repair_id: int) -> None:
@@ -143,24 +143,24 @@ class Run:
         return {key for key in self.tasks if self.latest(key).state.result not in _GOOD}
 
     def dependents(self, keys: set[str]) -> set[str]:
-        """Return the tasks that need one of `keys`, directly or not."""
-        found: set[str] = set()
+        """Return the tasks that need one of `keys`, directly or indirectly."""
+        dependents: set[str] = set()
         while more := {
             key
             for key, task in self.tasks.items()
-            if {needed.task_key for needed in task.depends_on or []} & (keys | found) and key not in found
+            if {need.task_key for need in task.depends_on or []} & (keys | dependents) and key not in dependents
         }:
-            found |= more
-        return found
+            dependents |= more
+        return dependents
 
     def wait(self, timeout_s: float) -> State:
-        """Return the final state (for tests)."""
+        """Wait for the end of the run and return its state. Tests use this."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.state.life in FINAL, timeout_s):
                 raise TimeoutError(f"run {self.run_id} is {self.state.life} after {timeout_s} s")
         return self.state
 
-    def described(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the run as runs/get does."""
         with self.changed:
             page = self.workspace.page
@@ -169,17 +169,17 @@ class Run:
                 "job_id": self.job_id,
                 "run_name": self.job.name,
                 "creator_user_name": self.workspace.user,
-                "state": self.state.described(),
+                "state": self.state.as_dict(),
                 "start_time": self.started,
                 "end_time": self.ended,
                 "run_page_url": page(self.run_id),
                 "job_parameters": [{"name": name, "value": value} for name, value in self.parameters.items()],
                 "job_clusters": [cluster.as_dict() for cluster in self.job.job_clusters or []],
                 "repair_history": [{"id": repair} for repair in self.repairs],
-                "tasks": [attempt.described(page) for attempt in self.attempts],
+                "tasks": [attempt.as_dict(page) for attempt in self.attempts],
             }
 
-    # -- inside
+    # -- private
 
     def _attempt(self, task: Task, number: int) -> Attempt:
         run_id = self.workspace.next_id()
@@ -207,18 +207,18 @@ class Run:
             self.changed.notify_all()
 
     def _final(self) -> State:
-        """Return the run's end: its leaves' results decide, as in a workspace."""
+        """Return the final state: the results of the last tasks decide, as in a workspace."""
         if self.stopped:
             return State("TERMINATED", self.stopped, f"Run {self.stopped.lower()}.")
-        if not self.listed:
+        if not self.has_task_list:
             return self.attempts[-1].state
         needed = {before.task_key for task in self.tasks.values() for before in task.depends_on or []}
         failed = self.failed()
         if failed - needed:
-            own = [key for key in self.tasks if key in failed and self.latest(key).state.result != "UPSTREAM_FAILED"]
-            first = self.latest((own or sorted(failed))[0])
-            why = f"Task {first.task.task_key} failed with message: {first.state.message}"
-            return State("INTERNAL_ERROR", "FAILED", why)
+            roots = [key for key in self.tasks if key in failed and self.latest(key).state.result != "UPSTREAM_FAILED"]
+            first = self.latest((roots or sorted(failed))[0])
+            message = f"Task {first.task.task_key} failed with message: {first.state.message}"
+            return State("INTERNAL_ERROR", "FAILED", message)
         return State("TERMINATED", "SUCCESS_WITH_FAILURES" if failed else "SUCCESS")
 
     def _run_task(self, attempt: Attempt) -> None:
@@ -226,16 +226,16 @@ class Run:
         with self.changed:
             self.changed.wait_for(lambda: self.stopped or all(self.latest(key).done for key in before))
             results = [self.latest(key).state.result or "" for key in before]
-        fate = self.stopped or fate_of(attempt.task.run_if or RunIf.ALL_SUCCESS, results)
-        if fate:
-            self._end(attempt, State("TERMINATED", fate, "The task was not run."))
+        result = self.stopped or result_without_run(attempt.task.run_if or RunIf.ALL_SUCCESS, results)
+        if result:
+            self._end(attempt, State("TERMINATED", result, "The task was not run."))
             return
         following: Attempt | None = attempt
         while following:
             following = self._end(following, self._execute(following))
 
     def _end(self, attempt: Attempt, state: State) -> Attempt | None:
-        """End an attempt, and return the next one where the task is to be tried again."""
+        """End an attempt and return the next attempt, or None if the task is not tried again."""
         task = attempt.task
         with self.changed:
             attempt.state, attempt.ended, attempt.process = state, now(), None
@@ -251,12 +251,12 @@ class Run:
 
     def _execute(self, attempt: Attempt) -> State:
         """Run an attempt on its cluster to its end."""
-        own = None
+        own_cluster = None
         try:
             if not self.stopped:
                 self._enter(attempt, "PENDING")
                 cluster, shared = self._cluster(attempt)
-                own = None if shared else cluster
+                own_cluster = None if shared else cluster
                 self._process(attempt, cluster)
             return self._verdict(attempt)
         except subprocess.TimeoutExpired:
@@ -264,11 +264,11 @@ class Run:
             return State("TERMINATED", "TIMEDOUT", f"Task timed out after {attempt.task.timeout_seconds} s.")
         except TaskFault as fault:
             return State("INTERNAL_ERROR", "FAILED", str(fault))
-        except Exception as error:  # the emulator's own: a run that never ended would hide it
+        except Exception as error:  # an error of the emulator must end the run, or nobody would see it
             return State("INTERNAL_ERROR", "FAILED", f"emulator: {type(error).__name__}: {error}")
         finally:
-            if own:
-                self.workspace.clusters.terminate(own)
+            if own_cluster:
+                self.workspace.clusters.terminate(own_cluster)
 
     def _verdict(self, attempt: Attempt) -> State:
         if self.stopped:
@@ -285,7 +285,7 @@ class Run:
             self.changed.notify_all()
 
     def _cluster(self, attempt: Attempt) -> tuple[Cluster, bool]:
-        """Return the attempt's cluster, started and with its libraries, and whether others use it too."""
+        """Return the attempt's cluster, started and with libraries, and whether other tasks use it too."""
         task, clusters, faults = attempt.task, self.workspace.clusters, self.workspace.faults
         libraries = list(task.libraries or [])
         with self._cluster_lock:
@@ -308,28 +308,27 @@ class Run:
     def _environment(self, task: Task) -> list[Library]:
         for environment in self.job.environments or []:
             if environment.environment_key == task.environment_key and environment.spec:
-                wanted = environment.spec.dependencies or []
-                return [_library(name) for name in wanted]
+                return [_library(name) for name in environment.spec.dependencies or []]
         return []
 
     def _process(self, attempt: Attempt, cluster: Cluster) -> None:
-        """Run the attempt's process; its failure is in the exit code, and what it raised in `said`."""
+        """Run the process of the attempt. The exit code tells whether it failed, and `failure` has its exception."""
         task = attempt.task
-        given = {"parameters": settings.parameters(task, self._value(attempt))}
+        launch = {"parameters": settings.parameters(task, self._value(attempt))}
         if wheel := task.python_wheel_task:
-            given |= {"package_name": wheel.package_name, "entry_point": wheel.entry_point}  # type: ignore[dict-item]
+            launch |= {"package_name": wheel.package_name, "entry_point": wheel.entry_point}  # type: ignore[dict-item]
         elif file := task.spark_python_task:
             source = self.workspace.files.local(file.python_file)
-            given |= {"python_file": f"/{source.relative_to(self.workspace.files.folder)}"}  # type: ignore[dict-item]
+            launch |= {"python_file": f"/{source.relative_to(self.workspace.files.folder)}"}  # type: ignore[dict-item]
         with self.changed:
             if self.stopped:
                 return
             env = {"DATABRICKS_HOST": self.workspace.host, "DATABRICKS_TOKEN": self.workspace.task_token}
-            attempt.process = machine.start(cluster, self.workspace.files, given, env, attempt.log)
-        self.workspace.note(self, attempt, cluster)
+            attempt.process = machine.start(cluster, self.workspace.files, launch, env, attempt.log)
+        self.workspace.record(self, attempt, cluster)
         self._enter(attempt, "RUNNING")
         attempt.process.wait(task.timeout_seconds or None)
-        attempt.said = machine.outcome(cluster, attempt.log)
+        attempt.failure = machine.outcome(cluster, attempt.log)
 
     def _value(self, attempt: Attempt) -> Callable[[str], str | None]:
         known = {
@@ -343,20 +342,20 @@ class Run:
             "workspace.id": self.workspace.workspace_id,
         }
         known |= {f"job.parameters.{name}": value for name, value in self.parameters.items()}
-        results = dict.fromkeys(self.tasks, "") | {one.task.task_key: one.state.result or "" for one in self.attempts}
+        results = dict.fromkeys(self.tasks, "") | {a.task.task_key: a.state.result or "" for a in self.attempts}
         known |= {f"tasks.{key}.result_state": result.lower() for key, result in results.items()}
         return known.get
 
 
 def _library(dependency: str) -> Library:
-    """Return a dependency of a serverless environment as the library of a cluster that it would be."""
+    """Return a dependency of a serverless environment as a library of a cluster."""
     if dependency.startswith("-r "):
         return Library(requirements=dependency.removeprefix("-r ").strip())
     return Library(whl=dependency) if dependency.endswith(".whl") else Library(pypi=PythonPyPiLibrary(dependency))
 
 
-def fate_of(condition: RunIf, results: list[str]) -> str | None:
-    """Return what becomes of a task that its dependencies' results keep from running, or None: it runs."""
+def result_without_run(condition: RunIf, results: list[str]) -> str | None:
+    """Return the result of a task that can't run because of the results before it, or None if it runs."""
     good = [result == "SUCCESS" for result in results]
     bad = [result not in ("SUCCESS", "EXCLUDED") for result in results]
     runs = {
@@ -375,6 +374,6 @@ def fate_of(condition: RunIf, results: list[str]) -> str | None:
 
 
 def kill(process: subprocess.Popen[bytes] | None) -> None:
-    """Kill a task's process: its namespace dies with it, and so does all that it started."""
+    """Kill the process of a task. Its namespace ends with it, and so do all processes that it started."""
     if process and process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A job's settings, parsed by the SDK and checked as a workspace checks them when a job is created or submitted."""
+"""Job settings, parsed by the SDK and checked as a workspace checks them when a job is created or submitted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SINGLE_TASK = ("new_cluster", "existing_cluster_id", "libraries", "spark_python
 
 
 def parse(payload: Mapping[str, Any]) -> JobSettings:
-    """Return the settings, or refuse them. A payload of Jobs 2.0, which has one task and no list, is taken too."""
+    """Return the settings, or refuse them. A payload of Jobs 2.0 has one task and no list of tasks."""
     body = dict(payload)
     if "tasks" not in body:
         body["format"] = "SINGLE_TASK"
@@ -29,10 +29,10 @@ def parse(payload: Mapping[str, Any]) -> JobSettings:
     tasks = settings.tasks or []
     keys = [task.task_key for task in tasks]
     if not keys or len(keys) != len(set(keys)):
-        raise invalid(f"A job has tasks, and each a key of its own: {', '.join(keys) or 'none'}.")
-    graph = {task.task_key: [needed.task_key for needed in task.depends_on or []] for task in tasks}
-    for key, needed in graph.items():
-        if unknown := set(needed) - graph.keys():
+        raise invalid(f"A job needs tasks with different keys. Its keys are: {', '.join(keys) or 'none'}.")
+    graph = {task.task_key: [need.task_key for need in task.depends_on or []] for task in tasks}
+    for key, needs in graph.items():
+        if unknown := set(needs) - graph.keys():
             raise invalid(f"Task '{key}' depends on unknown task '{sorted(unknown)[0]}'.")
     try:
         TopologicalSorter(graph).prepare()
@@ -50,16 +50,18 @@ def parse(payload: Mapping[str, Any]) -> JobSettings:
 def _check_task(raw: Mapping[str, Any], task: Task, shared: set[str], environments: set[str]) -> None:
     computes = [task.new_cluster, task.existing_cluster_id, task.job_cluster_key, task.environment_key]
     if sum(compute is not None for compute in computes) != 1:
-        raise invalid(f"Task '{task.task_key}' needs one compute: a new, an existing or a job cluster, or serverless.")
+        raise invalid(
+            f"Task '{task.task_key}' needs exactly one compute: a new, existing or job cluster, or serverless."
+        )
     if task.job_cluster_key and task.job_cluster_key not in shared:
         raise invalid(f"Job cluster '{task.job_cluster_key}' is not defined in field 'job_clusters'.")
     if task.environment_key and (task.environment_key not in environments or task.libraries):
-        raise invalid(f"Environment '{task.environment_key}' is not defined, or libraries stand beside it.")
+        raise invalid(f"Environment '{task.environment_key}' is not defined, or the task has libraries too.")
     if task.new_cluster:
         clusters.check(raw["new_cluster"])
     wheel, file = task.python_wheel_task, task.spark_python_task
     if (wheel is None) == (file is None):
-        raise invalid(f"Task '{task.task_key}': the emulator runs a python_wheel_task or a spark_python_task.")
+        raise invalid(f"Task '{task.task_key}': the emulator runs only a python_wheel_task or a spark_python_task.")
     if wheel and wheel.parameters and wheel.named_parameters:
         raise invalid(f"Task '{task.task_key}': parameters and named_parameters exclude each other.")
 
@@ -70,16 +72,16 @@ def _refuse_unknown(payload: Mapping[str, Any], kind: type[Task], what: str) -> 
 
 
 def parameters(task: Task, value: Callable[[str], str | None]) -> list[str]:
-    """Return the task's parameters with their `{{...}}` replaced: `value` knows them, and refuses with None."""
+    """Return the task's parameters with all `{{...}}` replaced. `value` returns None for an unknown reference."""
     wheel, file = task.python_wheel_task, task.spark_python_task
-    given = list((wheel and wheel.parameters) or (file and file.parameters) or [])
+    texts = list((wheel and wheel.parameters) or (file and file.parameters) or [])
     if wheel and wheel.named_parameters:
-        given = [f"--{name}={text}" for name, text in wheel.named_parameters.items()]
+        texts = [f"--{name}={text}" for name, text in wheel.named_parameters.items()]
 
-    def replaced(match: re.Match[str]) -> str:
-        found = value(match[1])
-        if found is None:
-            raise invalid(f"Task '{task.task_key}': there is no {{{{{match[1]}}}}} to refer to.")
-        return found
+    def replace(match: re.Match[str]) -> str:
+        replacement = value(match[1])
+        if replacement is None:
+            raise invalid(f"Task '{task.task_key}': unknown reference {{{{{match[1]}}}}}.")
+        return replacement
 
-    return [_REFERENCE.sub(replaced, text) for text in given]
+    return [_REFERENCE.sub(replace, text) for text in texts]

@@ -1,4 +1,4 @@
-"""MLflow: a real MLflow server beside the workspace, to which the workspace's MLflow routes lead."""
+"""The MLflow of the workspace: a real MLflow server, to which the MLflow routes are forwarded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from emulator.files import Files
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
+    """Return a free port of loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -64,9 +64,9 @@ class Tracking:
         deadline = time.monotonic() + 120
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                said = (self.folder / "mlflow.log").read_text()
+                log_text = (self.folder / "mlflow.log").read_text()
                 self.stop()
-                raise RuntimeError(f"the MLflow server doesn't start: {said[-2000:]}")
+                raise RuntimeError(f"the MLflow server doesn't start: {log_text[-2000:]}")
             time.sleep(0.1)
 
     def _answers(self) -> bool:
@@ -76,22 +76,22 @@ class Tracking:
             return False
 
     def stop(self) -> None:
-        """Stop the server and what it started."""
+        """Stop the server and its child processes."""
         if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)  # sqlite survives it, and uvicorn's own end takes seconds
+            os.killpg(self._process.pid, signal.SIGKILL)  # sqlite survives a kill, and uvicorn takes seconds to end
             self._process.wait()
 
-    def forward(self, asked: Request, path: str) -> Response:
-        """Pass a request on, and its answer back."""
+    def forward(self, request: Request, path: str) -> Response:
+        """Forward a request to the server and return the response."""
         if path.endswith("mlflow/experiments/create"):
-            return self._create_experiment(path, asked.get_json())
+            return self._create_experiment(path, request.get_json())
         if "/unity-catalog/" in path:
-            return self._unity_catalog(asked, path)
-        return self._send(asked.method, path, data=asked.get_data(), params=asked.args)
+            return self._unity_catalog(request, path)
+        return self._send(request.method, path, data=request.get_data(), params=request.args)
 
-    def _create_experiment(self, path: str, wanted: dict[str, Any]) -> Response:
-        """Create an experiment as a workspace does, its artifacts in a folder that everyone reaches."""
-        name = str(wanted.get("name", ""))
+    def _create_experiment(self, path: str, body: dict[str, Any]) -> Response:
+        """Create an experiment as a workspace does. Every cluster can reach the folder of its artifacts."""
+        name = str(body.get("name", ""))
         if not name.startswith("/"):
             raise invalid(
                 f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path within the "
@@ -100,49 +100,49 @@ class Tracking:
         parent = name.rpartition("/")[0]
         if not self.files.local(f"/Workspace{parent}").is_dir():
             raise missing(f"Parent directory {parent} does not exist.")
-        wanted.setdefault("artifact_location", (self.folder / "artifacts" / uuid.uuid4().hex).as_uri())
-        return self._send("POST", path, json=wanted)
+        body.setdefault("artifact_location", (self.folder / "artifacts" / uuid.uuid4().hex).as_uri())
+        return self._send("POST", path, json=body)
 
-    def _unity_catalog(self, asked: Request, path: str) -> Response:
-        """Answer for Unity Catalog's registry by that of the server: the names differ, and where the files go."""
+    def _unity_catalog(self, request: Request, path: str) -> Response:
+        """Answer requests to Unity Catalog's registry with the registry of the server, which has other names."""
         name = path.partition("/unity-catalog/")[2]
         if name.endswith(":is-databricks-sdk-models-artifact-repository-enabled"):
             return jsonify(is_databricks_sdk_models_artifact_repository_enabled=True)  # files go to /Models
         if name == "model-versions/emit-lineage":
             return jsonify({})
-        given = {**asked.args, **(asked.get_json(silent=True) or {})}
-        model = str(given.get("name", "a.b.c"))
+        fields = {**request.args, **(request.get_json(silent=True) or {})}
+        model = str(fields.get("name", "a.b.c"))
         if model.count(".") != 2:
             raise invalid(f"Invalid name: {model}. A model in Unity Catalog is named <catalog>.<schema>.<model>.")
         catalog, schema, _ = model.split(".")
-        if "name" in given and not self.files.local(f"/Volumes/{catalog}/{schema}").is_dir():
+        if "name" in fields and not self.files.local(f"/Volumes/{catalog}/{schema}").is_dir():
             raise missing(f"Schema '{catalog}.{schema}' does not exist.")
         path = path.replace("/unity-catalog/", "/")
         if name == "model-versions/finalize":
-            return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=given))
+            return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=fields))
         if name == "model-versions/create":
-            given = {
-                key: given[key]
+            fields = {
+                key: fields[key]
                 for key in ("name", "source", "run_id", "model_id", "description", "tags")
-                if key in given
+                if key in fields
             }
-        reads = {"params": given} if asked.method == "GET" else {"json": given}
-        return _as_unity_catalog(self._send(asked.method, path, **reads))
+        content = {"params": fields} if request.method == "GET" else {"json": fields}
+        return _as_unity_catalog(self._send(request.method, path, **content))
 
     def _send(self, method: str, path: str, **content: Any) -> Response:
         headers = {"Content-Type": "application/json"}
-        answer = requests.request(
+        response = requests.request(
             method, f"{self.address}/{path}", headers=headers, timeout=120, allow_redirects=False, **content
         )
-        if answer.status_code in (404, 405) and "json" not in answer.headers.get("Content-Type", ""):
+        if response.status_code in (404, 405) and "json" not in response.headers.get("Content-Type", ""):
             raise ApiError(501, "NOT_IMPLEMENTED", f"MLflow's server has no {method} /{path}")
-        return Response(answer.content, answer.status_code, content_type=answer.headers.get("Content-Type"))
+        return Response(response.content, response.status_code, content_type=response.headers.get("Content-Type"))
 
 
-def _as_unity_catalog(answer: Response) -> Response:
-    """Return the answer with a version's aliases as Unity Catalog tells them."""
-    told = answer.get_json()
-    for version in [told.get("model_version", {}), *told.get("model_versions", [])]:
+def _as_unity_catalog(response: Response) -> Response:
+    """Return the response with the aliases of versions in the format of Unity Catalog."""
+    content = response.get_json()
+    for version in [content.get("model_version", {}), *content.get("model_versions", [])]:
         if "aliases" in version:
             version["aliases"] = [{"alias": alias, "version": version["version"]} for alias in version["aliases"]]
-    return Response(json.dumps(told), answer.status_code, content_type="application/json")
+    return Response(json.dumps(content), response.status_code, content_type="application/json")

@@ -1,4 +1,4 @@
-"""The workspace: its address and tokens, what it consists of, and its start and end."""
+"""The workspace: its address, its tokens and its parts. It runs inside a `with` block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from emulator.tracking import Tracking
 
 @dataclass(frozen=True)
 class Executed:
-    """That a task ran: on which cluster, and by which spec."""
+    """A record that a task ran, with its cluster and the cluster's spec."""
 
     task_key: str
     job_run_id: int
@@ -35,11 +35,15 @@ class Executed:
 
 
 class Workspace:
-    """An emulated workspace, running inside `with`. `folder` holds all of it, and must not lie in the checkout.
+    """An emulated workspace that runs inside a `with` block.
 
-    `store`, a migrated sqlite store, is what MLflow begins with: it saves the seconds of making one.
-    `env` is what a client's environment needs; `executed` tells which spec ran which task, `unhandled` which routes
-    were asked for in vain, and `faults` lets it fail on demand.
+    `env` has the variables for a client's environment, `executed` the tasks that ran, `unhandled` the requests that the
+    emulator does not implement, and `faults` the injected faults.
+
+    Args:
+        folder: has all files of the workspace. It must not be in the checkout.
+        port: the port of the workspace; 0 means any free port.
+        store: a migrated sqlite store. MLflow starts with a copy of it, which is faster than a new store.
     """
 
     user = "emulated.user@example.com"
@@ -66,14 +70,14 @@ class Workspace:
 
     @property
     def env(self) -> dict[str, str]:
-        """What to put into a client's environment."""
+        """The variables for a client's environment."""
         return {"DATABRICKS_HOST": self.host, "DATABRICKS_TOKEN": self.token, "MLFLOW_TRACKING_URI": "databricks"}
 
     def __enter__(self) -> Workspace:
-        """Start it.
+        """Start the workspace.
 
         Raises:
-            RuntimeError: this machine has no namespaces, or the MLflow server doesn't start.
+            RuntimeError: this machine does not allow namespaces, or the MLflow server does not start.
         """
         if why := machine.check():
             raise RuntimeError(why)
@@ -84,7 +88,7 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it, and all that it started."""
+        """Stop the workspace and all processes that it started."""
         for run in list(self.jobs.runs.values()):
             run.stop("CANCELED")
             run.wait(60)
@@ -94,20 +98,20 @@ class Workspace:
         self.clusters.close()
 
     def next_id(self) -> int:
-        """Return an id for a job, a run or a repair."""
+        """Return a new id for a job, a run or a repair."""
         return next(self._ids)
 
     def page(self, run_id: int) -> str:
-        """Return the address of a run's page."""
+        """Return the address of the page of a run."""
         return f"{self.host}/run/{run_id}"
 
-    def note(self, run: Run, attempt: Attempt, cluster: Cluster) -> None:
-        """Remember which spec ran which task."""
+    def record(self, run: Run, attempt: Attempt, cluster: Cluster) -> None:
+        """Record that a task runs, and with which spec."""
         task, spec = attempt.task.task_key, dict(cluster.payload)
         self.executed.append(Executed(task, run.run_id, attempt.run_id, attempt.number, cluster.id, spec))
 
     def run_page(self, run_id: int) -> str:
-        """Return what a person sees of a run: its tasks' states and logs."""
+        """Return the page of a run as text: the states and logs of its tasks."""
         run = self.jobs.find(run_id)
         lines = [f"{run.job.name} · run {run.run_id} · {run.state.life} {run.state.result or ''} {run.state.message}"]
         for attempt in run.attempts:

@@ -1,0 +1,175 @@
+"""StepContext: only through it does a step use tables, metrics, artifacts, models and the Spark session.
+
+The runner passes an implementation that logs to MLflow. A test passes an implementation that records the calls. This
+module imports only the configuration's types, since loading the configuration imports each step's module.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from ml_pipelines.config.schema import Data
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+    from pyspark.sql import DataFrame, SparkSession
+
+    from ml_pipelines.data.tables import Table
+
+P = TypeVar("P")
+Output = str | float | bool
+Outputs = Mapping[str, Output]
+
+
+class Version(NamedTuple):
+    """A registered version of the model."""
+
+    name: str
+    version: int
+    run_id: str  # of the train run that fitted it
+    created: int  # milliseconds since 1970
+    tags: Mapping[str, str]
+
+
+class StepContext(ABC, Generic[P]):
+    """The functions and values that a step may use in its run."""
+
+    name: str  # the step's name in conf
+    params: P  # the step's Params, as conf declares them
+    seed: int
+    data: Data  # the `data` block of conf
+    run_id: str  # the step's MLflow run
+    pipeline_run_id: str  # the pipeline run above it; the step's own run if it runs alone
+    label: str  # the name of the label column in the tables
+    key_column: str | None  # the name of the column that identifies a row; None if conf has no key
+    log: logging.Logger  # its lines become an artifact of the run
+
+    # -- tables
+
+    @property
+    @abstractmethod
+    def spark(self) -> SparkSession:
+        """The Spark session of the profile's engine."""
+
+    @abstractmethod
+    def source(self) -> DataFrame:
+        """Return the rows of the configured source, typed and checked: the key, the features, the label as 0 or 1.
+
+        Raises:
+            BadData: the source does not match the configuration.
+        """
+
+    @abstractmethod
+    def write(self, output: str, frame: DataFrame) -> Table:
+        """Write `frame` as a new Delta table of this run: the table of the output `<dataset>_uri`.
+
+        Raises:
+            ConfigError: the rows contain random numbers, and the engine would repeat these numbers.
+        """
+
+    @abstractmethod
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
+
+        This reads the version that the table's producer recorded, or the newest version if the producer is unknown.
+        It logs the table as an input of the run.
+
+        Raises:
+            BadData: the table is damaged, or differs from its producer's record.
+        """
+
+    @abstractmethod
+    def table_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns."""
+
+    @abstractmethod
+    def feature_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns without the label and the key.
+
+        Raises:
+            BadData: the table has no label, or no features.
+        """
+
+    # -- results
+
+    @abstractmethod
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params that the step chose itself. The params of conf are logged already."""
+
+    @abstractmethod
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log numbers, in one batch."""
+
+    @abstractmethod
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Log a matplotlib figure as `name` (.png or .svg)."""
+
+    @abstractmethod
+    def log_json(self, content: Any, name: str) -> None:
+        """Log a JSON artifact."""
+
+    @abstractmethod
+    def log_table(self, frame: pl.DataFrame, name: str) -> None:
+        """Log a table as `name`: .parquet for any size, or .json for a small table that MLflow's page shows."""
+
+    @abstractmethod
+    def log_model(self, model: Any, example: pl.DataFrame) -> str:
+        """Log a fitted estimator, with a signature from the example's column types; return its URI."""
+
+    @abstractmethod
+    def load_model(self, train_run_id: str) -> Any:
+        """Return the estimator that a train run logged.
+
+        Raises:
+            BadData: the file is not the one that this run logged.
+        """
+
+    @abstractmethod
+    def has_signature(self, train_run_id: str) -> bool:
+        """Return whether the model of a train run has a signature with its input columns."""
+
+    @abstractmethod
+    def load_table(self, run_id: str, name: str) -> pl.DataFrame:
+        """Return a table that a step's run logged with `log_table`."""
+
+    @abstractmethod
+    def load_metrics(self, run_id: str) -> Mapping[str, float]:
+        """Return the metrics that a step's run logged."""
+
+    # -- the registry
+
+    @abstractmethod
+    def champion(self) -> Version | None:
+        """Return the champion's version, or None. A step that calls this declares `external: [champion]` in conf."""
+
+    @abstractmethod
+    def register(
+        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+    ) -> None:
+        """Register the model of a train run as challenger, and make it champion if it passed and is the best.
+
+        Args:
+            train_run_id: the train run. Its model is registered only once, even if this is called again.
+            verdict: the gate's verdict. Only `passed` can become champion.
+            auc: the AUC of this model on the test table.
+            area_of: takes the id of another train run, and returns the AUC of its model on the same rows.
+            tables: `train` and `test` -> the URI of the table, for the version's tags.
+        """
+
+    # -- tags, summary, refusal
+
+    @abstractmethod
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the step's run when the step ends. The pipeline run gets the tag `verdict` too."""
+
+    @abstractmethod
+    def summary(self, text: str) -> None:
+        """Set the result in a few words, for the terminal and for the description on MLflow's page."""
+
+    @abstractmethod
+    def refuse(self, reason: str) -> None:
+        """Refuse the model: this step finishes, the pipeline run fails, and the steps after this one are skipped."""

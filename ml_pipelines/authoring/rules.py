@@ -1,0 +1,117 @@
+"""Rules for a step's Params. Call them in `__post_init__`: a rule raises ValueError if a value breaks it.
+
+    def __post_init__(self) -> None:
+        rules.one_of("categories", self.categories, ("ordinal", "one_hot"))
+
+A message begins with the name of the param. The configuration puts the rest of the key in front of it, so that a
+person reads `steps.train.params.categories: onehot is not one of ordinal, one_hot. Did you mean one_hot?`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The smallest and the largest allowed number. Write them with its type: `Annotated[int, Limits(low=2)]`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+Share = Annotated[float, Limits(0, 1)]
+
+
+def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse a value that is not in `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}: {value} is not one of {', '.join(allowed)}.{_did_you_mean(value, allowed)}")
+
+
+def at_least(name: str, value: float, low: float) -> None:
+    """Refuse a number below `low`, infinity, and NaN."""
+    if not low <= value < math.inf:
+        raise ValueError(f"{name}: {value} is not at least {low}.")
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not between `low` and `high`; both are allowed."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: {value} is not from {low} to {high}.")
+
+
+def inside(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not between `low` and `high`; neither is allowed."""
+    if not low < value < high:
+        raise ValueError(f"{name}: {value} is not above {low} and below {high}.")
+
+
+def looks_like(name: str, value: str, pattern: str, form: str) -> None:
+    """Refuse a text unless all of it matches `pattern`. The message shows `form`."""
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"{name}: {value!r} is not of the form {form}.")
+
+
+def no_duplicates(name: str, values: Sequence[str]) -> None:
+    """Refuse a list with the same value twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{name}: {value} is listed twice.")
+
+
+def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a key that is not known."""
+    known = list(known)
+    for key in given:
+        if key not in known:
+            keys = f"The keys of {name}: {', '.join(known)}." if known else f"{name} has no keys: write {{}}."
+            raise ValueError(f"{name}.{key}: unknown key.{_did_you_mean(key, known)} {keys}")
+
+
+def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
+    """Refuse settings if a key is missing or unknown, or if `number` refuses a value.
+
+    Args:
+        name: the param that holds the settings.
+        given: the settings, name -> value.
+        wanted: name -> annotation, as `number` takes it.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name}: {given!r} is not a mapping. Write {{{', '.join(f'{key}: ...' for key in wanted)}}}.")
+    known_keys(name, given, wanted)
+    for key, annotation in wanted.items():
+        if key not in given:
+            raise ValueError(f"{name}.{key}: missing. The keys of {name}: {', '.join(wanted)}.")
+        number(f"{name}.{key}", given[key], annotation)
+
+
+def number(name: str, value: object, annotation: Any) -> None:
+    """Refuse a value that the annotation does not allow.
+
+    `int` is a count: a whole number, at least 1. Any other annotation allows every finite number. `Limits` with the
+    type set other limits.
+    """
+    annotated = get_origin(annotation) is Annotated
+    kind, *extra = get_args(annotation) if annotated else (annotation,)
+    limits = next((part for part in extra if isinstance(part, Limits)), Limits(low=1) if kind is int else Limits())
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        raise ValueError(f"{name}: {value!r} is not a {'whole number' if kind is int else 'number'}.")
+    if not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{name}: {value} is not a finite number.")
+    if limits.high < math.inf:
+        between(name, value, limits.low, limits.high)
+    else:
+        at_least(name, value, limits.low)
+
+
+def _did_you_mean(value: object, known: Sequence[str]) -> str:
+    near = get_close_matches(str(value), known, 1)
+    return f" Did you mean {near[0]}?" if near else ""

@@ -1,0 +1,111 @@
+"""Defaults for all backends: check, follow and stop a step on this machine, and find the page of a run.
+
+MLflow calls a backend's `run` as it calls its own backends (mlflow.projects.backend.abstract_backend). A backend has
+no base class of MLflow, so that it can be loaded before MLflow is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from ml_pipelines.config.schema import Config, SourceKind, Step
+from ml_pipelines.data import locations, sources
+from ml_pipelines.errors import ConfigError, PipelineError
+from ml_pipelines.planning.backend import SubmittedStep
+from ml_pipelines.system import paths
+from ml_pipelines.tracking.store import Store
+
+
+class ThisMachine:
+    """A backend whose steps run on this machine. The other backends inherit its defaults."""
+
+    name: ClassVar[str]
+    reads_tables_elsewhere: ClassVar[bool] = False
+    enforces_time_limits: ClassVar[bool] = False
+
+    def stand_in(self) -> str | None:
+        """Return None: this backend works on every machine."""
+        return None
+
+    def prepare(self, config: Config, steps: Sequence[Step]) -> None:
+        """Do nothing."""
+
+    def check(self, config: Config, steps: Sequence[Step]) -> None:
+        """Check the source and the folder of the tables, if one of the steps reads the source.
+
+        Raises:
+            ConfigError, BadData: the source is missing, or the folder can't be written.
+        """
+        if not reads_source(steps):
+            return
+        if config.data.source.kind is SourceKind.file:
+            sources.file_format(config.data.source)
+        if config.spark.engine != "databricks":
+            paths.check_writable(locations.absolute_prefix(config.table_prefix), "data.delta_prefix.local")
+
+    def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
+        """Return nothing."""
+        return []
+
+    def project(self) -> str:
+        """Return this project's folder."""
+        return str(paths.root())
+
+    def config(self, config: Config, step: Step) -> dict[str, Any]:
+        """Return the configuration itself, so that no step has to load it again."""
+        return {"config": config}
+
+    def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:
+        """Return the submitted step itself."""
+        followed: SubmittedStep = submitted
+        return followed
+
+    def lost(self, submitted: SubmittedStep) -> Exception | None:
+        """Return None: a step on this machine can't continue without this process."""
+        return None
+
+    def stop(self, submitted: SubmittedStep) -> None:
+        """Cancel the step."""
+        submitted.cancel()
+
+    def share(self, submitted: SubmittedStep, steps: int) -> None:
+        """Do nothing: the step uses all processors."""
+
+    def take_over(
+        self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
+    ) -> SubmittedStep | None:
+        """Return None: a step ends with its driver."""
+        return None
+
+    def explain(self, error: Exception) -> PipelineError | None:
+        """Return None."""
+        return None
+
+    def page_address(self, store: Store, experiment: str, run_id: str) -> str | None:
+        """Return the address of a run's page, without a password. Return None if the store is not a server."""
+        if store.is_databricks:
+            from ml_pipelines.databricks import workspace
+
+            with suppress(ConfigError):  # a cluster's built-in login may not know its workspace
+                return f"{workspace.host()}/ml/experiments/{experiment}/runs/{run_id}"
+        uri = re.sub(r"//[^/]*@", "//", store.uri)
+        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
+
+
+def reads_source(steps: Sequence[Step]) -> bool:
+    """Return whether one of the steps reads the source, and so needs Spark."""
+    return any(not step.inputs for step in steps)
+
+
+def create_run(store: Store, experiment: str, step: str, parameters: Mapping[str, str] | None) -> str:
+    """Create the run of a step below MLflow's active run, log its parameters, and return its id."""
+    import mlflow
+
+    parent = mlflow.active_run()
+    run_id = store.create_step_run(experiment, step, parent.info.run_id if parent else None)
+    store.log_params(run_id, parameters or {})
+    return run_id

@@ -1,0 +1,34 @@
+"""The backend `databricks`, MLflow's own: the project as an archive on DBFS, each step on a cluster of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_pipelines.backends.on_databricks import OnDatabricks
+from ml_pipelines.config.schema import Config, Step
+from ml_pipelines.databricks import preflight, projects
+from ml_pipelines.databricks.remote import RemoteStep
+from ml_pipelines.planning.backend import SubmittedStep
+from ml_pipelines.tracking.store import Store
+
+
+class DatabricksBackend(OnDatabricks):
+    """MLflow's backend with checks, a small archive, and a wait that also ends if Databricks skips the run."""
+
+    name = "databricks"
+
+    def check(self, config: Config, steps: Sequence[Step]) -> None:
+        """Check this machine, the cluster specs and the workspace."""
+        computes = preflight.computes_of(config, steps)
+        projects.check_mlflow_backend(computes, config.overrides)
+        preflight.check_workspace(config, computes, wheel=False)
+
+    def project(self) -> str:
+        """Return an archive of the files that git knows."""
+        return projects.project_archive()
+
+    def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:
+        """Follow the run that MLflow's backend submitted, in the same way as the backend databricks-jobs."""
+        remote = RemoteStep(store, step, str(submitted.run_id))
+        return remote.attach(int(submitted._databricks_run_id))

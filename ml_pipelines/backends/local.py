@@ -1,0 +1,31 @@
+"""The backend `local`, MLflow's own: a shell and a new Python process for each step. For Windows and macOS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+from ml_pipelines.backends.common import ThisMachine
+from ml_pipelines.planning.backend import SubmittedStep
+from ml_pipelines.system.processes import GRACE_S
+
+
+class LocalBackend(ThisMachine):
+    """MLflow's backend with another way to stop a step: MLflow sends only TERM, and then waits for ever."""
+
+    name = "local"
+    enforces_time_limits = True
+
+    def stop(self, submitted: SubmittedStep) -> None:
+        """Stop the process group of the step: `mlflow run`, the shell, the step. First TERM, then KILL."""
+        process = submitted.command_proc  # type: ignore[attr-defined]  # of mlflow.projects.submitted_run
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            for _ in range(round(GRACE_S / 0.05)):
+                time.sleep(0.05)
+                process.poll()
+                os.killpg(process.pid, 0)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,87 @@
+"""Merges the bundle's job for a target, as the Databricks CLI does.
+
+Mappings are merged deeply, and lists are joined. Then list entries with the same key become one; the target's values
+win (docs.databricks.com/dev-tools/bundles/cluster-override and job-task-override; libs/dyn/merge in the CLI's source).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.system import paths
+
+FILE, JOB = "databricks.yml", "ml_pipeline"
+KEYS = {"tasks": "task_key", "job_clusters": "job_cluster_key", "parameters": "name", "environments": "environment_key"}
+
+
+def bundle_targets() -> list[str]:
+    """Return the names of the bundle's targets."""
+    return list(_read(FILE)["targets"])
+
+
+def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the job as the CLI deploys it to a target. `variables` has values as for the CLI's option `--var`.
+
+    Raises:
+        ConfigError: the target doesn't exist, or the job uses a variable that isn't declared.
+    """
+    bundle = _read(FILE)
+    if target not in bundle["targets"]:
+        raise ConfigError(f"{FILE} has no target {target}. Use one of: {', '.join(bundle['targets'])}.")
+    chosen = bundle["targets"][target] or {}
+    merged: Any = {"resources": bundle.get("resources")}
+    included = sorted(path for pattern in bundle.get("include", []) for path in paths.root().glob(pattern))
+    for layer in [*(_read(str(path.relative_to(paths.root()))) for path in included), chosen]:
+        merged = _merged(merged, {"resources": layer.get("resources")})
+    job = {key: _joined(value, KEYS.get(key)) for key, value in merged["resources"]["jobs"][JOB].items()}
+    defaults = {name: variable.get("default") for name, variable in bundle.get("variables", {}).items()}
+    resolved = _resolved(job, {**defaults, **chosen.get("variables", {}), **(variables or {})})
+    return dict(resolved)
+
+
+def _read(name: str) -> Any:
+    try:
+        return yaml.safe_load((paths.root() / name).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{name} can't be read: {message_of(error, None)}") from error
+
+
+def _merged(base: Any, layer: Any) -> Any:
+    if base is None or layer is None:
+        return layer if base is None else base
+    if isinstance(base, dict):
+        return {**base, **{key: _merged(base.get(key), value) for key, value in layer.items()}}
+    return [*base, *layer] if isinstance(base, list) else layer
+
+
+def _joined(entries: Any, key: str | None) -> Any:
+    if key is None:
+        return entries
+    by_key: dict[str, Any] = {}
+    for entry in entries:
+        by_key[entry[key]] = _merged(by_key.get(entry[key]), entry)
+    return list(by_key.values())
+
+
+def _resolved(value: Any, variables: Mapping[str, Any]) -> Any:
+    """Return the value with each ${var.name} replaced. A text that is only a variable becomes the variable's value."""
+
+    def variable(match: re.Match[str]) -> Any:
+        if match[1] not in variables:
+            raise ConfigError(f"{FILE}: the variable {match[1]} is not declared. Add it to `variables`.")
+        return variables[match[1]]
+
+    if isinstance(value, dict):
+        return {key: _resolved(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, variables) for item in value]
+    if not isinstance(value, str):
+        return value
+    pattern = r"\$\{var\.(\w+)\}"
+    whole = re.fullmatch(pattern, value)
+    return variable(whole) if whole else re.sub(pattern, lambda match: str(variable(match)), value)

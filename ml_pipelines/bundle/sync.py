@@ -1,0 +1,210 @@
+"""Updates MLproject, the bundle and the pins from conf/, resources/clusters/ and requirements.lock.
+
+People edit these files too. So `sync` changes only values that the declarations determine. A round-trip YAML library
+keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ml_pipelines.bundle import sync_job
+from ml_pipelines.config.loading import load
+from ml_pipelines.config.rules import RESERVED, SCRIPTS
+from ml_pipelines.config.schema import LOCAL, NONE, Step
+from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.system import paths
+
+SCRIPT_MODULE = "ml_pipelines.cli.tasks"
+_OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
+
+
+def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
+    """Update the files, and return one line `file:line: text` for each changed line.
+
+    Args:
+        backends: name -> `module:class` of the backends that MLflow loads by name.
+        check: change no file; only return the lines that would change.
+
+    Raises:
+        ConfigError: a file doesn't exist or isn't valid YAML, or requirements.lock lacks a package.
+    """
+    config = load(LOCAL)
+    steps = list(config.steps.values())
+    used: set[str] = set()  # keys of the clusters that the job's tasks use
+    edits: dict[str, Callable[[str], str]] = {
+        "MLproject": _yaml(lambda document: _mlproject(document, steps)),
+        "conda.yaml": _yaml(_conda),
+        "pyproject.toml": lambda text: _pyproject(text, steps, backends),
+        "resources/requirements.txt": _requirements,
+        "resources/ml_pipeline.job.yml": _yaml(lambda document: used.update(sync_job.sync_tasks(document, config))),
+        "databricks.yml": _yaml(lambda document: sync_job.sync_clusters(document, used)),
+    }
+    return [change for name, edit in edits.items() for change in _edit(name, edit, check)]
+
+
+def _edit(name: str, edit: Callable[[str], str], check: bool) -> list[str]:
+    path = paths.root() / name
+    try:
+        before = path.read_text(encoding="utf-8")
+        after = edit(before)
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, YAMLError, StopIteration) as error:
+        message = message_of(error, None)
+        raise ConfigError(
+            f"{name} can't be updated: {type(error).__name__} {message}. Compare it with the version in Git."
+        ) from error
+    if not check and after != before:
+        path.write_text(after, encoding="utf-8")
+    return list(_changes(name, before, after))
+
+
+def _yaml(edit: Callable[[Any], None]) -> Callable[[str], str]:
+    """Turn an edit of a parsed YAML document into an edit of its text, which keeps comments and layout."""
+
+    def edited(text: str) -> str:
+        yaml = YAML()
+        yaml.preserve_quotes = True
+        yaml.width = 10_000
+        yaml.indent(mapping=2, sequence=4, offset=2)
+        document = yaml.load(text)
+        edit(document)
+        out = io.StringIO()
+        yaml.dump(document, out)
+        return out.getvalue()
+
+    return edited
+
+
+def _changes(name: str, before: str, after: str) -> Iterable[str]:
+    """Yield one line for each changed line, with its line number in the old file."""
+    old, new = before.splitlines(), after.splitlines()
+    for kind, start, end, first, last in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        if kind != "equal":
+            yield from (f"{name}:{start + i + 1}: - {line.strip()}" for i, line in enumerate(old[start:end]))
+            yield from (f"{name}:{start + 1}: + {line.strip()}" for line in new[first:last])
+
+
+def _mlproject(document: Any, steps: list[Step]) -> None:
+    _set_list(document["databricks_spark_job"], "python_libraries", pinned_requirements())
+    points = document["entry_points"]
+    declared = {step.name for step in steps}
+    for name in [name for name in points if name not in declared]:
+        if f"--step={name}" in str(points[name].get("command")).split():  # a person added the others
+            del points[name]
+    for step in steps:
+        point = points.setdefault(step.name, {})
+        parameters = point.setdefault("parameters", {})
+        required = [*step.inputs, "pipeline_run_id", "profile", "set"]
+        known = {*RESERVED, *(name for other in steps for name in other.inputs)}
+        for name in [name for name in parameters if name in known and name not in required]:
+            del parameters[name]
+        for name in required:
+            parameters.setdefault(name, _flow({"type": "string", "default": LOCAL if name == "profile" else NONE}))
+        command = _command(step.name, list(parameters), str(point.get("command", "")))
+        if point.get("command") != command:
+            point["command"] = _quoted(command)
+
+
+def _command(name: str, parameters: list[str], present: str) -> str:
+    """Return the command with one unquoted option for each parameter. Other words that a person added stay."""
+    step, options = f"--step={name}", [f"--{each.replace('_', '-')}={{{each}}}" for each in parameters]
+    parts = present.split()
+    at = parts.index(step) if step in parts else -1
+    before, after = (parts[:at], parts[at + 1 :]) if at >= 0 else (["python", "driver.py"], [])
+    first, last = ([part for part in side if not _OPTION.fullmatch(part)] for side in (before, after))
+    words = [*first, step, *options, *last]
+    return present if sorted(parts) == sorted(words) else " ".join(words)
+
+
+def _conda(document: Any) -> None:
+    pip = next(part for part in document["dependencies"] if isinstance(part, dict) and "pip" in part)
+    _set_list(pip, "pip", pinned_requirements("local"))
+
+
+def _pyproject(text: str, steps: list[Step], backends: Mapping[str, str]) -> str:
+    """Return pyproject.toml with one console script for each step and one entry point for each backend."""
+    scripts = [f'{step.script} = "{SCRIPT_MODULE}:{step.name}"\n' for step in steps]
+    script_line = re.compile(rf'([\w-]+) = "{re.escape(SCRIPT_MODULE)}:(\w+)"\n')
+    text = _set_lines(text, scripts, lambda line: (match := script_line.fullmatch(line)) and match[1] not in SCRIPTS)
+    points = [f'{name} = "{place}"\n' for name, place in backends.items()]
+    return _set_lines(text, points, re.compile(r'[\w-]+ = "ml_pipelines\.backends\.\w+:\w+"\n').fullmatch)
+
+
+def _set_lines(text: str, required: list[str], is_ours: Callable[[str], object]) -> str:
+    """Return the text with the required lines in place of our old lines. Lines that are right keep their order."""
+    lines = text.splitlines(keepends=True)
+    ours = [at for at, line in enumerate(lines) if is_ours(line)]
+    right = [lines[at] for at in ours if lines[at] in required]
+    lines[ours[0] : ours[-1] + 1] = [*right, *(line for line in required if line not in right)]
+    return "".join(lines)
+
+
+def _requirements(text: str) -> str:
+    document = {"lines": text.splitlines()}
+    _set_list(document, "lines", pinned_requirements())
+    return "\n".join([*document["lines"], ""])
+
+
+def _set_list(parent: Any, key: str, values: list[str]) -> None:
+    """Set these pins in the list parent[key]. Each pin keeps its position; packages that a person added stay."""
+    if not parent.get(key):
+        parent[key] = list(values)
+    items = parent[key]
+    for value in values:
+        names = [re.split(r"[\[=<>~!; ]", item)[0] if isinstance(item, str) else "" for item in items]
+        name = re.split(r"[\[=]", value)[0]
+        if name not in names:
+            after = [at for at, other in enumerate(names) if other > name]
+            items.insert(
+                after[0] if after else len(items) - 1, value
+            )  # before the last item: ruamel attaches the blank line below the list to it
+        elif items[names.index(name)] != value:
+            items[names.index(name)] = value
+
+
+def pinned_requirements(extra: str | None = None) -> list[str]:
+    """Return the project's direct requirements, and those of `extra`, with their versions from requirements.lock.
+
+    Packages whose locked version depends on the version of Python are left out, because runtimes differ in it.
+
+    Raises:
+        ConfigError: requirements.lock lacks a package.
+    """
+    root = paths.root()
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    lines = re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", (root / "requirements.lock").read_text(), re.MULTILINE)
+    locked: dict[str, set[str]] = {}
+    for name, version in lines:
+        locked.setdefault(name, set()).add(version)
+    pins = []
+    for requirement in sorted(requirements):
+        name, bracket = re.fullmatch(r"([\w.-]+)(\[[^]]*\])?.*", requirement).groups()  # type: ignore[union-attr]
+        locked_name = re.sub(r"[-_.]+", "-", name).lower()
+        if locked_name not in locked:
+            raise ConfigError(f"requirements.lock lacks {name}. Run `make lock`.")
+        if len(locked[locked_name]) == 1:
+            pins.append(f"{name}{bracket or ''}=={min(locked[locked_name])}")
+    return pins
+
+
+def _flow(values: dict[str, str]) -> Any:
+    from ruamel.yaml.comments import CommentedMap
+
+    mapping = CommentedMap(values)
+    mapping.fa.set_flow_style()
+    return mapping
+
+
+def _quoted(text: str) -> Any:
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return DoubleQuotedScalarString(text)

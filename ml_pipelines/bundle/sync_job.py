@@ -1,0 +1,136 @@
+"""Updates the bundle's job: its tasks, their depends_on and entry points, and the cluster specs of the targets.
+
+Timeouts, retries, parameters, the choice of a cluster, and tasks that a person added stay.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import Any
+
+from ml_pipelines.bundle.merge import JOB
+from ml_pipelines.config import graph
+from ml_pipelines.config.loading import load
+from ml_pipelines.config.rules import SCRIPTS
+from ml_pipelines.config.schema import LOCAL, Config
+from ml_pipelines.planning import plan
+from ml_pipelines.system import paths
+
+PACKAGE, CLOSE, CLOSE_SCRIPT = "ml-pipelines", "close_pipeline", "close-pipeline"
+PLACES = ("job_cluster_key", "environment_key", "existing_cluster_id", "new_cluster")  # keys that say where a task runs
+
+
+def sync_tasks(document: Any, config: Config) -> set[str]:
+    """Update the job's tasks from the steps, and return the keys of the job clusters that the tasks use."""
+    tasks = document["resources"]["jobs"][JOB]["tasks"]
+    obsolete = [task for task in tasks if _is_step_task(task) and task["task_key"] not in config.steps]
+    for task in obsolete:
+        tasks.remove(task)
+    clusters = _clusters(config)
+    needs = graph.upstream(plan.graph_of(config))
+    ours = {*config.steps, CLOSE, *(task["task_key"] for task in obsolete)}
+    for name, step in config.steps.items():
+        task = _task(tasks, name, clusters[name])
+        _set(task["python_wheel_task"], "entry_point", step.script)
+        _set_dependencies(task, [other for other in config.steps if other in needs[name]], ours)
+    last = _task(tasks, CLOSE, [*clusters.values()][-1])
+    _set(last["python_wheel_task"], "entry_point", CLOSE_SCRIPT)
+    _set(last, "run_if", "ALL_DONE")
+    _set_dependencies(last, list(config.steps), ours)
+    _set_states(last["python_wheel_task"], config.steps)
+    return {task["job_cluster_key"] for task in tasks if "job_cluster_key" in task}
+
+
+def _is_step_task(task: Mapping[str, Any]) -> bool:
+    wheel = task.get("python_wheel_task", {})
+    return wheel.get("package_name") == PACKAGE and wheel.get("entry_point") not in SCRIPTS
+
+
+def _task(tasks: Any, key: str, cluster: str) -> Any:
+    """Return the task with this key. A new task copies the first task's parameters, and goes before close_pipeline."""
+    keys = [task["task_key"] for task in tasks]
+    if key in keys:
+        return tasks[keys.index(key)]
+    from ruamel.yaml.comments import CommentedMap
+
+    first = tasks[0]
+    place = next((name for name in PLACES if name in first), PLACES[0])
+    wheel = CommentedMap(package_name=PACKAGE, entry_point="", parameters=first["python_wheel_task"]["parameters"])
+    task = CommentedMap(
+        {"task_key": key, place: cluster if place == PLACES[0] else first[place], "timeout_seconds": 3600}
+    )
+    task["python_wheel_task"] = wheel
+    if "libraries" in first:
+        task["libraries"] = first["libraries"]
+    tasks.insert(keys.index(CLOSE) if CLOSE in keys else len(keys), task)
+    return task
+
+
+def _set(parent: Any, key: str, value: Any) -> None:
+    if parent.get(key) != value:
+        parent[key] = value
+
+
+def _set_dependencies(task: Any, needs: list[str], ours: set[str]) -> None:
+    """Make the task depend on these tasks of ours. Its dependencies on tasks that a person added stay."""
+    present = [item["task_key"] for item in task.get("depends_on", [])]
+    others = [key for key in present if key not in ours]
+    if sorted(present) == sorted([*needs, *others]):
+        return
+    if needs or others:
+        task.pop("depends_on", None)
+        task.insert(1, "depends_on", [{"task_key": key} for key in [*needs, *others]])
+    else:
+        del task["depends_on"]
+
+
+def _set_states(wheel: Any, steps: Iterable[str]) -> None:
+    """Pass the result state of each step's task to the last task."""
+    states = [f"--state={step}={{{{tasks.{step}.result_state}}}}" for step in steps]
+    others = [text for text in wheel["parameters"] if not text.startswith("--state=")]
+    if list(wheel["parameters"]) != [*others, *states]:
+        wheel["parameters"] = [*others, *states]
+
+
+def _clusters(config: Config) -> dict[str, str]:
+    """Return step -> its cluster. Steps with the same compute share a cluster unless they can run in parallel."""
+    needs = graph.upstream(plan.graph_of(config))
+    clusters: dict[str, str] = {}
+    for step in graph.step_order(plan.graph_of(config)):
+        compute = config.steps[step].compute
+        parallel = {clusters[other] for other in clusters if other not in graph.closure(step, needs)}
+        names = (compute if number == 1 else f"{compute}_{number}" for number in count(1))
+        clusters[step] = next(name for name in names if name not in parallel)
+    return clusters
+
+
+def sync_clusters(document: Any, used: set[str]) -> None:
+    """Update each target's clusters from its profile's cluster specs, and remove our clusters that are not used."""
+    for target in document["targets"].values():
+        computes = load(target["variables"]["pipeline"]).compute
+        target_job = target["resources"]["jobs"][JOB]
+        clusters = target_job.setdefault("job_clusters", [])
+        for item in [item for item in clusters if _compute(item["job_cluster_key"], computes)]:
+            if item["job_cluster_key"] not in used:
+                clusters.remove(item)
+        for key in sorted(used):
+            if compute := _compute(key, computes):
+                _cluster(clusters, key, json.loads((paths.root() / computes[compute]).read_text(encoding="utf-8")))
+
+
+def _compute(cluster: str, computes: Mapping[str, str]) -> str | None:
+    """Return the compute of a cluster, which is its key without a number, or None if it is not one of ours."""
+    names = (cluster, re.sub(r"_\d+$", "", cluster))
+    return next((name for name in names if computes.get(name, LOCAL) != LOCAL), None)
+
+
+def _cluster(clusters: Any, key: str, spec: Mapping[str, Any]) -> None:
+    for item in clusters:
+        if item["job_cluster_key"] == key:
+            if item["new_cluster"] != spec:
+                item["new_cluster"] = dict(spec)
+            return
+    clusters.append({"job_cluster_key": key, "new_cluster": dict(spec)})

@@ -1,0 +1,202 @@
+"""Facts: the values that quality checks take as parameters. Each fact is computed when a check first needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.checks import drift, quality_checks
+from ml_pipelines.checks.quality_checks import Champion
+from ml_pipelines.errors import BadData, PipelineError
+from ml_pipelines.modelling.features import positive_score, refit, split_label
+from ml_pipelines.problems import roc_auc
+from ml_pipelines.problems.roc_auc import Interval
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ml_pipelines.checks.quality_checks import Array
+
+
+DRIFT_ROWS = 50_000  # rows of a table for measuring drift: with more rows, PSI changes by less than 0.01
+
+
+@dataclass(frozen=True)
+class GateInputs:
+    """The inputs of the gate: the tables and the runs of the model."""
+
+    train_uri: str
+    test_uri: str
+    train_run_id: str
+    evaluate_run_id: str
+    feature_importance_run_id: str
+    test_auc: float
+
+
+class Facts:
+    """Facts about the model, its tables and the champion."""
+
+    def __init__(
+        self, step: StepContext[Any], inputs: GateInputs, level: float, slices: Sequence[str], slice_rows: int
+    ) -> None:
+        self._step, self._inputs = step, inputs
+        self._level, self._slices, self._slice_rows = level, slices, slice_rows
+        self._areas: dict[str, float] = {}
+
+    # -- facts about the model
+
+    @cached_property
+    def has_signature(self) -> bool:
+        """Whether the logged model has a signature."""
+        return self._step.has_signature(self._inputs.train_run_id)
+
+    @cached_property
+    def auc(self) -> Interval:
+        """The AUC on the test table."""
+        return roc_auc.interval(self.label, self.score, self._level)
+
+    @property
+    def test_auc(self) -> float:
+        """The AUC on the test table, as evaluate returned it."""
+        return self._inputs.test_auc
+
+    @cached_property
+    def train_auc(self) -> float:
+        """The AUC on the training table, as train logged it."""
+        return self._step.load_metrics(self._inputs.train_run_id)["train_auc"]
+
+    @cached_property
+    def importances(self) -> Mapping[str, float]:
+        """Column -> loss in AUC if the column is shuffled, as feature_importance logged it."""
+        table = self._step.load_table(self._inputs.feature_importance_run_id, "feature_importance.json")
+        return dict(table.select("feature", "importance").iter_rows())
+
+    # -- facts about the test table: evaluate's predictions, and the columns
+
+    @cached_property
+    def _predictions(self) -> pl.DataFrame:
+        return self._step.load_table(self._inputs.evaluate_run_id, "predictions.parquet")
+
+    @cached_property
+    def label(self) -> Array:
+        """The label of each row of the test table."""
+        return self._predictions["label"].to_numpy()
+
+    @cached_property
+    def score(self) -> Array:
+        """The model's probability of class 1 for each row."""
+        return self._predictions["score"].to_numpy()
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return self._step.feature_columns(self._inputs.test_uri)
+
+    @cached_property
+    def _test(self) -> pl.DataFrame:
+        """The test table. Its rows have the order of evaluate's predictions, because evaluate read the same columns."""
+        step, uri = self._step, self._inputs.test_uri
+        key = [step.key_column] if step.key_column in step.table_columns(uri) else []
+        table = step.read(uri, [*key, *self._names, step.label])
+        if not table[step.label].cast(int).equals(self._predictions["label"]):
+            raise BadData(
+                f"The predictions of run {self._inputs.evaluate_run_id} don't belong to the rows of table {uri}."
+            )
+        return table
+
+    @cached_property
+    def _train(self) -> pl.DataFrame:
+        return self._step.read(self._inputs.train_uri, [*self._names, self._step.label])
+
+    @cached_property
+    def single_aucs(self) -> Mapping[str, float]:
+        """Column -> the AUC of this column alone."""
+        label = self._predictions["label"]
+        return {name: quality_checks.single_auc(self._test[name], label) for name in self._names}
+
+    @cached_property
+    def slices(self) -> list[dict[str, Any]]:
+        """The declared slices that have enough rows, each with its AUC."""
+        if unknown := set(self._slices) - set(self._names):
+            raise BadData(f"steps.model_qa.params.slices: the test table has no feature {', '.join(sorted(unknown))}.")
+        return [
+            row
+            for column in (self._test[name] for name in self._slices)
+            for row in quality_checks.slices_of(column, self.label, self.score, self._level, self._slice_rows)
+        ]
+
+    @cached_property
+    def train_test(self) -> list[dict[str, Any]]:
+        """The drift of each column from the training table to the test table."""
+        return drift.measure(_thinned(self._train), _thinned(self._test), self._names)
+
+    # -- facts about the champion
+
+    @cached_property
+    def _champion_version(self) -> Version | None:
+        return self._step.champion()
+
+    @cached_property
+    def champion(self) -> Champion | None:
+        """The champion, scored on this test table; None if no version is champion."""
+        version = self._champion_version
+        if version is None:
+            return None
+        try:
+            score = self._score_of(version.run_id)
+        except PipelineError as error:
+            return Champion(version.name, version.version, version.run_id, None, None, str(error))
+        auc = roc_auc.interval(self.label, score, self._level)
+        self._areas[version.run_id] = auc.value
+        difference = roc_auc.compare(self.label, self.score, score)
+        return Champion(version.name, version.version, version.run_id, auc, difference)
+
+    @cached_property
+    def since_champion(self) -> list[dict[str, Any]] | None:
+        """The drift of each column since the champion's training table; None if that table is the same or unknown."""
+        version = self._champion_version
+        uri = version.tags.get("train_uri") if version else None
+        if uri in (None, self._inputs.train_uri):
+            return None
+        try:
+            reference = self._step.read(str(uri), self._names)
+        except BadData:  # the table is gone, or has other columns
+            return None
+        return drift.measure(_thinned(reference), _thinned(self._train), self._names)
+
+    def area_of(self, train_run_id: str) -> float:
+        """Return the AUC of a train run's model on this test table."""
+        if train_run_id not in self._areas:
+            self._areas[train_run_id] = roc_auc.area(self.label, self._score_of(train_run_id))
+        return self._areas[train_run_id]
+
+    def _score_of(self, train_run_id: str) -> Array:
+        model = self._step.load_model(train_run_id)
+        names = list(model.feature_names_in_)
+        if lost := [name for name in names if name not in self._names]:
+            raise BadData(f"it takes columns that the test table does not have ({', '.join(lost[:5])}).")
+        return positive_score(model, self._test.select(names))
+
+    # -- for checks that are off by default
+
+    def refit(self, seed: int, rows: int) -> float:
+        """Fit the model again, with `seed`, on a sample of the training table, and return its test AUC."""
+        model = self._step.load_model(self._inputs.train_run_id)
+        sample = self._train.sample(min(rows, self._train.height), seed=seed)
+        refitted = refit(model, *split_label(sample, self._step.label, self._names), seed)
+        return roc_auc.area(self.label, positive_score(refitted, self._test.select(self._names)))
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._step.load_model(self._inputs.train_run_id)
+
+    def predict(self, rows: int) -> object:
+        """Predict the first `rows` rows of the test table."""
+        return positive_score(self._model, self._test.select(self._names).head(rows))
+
+
+def _thinned(table: pl.DataFrame) -> pl.DataFrame:
+    """Return every n-th row, about DRIFT_ROWS in all."""
+    return table.gather_every(max(1, table.height // DRIFT_ROWS))

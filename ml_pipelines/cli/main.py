@@ -1,0 +1,38 @@
+"""The console script `ml-pipelines`. It has every command except running the pipeline: driver.py does that."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ml_pipelines.cli import configuration, data, models, reports
+from ml_pipelines.errors import PipelineError, one_line
+from ml_pipelines.system.terminal import complain
+
+
+@click.group()
+def commands() -> None:
+    """Manage the pipeline's configuration, data, models and reports."""
+
+
+for command in (
+    configuration.show_config,
+    configuration.sync_files,
+    data.propose_contract,
+    data.compare_engines,
+    data.clean_tables,
+    models.promote_version,
+    models.roll_back,
+    reports.make_report,
+):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run a command. A PipelineError prints one line on standard error, and sets the exit code."""
+    try:
+        commands(prog_name="ml-pipelines")
+    except PipelineError as error:
+        complain(one_line(error))
+        sys.exit(error.exit_code)

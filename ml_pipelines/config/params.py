@@ -1,0 +1,65 @@
+"""Converts and checks a step's `params` with the Params class of the step's module."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Collection, Mapping
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ml_pipelines.config.schema import Step
+from ml_pipelines.errors import ConfigError
+
+IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def typed(step: Step) -> Step:
+    """Return the step with its `params` converted to the Params class of the step's module.
+
+    Raises:
+        ConfigError: the step has no module or no Params, a param is unknown, or its value is refused.
+    """
+    if not IDENTIFIER.fullmatch(step.name):
+        raise ConfigError(
+            f"steps.{step.name}: a step is named like a Python module: small letters, digits, underscores."
+        )
+    if step.name == "main":
+        raise ConfigError("steps.main: main is the entry point of the whole pipeline. Give the step another name.")
+    key = f"steps.{step.name}"
+    if not isinstance(step.params, Mapping):
+        raise ConfigError(f"{key}.params: {step.params!r} is not a mapping of names to values.")
+    try:
+        params_type = importlib.import_module(key).Params
+    except ModuleNotFoundError as error:
+        if error.name != key:
+            raise
+        raise ConfigError(f"{key}: declared in conf, but steps/{step.name}.py does not exist. Write it.") from error
+    except AttributeError as error:
+        raise ConfigError(f"{key}: steps/{step.name}.py has no dataclass Params (it may be empty).") from error
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
+        return dataclasses.replace(step, params=OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_where(key, error)}: {_what(error)} (types: steps/{step.name}.py)") from error
+    except (TypeError, ValueError) as error:
+        names = getattr(params_type, "__annotations__", {})
+        raise ConfigError(_in_full(f"{key}.params", _what(error), names)) from error
+
+
+def _in_full(prefix: str, message: str, names: Collection[str]) -> str:
+    """Return a message of Params with its key in front. If the message begins with a param, the param ends the key."""
+    begin = re.match(r"(\w+)[.:]", message)
+    return f"{prefix}{'.' if begin and begin[1] in names else ': '}{message}"
+
+
+def _where(key: str, error: OmegaConfBaseException) -> str:
+    param = getattr(error, "full_key", None)
+    return f"{key}.params.{param}" if param else f"{key}.params"
+
+
+def _what(error: Exception) -> str:
+    text = str(error).split("\n", 1)[0].rstrip(".")
+    return text if text.endswith("?") else f"{text}."

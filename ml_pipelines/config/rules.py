@@ -1,0 +1,136 @@
+"""Rules that the configuration's types can't express. Each raises ConfigError, and says what to do."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections.abc import Iterable
+
+from ml_pipelines.config import graph
+from ml_pipelines.config.params import IDENTIFIER
+from ml_pipelines.config.schema import Column, ColumnType, Config, Data, FileFormat, SourceKind
+from ml_pipelines.errors import ConfigError, SecretGiven
+from ml_pipelines.system import paths
+
+RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
+# Options of driver.py and of the console scripts. An input with such a name would be read as the option.
+OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
+OPTIONS |= {"run_id", "job_run_id"}
+SEEDS = 2**32 - 1  # scikit-learn's largest seed; its smallest is 0
+CHAMPION = "champion"  # an `external` that is not a file
+SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # scripts of the wheel that run no single step
+MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}  # a registered model's name, on Unity Catalog or not
+_SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
+
+
+def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
+    """Refuse a name that looks like the name of a secret.
+
+    Args:
+        names: dotted keys of conf, or options. Never pass values: a message must not show them.
+        given: whether the names came with the command. Then `mlflow run` has stored the values before our code ran.
+
+    Raises:
+        SecretGiven: a name looks like a secret's, and `given` is true.
+        ConfigError: a name looks like a secret's, and `given` is false.
+    """
+    for name in names:
+        if re.fullmatch(r"contract\.[^.]+", name):  # a column's name: the key holds a declaration
+            continue
+        if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
+            kind = SecretGiven if given else ConfigError
+            raise kind(
+                f"{name} looks like a secret, and a secret must not be here: it would be logged. "
+                "Read it from the environment or from a Databricks secret scope where it is used."
+            )
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError if a rule is broken."""
+    for key, step in config.steps.items():
+        for name in [*step.inputs, *step.outputs]:
+            if not IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
+                raise ConfigError(
+                    f"steps.{key}: {name!r} can't name an input or output. Use small letters, digits and underscores, "
+                    "and no Python keyword."
+                )
+            if name in OPTIONS:
+                raise ConfigError(f"steps.{key}: {name} is an option of driver.py. Give the output another name.")
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", step.script):
+            raise ConfigError(
+                f"steps.{key}.script: {step.script!r} can't name a command. Use small letters, digits, dashes."
+            )
+        if taken := [k for k, other in config.steps.items() if k != key and other.script == step.script]:
+            raise ConfigError(f"steps.{key}.script: {step.script} is already the script of {taken[0]}.")
+        if step.script in SCRIPTS:
+            raise ConfigError(f"steps.{key}.script: {step.script} is a script of the wheel. Choose another name.")
+        if step.compute not in config.compute:
+            known = ", ".join(config.compute) or "none"
+            raise ConfigError(
+                f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
+            )
+        if step.timeout_s is not None and not 0 < step.timeout_s < float("inf"):
+            raise ConfigError(f"steps.{key}.timeout_s: {step.timeout_s} is not above 0. Write seconds, or null.")
+        if step.retries < 0:
+            raise ConfigError(f"steps.{key}.retries: {step.retries} is not at least 0.")
+        _check_external(f"steps.{key}.external", step.external)
+    graph.check_graph({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
+    if not 0 <= config.seed <= SEEDS:
+        raise ConfigError(f"seed: {config.seed} is not from 0 to {SEEDS}, as scikit-learn needs it.")
+    if config.max_parallel < 1:
+        raise ConfigError(f"max_parallel: {config.max_parallel} is not at least 1.")
+    if not 0 < config.data.test_fraction < 1:
+        raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
+    if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
+        raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
+    model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
+    if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
+        wanted = "catalog.schema.model" if catalog else "a name without / and :"
+        raise ConfigError(f"registry.model: {model!r} can't name a model in this registry; it takes {wanted}.")
+    _check_source(config.data)
+    for name, column in config.contract.items():
+        _check_column(f"contract.{name}", column)
+
+
+def _check_external(key: str, names: Iterable[str]) -> None:
+    """Refuse a file that does not exist. The wheel skips this check, because only a checkout has these files."""
+    for name in names:
+        if name != CHAMPION and paths.checkout() and not (paths.root() / name).is_file():
+            raise ConfigError(
+                f"{key}: {paths.root() / name} is not a file. List files that the step reads, or champion."
+            )
+
+
+def _check_source(data: Data) -> None:
+    source = data.source
+    needs = {SourceKind.file: "path", SourceKind.table: "table"}.get(source.kind)
+    if needs and not getattr(source, needs):
+        raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs it.")
+    if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
+        raise ConfigError("data.source: synthetic rows and features are counts; features is at least 1.")
+    if len(source.separator) != 1:
+        raise ConfigError(f"data.source.separator: {source.separator!r} is not one character.")
+    if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
+        raise ConfigError(f"data.source.table: {source.table!r} is not catalog.schema.table.")
+    versioned = source.kind is SourceKind.table or source.format is FileFormat.delta
+    if versioned and source.version is not None and source.version < 0:
+        raise ConfigError(f"data.source.version: {source.version} is not a version of a table; it is at least 0.")
+    if source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
+        raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {data.positive!r}.")
+    taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
+    if taken or data.label == data.key:
+        raise ConfigError("data: label and key are two columns, and neither stands in data.drop or data.columns.")
+
+
+def _check_column(key: str, column: Column) -> None:
+    numeric = column.type in (ColumnType.number, ColumnType.integer)
+    if not numeric and (column.min, column.max) != (None, None):
+        raise ConfigError(f"{key}: min and max are for numbers, but the column has type {column.type.value}.")
+    if column.categories and column.type is not ColumnType.text:
+        raise ConfigError(f"{key}: categories are for text, but the column has type {column.type.value}.")
+    bounds = [bound for bound in (column.min, column.max) if bound is not None]
+    if not all(map(math.isfinite, bounds)) or bounds != sorted(bounds):
+        raise ConfigError(
+            f"{key}: min ({column.min}) and max ({column.max}) must be finite, and min must not be greater than max."
+        )

@@ -1,0 +1,183 @@
+"""The types of the configuration, as frozen dataclasses. This module reads no files."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_pipelines.errors import ConfigError
+
+NONE = "none"  # the value of an MLproject parameter that is not set: some backends drop empty values
+LOCAL = "local"  # the compute of this machine
+
+
+class SourceKind(enum.Enum):
+    """The kind of a source of rows."""
+
+    synthetic = "synthetic"
+    file = "file"
+    table = "table"
+    sample = "sample"
+
+
+class FileFormat(enum.Enum):
+    """The format of a file source. `auto` derives it from the suffix, or from the _delta_log of a folder."""
+
+    auto = "auto"
+    csv = "csv"
+    parquet = "parquet"
+    delta = "delta"
+
+
+class Treatment(enum.Enum):
+    """How a column is used as a feature."""
+
+    number = "number"
+    category = "category"
+
+
+class ColumnType(enum.Enum):
+    """The type of a column in a data contract."""
+
+    number = "number"
+    integer = "integer"  # whole numbers; a table may store them as floats
+    boolean = "boolean"
+    text = "text"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of rows. Each kind uses its own fields. They are all in one class, since OmegaConf has no unions."""
+
+    kind: SourceKind = SourceKind.synthetic
+    rows: int = 10_000  # kind synthetic
+    features: int = 20  # kind synthetic
+    path: str | None = None  # kind file: a path or URI
+    format: FileFormat = FileFormat.auto  # kind file
+    separator: str = ","  # kind file, format csv
+    table: str | None = None  # kind table: catalog.schema.table
+    version: int | None = None  # kind table, and format delta; null: the newest
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The root folders of all tables."""
+
+    local: str
+    databricks: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """The source, the roles of its columns, and the split into train and test."""
+
+    source: Source
+    label: str
+    delta_prefix: Prefix
+    volume_name: str
+    test_fraction: float
+    positive: str | None = None
+    key: str | None = None
+    drop: list[str] = field(default_factory=list)
+    columns: dict[str, Treatment] = field(default_factory=dict)
+    null_values: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The data contract of one column of our tables."""
+
+    type: ColumnType
+    nullable: bool = False
+    unique: bool = False
+    min: float | None = None  # numbers only
+    max: float | None = None  # numbers only
+    categories: list[str] = field(default_factory=list)  # text only: the allowed values; empty: any value
+
+
+@dataclass(frozen=True)
+class Model:
+    """Types that a model's file may contain, in addition to the types of the default model."""
+
+    trusted_types: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The name of the registered model. None: the experiment's name."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Spark:
+    """The Spark engine of prepare_data."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """The tracking store, the registry, and whether steps log the tables they read."""
+
+    tracking_uri: str | None = None
+    registry_uri: str | None = None
+    log_datasets: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as conf declares it. `name` is its key under `steps`, and the name of its module in steps/."""
+
+    step_name: str
+    compute: str
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    external: list[str] = field(default_factory=list)
+    headline: list[str] = field(default_factory=list)
+    params: Any = field(default_factory=dict)
+    timeout_s: float | None = None  # time limit in seconds; null: no limit
+    retries: int = 0  # how often a step runs again after a transient failure
+    script: str = ""  # the wheel's console script; default: the name with dashes
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of one pipeline run, resolved and checked."""
+
+    seed: int
+    env_name: str
+    experiment_name: str
+    backend: str
+    mlflow: Mlflow
+    spark: Spark
+    data: Data
+    model: Model
+    registry: Registry
+    steps: dict[str, Step]
+    compute: dict[str, str] = field(default_factory=dict)
+    contract: dict[str, Column] = field(default_factory=dict)
+    max_parallel: int = 2
+    fail_fast: bool = False
+    reuse: bool = True
+    profile: str = ""
+    overrides: str = NONE
+    written: Any = field(default_factory=dict, repr=False)  # before interpolation, so safe to log
+
+    @property
+    def table_prefix(self) -> str:
+        """The root folder of this profile's tables."""
+        prefix = self.data.delta_prefix
+        return prefix.databricks if self.spark.engine == "databricks" else prefix.local
+
+    def step(self, name: str) -> Step:
+        """Return the step `name`.
+
+        Raises:
+            ConfigError: conf doesn't declare it.
+        """
+        if name not in self.steps:
+            raise ConfigError(f"Step {name} doesn't exist. conf/config.yaml declares: {', '.join(self.steps)}.")
+        return self.steps[name]

@@ -1,0 +1,85 @@
+"""Data warnings: suspicious but allowed properties of the tables. They are logged and stop nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ALIKE = 100  # a column without repeated values is suspicious if it has at least this many values
+RARE = 0.01  # a class is rare if its share of the rows is smaller
+
+
+@dataclass(frozen=True)
+class DataWarning:
+    """One warning: its kind, its column (None: it concerns the whole table), and its message."""
+
+    kind: str
+    column: str | None
+    message: str
+
+
+def find_warnings(train: pl.LazyFrame, test: pl.LazyFrame, features: Sequence[str], label: str) -> list[DataWarning]:
+    """Return the warnings about both tables. It reads them in a few streaming passes, so memory use stays small."""
+    return [
+        *_class_warnings(train, label, len(features)),
+        *_column_warnings(train.select(features)),
+        *_overlap_warnings(train.select(features), test.select(features)),
+    ]
+
+
+def warning_table(warnings: Sequence[DataWarning]) -> pl.DataFrame:
+    """Return the warnings as a table: kind, column, message."""
+    import polars as pl
+
+    return pl.DataFrame([asdict(warning) for warning in warnings], schema={"kind": str, "column": str, "message": str})
+
+
+def _class_warnings(train: pl.LazyFrame, label: str, features: int) -> Iterator[DataWarning]:
+    import polars as pl
+
+    rows, ones = train.select(pl.len(), pl.col(label).sum()).collect().row(0)
+    rare = min(ones, rows - ones)
+    if features > rows:
+        yield DataWarning("wide", None, f"The table has more features ({features:,}) than training rows ({rows:,}).")
+    if rare < RARE * rows:
+        name = 1 if ones == rare else 0
+        yield DataWarning("imbalance", label, f"Only {rare:,} of {rows:,} training rows are of class {name}.")
+
+
+def _column_warnings(train: pl.LazyFrame) -> Iterator[DataWarning]:
+    """Yield a warning for each constant column, and for each column of text or whole numbers without repetition."""
+    import polars as pl
+    from polars import selectors as cs
+
+    aggregates = {"min": pl.all().min(), "max": pl.all().max(), "rows": pl.all().count()}
+    floats = cs.float()
+    aggregates["whole"] = ((floats == floats.floor()) & (floats.abs() < 2**53)).all()  # every larger float is whole
+    totals = train.select(each.name.suffix(f" {name}") for name, each in aggregates.items())
+    total = totals.collect(engine="streaming").row(0, named=True)
+    candidates = []
+    for name in train.collect_schema():
+        value = total[f"{name} min"]
+        if value == total[f"{name} max"]:
+            message = f"Column {name} is constant: each row has the value {value!r:.40} or no value."
+            yield DataWarning("constant", name, message)
+        elif total[f"{name} rows"] >= ALIKE and total.get(f"{name} whole", True):
+            candidates.append(name)
+    distinct = train.select(pl.col(candidates).drop_nulls().n_unique()).collect(engine="streaming")
+    for name in candidates:
+        if distinct[name].item() == total[f"{name} rows"]:
+            message = f"Column {name} has a different value in each row. If it is an id, add it to data.drop."
+            yield DataWarning("id-like", name, message)
+
+
+def _overlap_warnings(train: pl.LazyFrame, test: pl.LazyFrame) -> Iterator[DataWarning]:
+    """Yield a warning if test rows have the same features as training rows: the model has seen these rows."""
+    import polars as pl
+
+    trained, tested = (frame.select(pl.struct(pl.all()).hash().alias("row")) for frame in (train, test))
+    count = tested.join(trained.unique(), on="row", how="semi").select(pl.len()).collect(engine="streaming").item()
+    if count:
+        yield DataWarning("in-both", None, f"Test rows with the same features as a training row: {count:,}.")

@@ -1,0 +1,63 @@
+"""Locations of tables and source files: a local folder, a Volume, an object store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ml_pipelines.config.schema import Source
+from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.system import paths
+
+
+def absolute_prefix(prefix: str) -> str:
+    """Return a table prefix as a URI or an absolute path, without a trailing slash."""
+    return (prefix if "://" in prefix else str(paths.root() / prefix)).rstrip("/")
+
+
+def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:
+    """Return `<prefix>/<parts...>/<step_name>_<run_id8>/<dataset>`. Each part is a slug.
+
+    The path contains the run's id. Otherwise two runs could write to the same path at once, and mix their rows.
+
+    Raises:
+        ConfigError: the prefix has a character that some readers of Delta tables can't handle.
+    """
+    base = absolute_prefix(prefix)
+    if not re.fullmatch(r"[A-Za-z0-9_./:@+=~-]+", base):
+        raise ConfigError(
+            f"data.delta_prefix: not every engine can read tables below {base!r}. "
+            "Set data.delta_prefix.local to a path with only letters, digits and these signs: _ . - / : @ + = ~"
+        )
+    return "/".join([base, *map(paths.slug, parts), f"{paths.slug(step_name)}_{run_id[:8]}", paths.slug(dataset)])
+
+
+def locate_source(source: Source) -> tuple[str, Path | None]:
+    """Return the path or URI of a file source for Spark, and its local path (None if it is not on this machine).
+
+    Raises:
+        BadData: a local path doesn't exist, is empty, or has characters that Spark reads as a pattern.
+    """
+    path = str(source.path)
+    is_uri = "://" in path and not path.startswith("file://")
+    if is_uri or (
+        path.startswith("/Volumes/") and not Path("/Volumes").is_dir()
+    ):  # a Volume, seen from outside a cluster
+        return path, None
+    local = paths.root() / Path(path.removeprefix("file://")).expanduser()
+    if not local.exists():
+        raise BadData(
+            f"data.source.path: {local} does not exist. Correct the path. A relative path starts at {paths.root()}."
+        )
+    if not any(local.iterdir()) if local.is_dir() else local.stat().st_size == 0:
+        raise BadData(f"data.source.path: {local} is empty.")
+    if re.search(r"[*?\[\]{}]", str(local)):
+        raise BadData(
+            f"data.source.path: Spark reads * ? [ ] {{ }} in {local} as a pattern. Rename the file or folder."
+        )
+    return str(local), local
+
+
+def is_readable(uri: str) -> bool:
+    """Return whether this machine can read the table. Only a cluster can read a table on a Volume."""
+    return not uri.startswith("/Volumes/") or Path(uri).exists()

@@ -1,0 +1,259 @@
+"""Sources of rows, as Spark DataFrames: synthetic data, a file, a table of a catalog, a sample of real data."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ml_pipelines.config.schema import FileFormat, Source, SourceKind
+from ml_pipelines.data import locations
+from ml_pipelines.errors import BadData, message_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+class Raw(NamedTuple):
+    """Unchanged rows of a source. `text` is true for a CSV: all cells are text, and their types are unknown."""
+
+    frame: DataFrame
+    text: bool = False
+
+
+def read_source(spark: SparkSession, source: Source, seed: int) -> Raw:
+    """Return the rows of `source`.
+
+    Raises:
+        BadData: the file or table is missing, empty, or not in the declared format.
+    """
+    if source.kind is SourceKind.synthetic:
+        return Raw(synthetic_rows(spark, source.rows, source.features, seed))
+    if source.kind is SourceKind.sample:
+        return Raw(_sample(spark))
+    if source.kind is SourceKind.table:
+        return Raw(_table(spark, source))
+    return _file(spark, source)
+
+
+def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> DataFrame:
+    """Return rows with `id`, features `f0`... (nearly normal, mean 0, deviation 1) and `label` (0 or 1).
+
+    Each number comes from a hash of the row's id, so every engine returns the same bits. A feature is the sum of six
+    uniform numbers of 21 bits (Irwin-Hall), centred and scaled. This needs only integers and one multiplication.
+    Logarithms and cosines (Box-Muller) would differ between engines. The probability of label 1 is the algebraic
+    sigmoid (1 + z / sqrt(1 + z^2)) / 2 of the row's score z.
+    """
+    from pyspark.sql import functions as F
+
+    def bits(k: int) -> Column:
+        return F.xxhash64(F.col("id"), F.lit(seed), F.lit(k)).bitwiseAND(F.lit(2**63 - 1))
+
+    def nearly_normal(k: int) -> Column:
+        parts = [
+            F.shiftright(bits(half), shift).bitwiseAND(F.lit(2**21 - 1))
+            for half in (2 * k, 2 * k + 1)
+            for shift in (0, 21, 42)
+        ]
+        total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + parts[5]
+        return ((total + F.lit(3.0)) / F.lit(2.0**21) - F.lit(3.0)) * F.lit(math.sqrt(2))
+
+    names = [f"f{i}" for i in range(features)]
+    numbers = spark.range(rows).select("id", *(nearly_normal(i).alias(name) for i, name in enumerate(names)))
+    weight = random.Random(seed)  # noqa: S311  (test data, not a secret)
+    score = F.lit(0.0)
+    for i, name in enumerate(names):
+        score = score + F.lit(4 * weight.gauss(0, 1) / (1 + i)) * F.col(name)
+    if features > 1:
+        score = score + F.col("f0") * F.col("f1")  # an interaction, which trees can learn and linear models can't
+    chance = (F.lit(1.0) + score / F.sqrt(F.lit(1.0) + score * score)) / F.lit(2.0)
+    uniform = F.shiftright(bits(2 * features), 10) / F.lit(2.0**53)
+    return numbers.select("*", (uniform < chance).cast("int").alias("label"))
+
+
+def _sample(spark: SparkSession) -> DataFrame:
+    """Return scikit-learn's breast cancer table (Street, Wolberg, Mangasarian 1993): 569 rows, 30 features."""
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer(as_frame=True)
+    frame = bunch.data.assign(label=bunch.target.map(dict(enumerate(bunch.target_names.tolist()))))
+    frame.insert(0, "id", range(len(frame)))
+    return spark.createDataFrame(frame)
+
+
+def _table(spark: SparkSession, source: Source) -> DataFrame:
+    reader = spark.read if source.version is None else spark.read.option("versionAsOf", source.version)
+    return _opened(lambda: reader.table(str(source.table)), f"data.source.table: {source.table}")
+
+
+def pin_table_version(spark: SparkSession, source: Source) -> Source:
+    """Return the source with the newest version of its catalog table, so that lineage names the version that is read.
+
+    The version stays unknown for views, and on Sail, which keeps no history of tables.
+    """
+    if source.kind is not SourceKind.table or source.version is not None:
+        return source
+    from pyspark.errors import PySparkException
+
+    try:
+        newest = spark.sql(f"DESCRIBE HISTORY {_quoted(str(source.table))} LIMIT 1").collect()
+    except PySparkException:
+        return source
+    return replace(source, version=int(newest[0]["version"]))
+
+
+def _quoted(table: str) -> str:
+    return ".".join(f"`{part}`" for part in table.split("."))
+
+
+def _file(spark: SparkSession, source: Source) -> Raw:
+    uri, local = locations.locate_source(source)
+    kind = file_format(source)
+    if kind is FileFormat.csv:
+        return Raw(_csv(spark, uri, local, source.separator), text=True)
+    if kind is FileFormat.parquet:
+        hint = _check_parquet(local) if local else ""
+        return Raw(_opened(lambda: spark.read.parquet(uri), f"{uri}{hint}"))
+    delta = spark.read.format("delta")
+    delta = delta if source.version is None else delta.option("versionAsOf", source.version)
+    unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
+    hint = f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
+    return Raw(_opened(lambda: delta.load(uri), f"{uri}{hint}"))
+
+
+def _csv(spark: SparkSession, uri: str, local: Path | None, separator: str) -> DataFrame:
+    """Return all columns as text, read by position, because engines treat blank and repeated names differently."""
+    reader = spark.read.options(header=True, sep=separator, quote='"', escape='"', multiLine=True)
+    if local is None:
+        return _opened(lambda: reader.csv(uri), uri)
+    header = _check_csv(local, separator)
+    columns = ", ".join(f"_c{i} STRING" for i in range(len(header)))
+    frame = _opened(lambda: reader.schema(columns).csv(uri), uri)
+    return frame.toDF(*header)
+
+
+def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:
+    """Return the frame from `load` after reading its column names. Only this makes Spark Connect open the source."""
+    from pyspark.errors import PySparkException
+
+    try:
+        frame = load()
+        _ = frame.schema
+    except PySparkException as error:
+        raise BadData(f"{name} can't be read: {message_of(error)}") from error
+    return frame
+
+
+def file_format(source: Source) -> FileFormat:
+    """Return the format of a file source: as declared, else by its suffix.
+
+    Raises:
+        BadData: the file is missing, its suffix is unknown, or it is declared as delta but is not a Delta table.
+    """
+    uri, local = locations.locate_source(source)
+    is_delta = local is not None and (local / "_delta_log").is_dir()
+    if source.format is FileFormat.delta and local and not is_delta:
+        raise BadData(f"{local} is not a Delta table: it has no _delta_log. Set data.source.format to csv or parquet.")
+    if source.format is not FileFormat.auto:
+        return source.format
+    suffix = Path(uri).suffix.lower()
+    if local and local.is_dir():
+        suffix = ".delta" if is_delta else _files(local)[0].suffix
+    known = {".csv": FileFormat.csv, ".parquet": FileFormat.parquet, ".delta": FileFormat.delta}
+    if suffix not in known:
+        raise BadData(
+            f"data.source.path: {uri} ends in {suffix or 'no suffix'}. Set data.source.format to csv, parquet or delta."
+        )
+    return known[suffix]
+
+
+def _files(local: Path) -> list[Path]:
+    """Return the files of a source. From a folder, Spark skips names that begin with `_` or `.`, such as _SUCCESS."""
+    if not local.is_dir():
+        return [local]
+    candidates = (path for path in sorted(local.rglob("*")) if path.is_file())
+    files = [path for path in candidates if not any(part[0] in "._" for part in path.relative_to(local).parts)]
+    if not files:
+        raise BadData(
+            f"data.source.path: the folder {local} has no data files. Names with _ or . in front don't count."
+        )
+    return files
+
+
+def _check_csv(local: Path, separator: str) -> list[str]:
+    """Return the column names of a CSV, after a check of every line.
+
+    Spark reports none of these errors: it drops surplus cells, fills in missing cells, and reads everything after an
+    open quote as one cell.
+    """
+    files = _files(local)
+    if any("=" in folder for file in files if file != local for folder in file.relative_to(local).parent.parts):
+        raise BadData(
+            f"{local} has folders like name=value. Sail doesn't read such columns from CSV files. Use Parquet instead."
+        )
+    headers = {tuple(_check_csv_file(file, separator)): file for file in files}
+    if len(headers) > 1:
+        first, second, *_ = headers.values()
+        raise BadData(f"{first} and {second} have different headers. Give all files of a folder the same header.")
+    return list(*headers)
+
+
+def _check_csv_file(file: Path, separator: str) -> list[str]:
+    csv.field_size_limit(2**31 - 1)
+    line = 0
+    header: list[str] = []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        try:
+            for row in reader:
+                if not header:
+                    header = _header(row, file)
+                elif row and len(row) != len(header):
+                    raise BadData(
+                        f"{file}: line {line + 1} has {len(row)} cells, but the header has {len(header)}: "
+                        f"{separator.join(row)[:80]!r}. Correct the line, or set data.source.separator."
+                    )
+                line = reader.line_num
+        except UnicodeDecodeError as error:
+            raise BadData(
+                f"{file} is not a CSV in UTF-8: {error.reason} in line {line + 1} or later. Save it as CSV in UTF-8."
+            ) from error
+        except csv.Error as error:
+            problem = "has a quote that is never closed" if "end of data" in str(error) else f"is malformed: {error}"
+            raise BadData(f"{file}: line {line + 1} {problem}. Write a quote inside a cell as two quotes.") from error
+    if not header:
+        raise BadData(f"{file} is empty: all its lines are blank.")
+    return header
+
+
+def _header(row: list[str], file: Path) -> list[str]:
+    """Return the column names from a CSV's first line. A column without a name is `_c<position>`, as in Spark."""
+    names = [name.strip() or f"_c{i}" for i, name in enumerate(row)]
+    if "\0" in "".join(names):
+        raise BadData(f"{file} is not a CSV in UTF-8: it contains NUL bytes. Save it as CSV in UTF-8.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise BadData(f"{file}: the header has two columns named {', '.join(repeated)}. Rename one of them.")
+    if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), None)):
+        raise BadData(f"{file} has only one column, {names[0]!r}. Set data.source.separator, perhaps to {other!r}.")
+    return names
+
+
+def _check_parquet(local: Path) -> str:
+    """Return a hint for the error message: the columns that Spark may fail to read. Spark's own message lacks them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    unsafe = {}  # columns with types that only pandas writes; an engine may read them wrongly
+    for file in _files(local):
+        try:
+            for field in parquet.read_schema(file):
+                if str(field.type).startswith(("dictionary", "timestamp[ns", "halffloat")):
+                    unsafe[field.name] = f"{field.name} ({field.type})"
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadData(f"{file} is not a Parquet file: {message_of(error)}") from error
+    return f" (write {', '.join(unsafe.values())} as text or a plain type)" if unsafe else ""

@@ -1,0 +1,244 @@
+"""Delta tables. Spark writes them, Polars reads them at a fixed version, and both sides check them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from ml_pipelines.errors import BadData, StepFailed, message_of
+
+if TYPE_CHECKING:
+    import polars as pl
+    from deltalake import DeltaTable
+    from pyspark.sql import DataFrame
+
+# Turn off features that some Delta readers don't support. They would read such tables wrongly or not at all.
+WRITE_OPTIONS = {
+    "delta.enableDeletionVectors": "false",
+    "delta.checkpointPolicy": "classic",
+    "delta.columnMapping.mode": "none",
+}
+READABLE = {"timestampNtz", "deletionVectors"}  # features of foreign tables that Polars reads correctly
+FLOAT32_MAX = 3.4028234663852886e38  # a larger number is not a feature: scikit-learn's trees use 32-bit floats
+SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table at one version, as its producer recorded it."""
+
+    uri: str
+    version: int
+    rows: int | None = None  # None: the producer is unknown
+    digest: str | None = None
+
+
+def write_table(frame: DataFrame, uri: str) -> Table:
+    """Write `frame` as a Delta table, measure the written table and return it.
+
+    The table replaces rows that a failed attempt left at `uri`.
+
+    Raises:
+        BadData: a column has a type that can't be a feature.
+        StepFailed: the engine can't write the table, or turned on reader features despite `WRITE_OPTIONS`.
+    """
+    for name, dtype in frame.dtypes:
+        if dtype not in SCALARS:
+            raise BadData(
+                f"Column {name} has type {dtype}, which can't be a feature. "
+                "Convert it to a number or a string before you write it."
+            )
+    try:
+        frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
+    except Exception as error:  # from Spark, from a user's code in the plan, or from the file system
+        raise StepFailed(f"Table {uri} can't be written: {message_of(error, 250)}") from error
+    written = _open(uri, None)
+    if features := _reader_features(written):
+        raise StepFailed(
+            f"The engine wrote table {uri} with {', '.join(sorted(features))}, which some Delta readers don't support. "
+            "Turn these features off in the engine's settings."
+        )
+    rows, digest = measure_table(uri, written.version())
+    return Table(uri, written.version(), rows, digest)
+
+
+def check_protocol(uri: str, version: int | None = None) -> int:
+    """Check that `read_table` can read a table at `version` (None: the newest), and return the version.
+
+    Raises:
+        BadData: the table or the version doesn't exist, or the table uses features that Polars doesn't read correctly.
+    """
+    table = _open(uri, version)
+    if features := _reader_features(table) - READABLE:
+        raise BadData(
+            f"Table {uri} uses {', '.join(sorted(features))}, which Polars doesn't read correctly. "
+            "Write it again with delta.columnMapping.mode=none and delta.checkpointPolicy=classic."
+        )
+    return table.version()
+
+
+def _open(uri: str, version: int | None) -> DeltaTable:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return DeltaTable(uri, version=version)
+    except (DeltaError, OSError, ValueError) as error:
+        at = "" if version is None else f" at version {version}"
+        raise BadData(f"Table {uri}{at} can't be opened: {message_of(error)}") from error
+
+
+def _reader_features(table: DeltaTable) -> set[str]:
+    """Return the features beyond plain Delta that a reader of the table must support."""
+    protocol = table.protocol()
+    features = set(protocol.reader_features or [])
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        features.add("columnMapping")
+    if protocol.min_reader_version > 1 and not (features or protocol.reader_features == []):
+        features.add(f"reader version {protocol.min_reader_version}")
+    return features
+
+
+def measure_table(uri: str, version: int) -> tuple[int, str]:
+    """Return the number of rows, and a digest of column names, types and content. The order of rows doesn't matter.
+
+    The digest sums two 64-bit hashes of each row. It detects accidental damage, but not deliberate changes.
+    The digest includes the version of Polars, because Polars may change its hash between versions.
+
+    Raises:
+        BadData: the table is damaged.
+    """
+    import polars as pl
+
+    with _reading(uri, version):
+        table = pl.scan_delta(uri, version=version)
+        schema = table.collect_schema()
+        row = pl.struct(sorted(schema.names()))
+        sums = (row.hash(seed).sum().alias(str(seed)) for seed in (0, 1))
+        rows, *hashes = table.select(pl.len(), *sums).collect(engine="streaming").row(0)
+    text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), rows, *hashes))
+    return rows, hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = measure_table) -> None:
+    """Compare the table's rows and digest with its producer's record. Values that are None are not compared.
+
+    Args:
+        table: the table, with the rows and digest that its producer recorded.
+        measure: returns the same as `measure_table`, for example from a cache.
+
+    Raises:
+        BadData: the table is damaged, or has other rows.
+    """
+    rows, digest = measure(table.uri, table.version)
+    if (table.rows or rows, table.digest or digest) != (rows, digest):
+        raise BadData(
+            f"Table damaged: {table.uri} at version {table.version} has {rows:,} rows that differ from the "
+            f"{table.rows:,} rows of its producer (see their digests). Run the step that wrote it again."
+        )
+
+
+def files_digest(uri: str, version: int | None) -> str:
+    """Return a digest of the table's id, its version, and the names, sizes and times of its files.
+
+    The digest includes the version because some commits change rows without a new file, for example by a deletion
+    vector or a renamed column. Reader features are not checked, because Spark reads more tables than Polars does.
+    """
+    table = _open(uri, version)
+    actions = table.get_add_actions()
+    columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
+    return hashlib.sha256(
+        repr((table.metadata().id, table.version(), sorted(zip(*columns, strict=True)))).encode()
+    ).hexdigest()
+
+
+def remove_table(table: Table) -> None:
+    """Delete a local table, and the parent folders that this leaves empty. A table with a URI is not deleted."""
+    if "://" not in table.uri:
+        shutil.rmtree(table.uri)
+        with suppress(OSError):  # the first folder that isn't empty
+            for folder in Path(table.uri).parents:
+                folder.rmdir()
+
+
+@contextmanager
+def _reading(uri: str, version: int) -> Iterator[None]:
+    """Convert the errors of a damaged table into one-line BadData errors."""
+    import polars as pl
+
+    damaged = f"Table damaged: {uri} at version {version}"
+    try:
+        for file, size in _local_files(uri, version):
+            if file.stat().st_size != size:
+                raise BadData(f"{damaged}: {file.name} has {file.stat().st_size:,} bytes, not {size:,}.")
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadData(f"{damaged}: {message_of(error)}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # a panic of Polars is a BaseException
+            raise
+        raise BadData(f"{damaged} can't be read.") from error
+
+
+def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
+    """Yield the files of a local table with their recorded sizes. A shorter file would make Polars panic."""
+    if "://" not in uri:
+        actions = _open(uri, version).get_add_actions()
+        for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
+            if "://" not in path:
+                yield Path(uri, unquote(path)), size
+
+
+def scan_table(table: Table) -> pl.LazyFrame:
+    """Return the table at its version as a LazyFrame. No check is made: call this right after the write."""
+    import polars as pl
+
+    return pl.scan_delta(table.uri, version=table.version)
+
+
+def read_table(table: Table, columns: Sequence[str] | None, key: str | None) -> pl.DataFrame:
+    """Return the rows of a table at its version, in an order that is the same in every run.
+
+    The order of rows in the files is random, and a model's last digits depend on it. So rows are sorted: by `key` if
+    its values are unique, else by all columns.
+
+    Args:
+        table: the table. If it has `rows`, the number of rows must match.
+        columns: the columns to return; None returns all.
+        key: the key column, or None.
+
+    Raises:
+        BadData: a column is missing, or the table differs from its producer's record.
+    """
+    import polars as pl
+
+    check_protocol(table.uri, table.version)
+    with _reading(table.uri, table.version):
+        scan = pl.scan_delta(table.uri, version=table.version)
+        names = scan.collect_schema().names()
+        if missing := [name for name in columns or [] if name not in names]:
+            raise BadData(f"Table {table.uri} has no column {', '.join(missing)}. Its columns: {', '.join(names)}.")
+        selected = list(dict.fromkeys(columns or names))
+        keyed = key is not None and key in names
+        frame = scan.select(list(dict.fromkeys([*selected, str(key)] if keyed else selected))).collect()
+    if table.rows not in (None, frame.height):
+        raise BadData(
+            f"Table damaged: {table.uri} at version {table.version} has {frame.height:,} rows, but its producer "
+            f"wrote {table.rows:,}. Run the step that wrote it again."
+        )
+    unique = keyed and bool(frame[str(key)].is_unique().all())
+    return frame.sort(str(key) if unique else frame.columns).select(selected)
+
+
+def column_names(table: Table) -> list[str]:
+    """Return the names of the table's columns at its version. No rows are read."""
+    import polars as pl
+
+    check_protocol(table.uri, table.version)
+    return pl.scan_delta(table.uri, version=table.version).collect_schema().names()

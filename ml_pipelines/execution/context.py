@@ -1,0 +1,264 @@
+"""The StepContext of a real run: it logs to MLflow, and reads and writes Delta tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.config.schema import Config, SourceKind
+from ml_pipelines.data import contract, data_warnings, engines, ingest, locations, sources, tables
+from ml_pipelines.data.tables import Table
+from ml_pipelines.errors import BadData, ConfigError, PipelineError
+from ml_pipelines.models import model_files, registry
+from ml_pipelines.tracking import lineage, provenance
+from ml_pipelines.tracking.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+    from pyspark.sql import DataFrame, SparkSession
+
+P = TypeVar("P")
+
+
+class TrackedContext(StepContext[P]):
+    """The context of one step run. When the step has returned, the runner uses `check_tables`, `tags` and `refusal`."""
+
+    def __init__(
+        self, store: Store, config: Config, name: str, run_id: str, pipeline_run_id: str, experiment_id: str
+    ) -> None:
+        self.name = name
+        self.params = config.steps[name].params
+        self.seed = config.seed
+        self.data = config.data
+        self.run_id = run_id
+        self.pipeline_run_id = pipeline_run_id
+        self.log = logging.getLogger(f"steps.{name}")
+        self.label = ingest.standard_name(config.data.label)
+        self.key_column = config.data.key and ingest.standard_name(config.data.key)
+        self.refusal: str | None = None
+        self._step = config.steps[name]
+        self._store = store
+        self._config = config
+        self._experiment_id = experiment_id
+        self._tags: dict[str, str] = {}
+        self._tables: dict[str, tables.Table] = {}
+        self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
+
+    # -- tables
+
+    @property
+    def spark(self) -> SparkSession:
+        """The Spark session of the profile's engine."""
+        return engines.spark_session(self._config.spark.engine)
+
+    def source(self) -> DataFrame:
+        """Return the rows of the configured source, typed and checked: the key, the features, the label as 0 or 1.
+
+        Raises:
+            BadData: the source does not match the configuration.
+        """
+        source = sources.pin_table_version(self.spark, self.data.source)
+        raw = sources.read_source(self.spark, source, self.seed)
+        if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
+            lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
+        ingested = ingest.ingest(raw, self.data)
+        self.log_json(ingested.decisions(), "columns.json")
+        return ingested.frame
+
+    def write(self, output: str, frame: DataFrame) -> Table:
+        """Write `frame` as the table of the output `<dataset>_uri`. Only this run uses its path. Tags record the table.
+
+        Raises:
+            ConfigError: the rows contain random numbers, and the engine would repeat these numbers.
+        """
+        engines.refuse_random(frame, self._config.spark.engine)
+        table = tables.write_table(frame, self._table_path(output.removesuffix("_uri")))
+        self._tags |= lineage.table_tags(output, table)
+        self._written[output] = table
+        return table
+
+    def check_tables(self) -> None:
+        """Check the tables of a step without inputs against the contract, and log data warnings. Call this at the end.
+
+        Raises:
+            BadData: the tables break the contract. They are removed, so that nobody can use them by mistake.
+        """
+        if self._step.inputs or not self._written:
+            return
+        written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
+        if violations := contract.find_violations(self._config.contract, written):
+            for table in written.values():
+                tables.remove_table(table)
+            self.log_table(contract.violation_table(violations), "contract_violations.json")
+            raise BadData(contract.violation_summary(violations, self.key_column))
+        if {"train", "test"} <= written.keys():
+            self._warn(*(tables.scan_table(written[name]) for name in ("train", "test")))
+
+    def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
+        features = [name for name in train.collect_schema() if name not in (self.label, self.key_column)]
+        warnings = data_warnings.find_warnings(train, test, features, self.label)
+        for warning in warnings:
+            self.log.warning("%s", warning.message)
+        if warnings:
+            self.log_table(data_warnings.warning_table(warnings), "data_warnings.json")
+            count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} (data_warnings.json)"
+            self.summary(f"{self._tags.get('summary', '')} · {count}".removeprefix(" · "))
+        self._tags["data_warnings"] = str(len(warnings))
+
+    def _table_path(self, dataset: str) -> str:
+        parts = [self._config.env_name, self._config.experiment_name, f"pipeline_run_{self.pipeline_run_id}"]
+        if self._config.spark.engine == "databricks":
+            parts.insert(1, self.data.volume_name)
+        return locations.table_path(self._config.table_prefix, parts, self._step.step_name, self.run_id, dataset)
+
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
+
+        This reads the version that the table's producer recorded, or the newest version if the producer is unknown.
+
+        Raises:
+            BadData: the table is damaged, or differs from its producer's record.
+        """
+        table = self._recorded(uri)
+        if self._config.mlflow.log_datasets:
+            lineage.log_delta_input(self._store, self.run_id, table, self.name)
+        if self.pipeline_run_id == self.run_id:  # the step runs alone; a pipeline run has verified the table already
+            tables.verify_table(table)
+        return tables.read_table(table, columns, self.key_column)
+
+    def table_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns."""
+        return tables.column_names(self._recorded(uri))
+
+    def feature_columns(self, uri: str) -> list[str]:
+        """Return the names of a table's columns without the label and the key.
+
+        Raises:
+            BadData: the table has no label, or no other columns.
+        """
+        names = self.table_columns(uri)
+        features = [name for name in names if name not in (self.label, self.key_column)]
+        if self.label not in names or not features:
+            raise BadData(f"Table {uri} needs a label {self.label!r} and features. Its columns are {', '.join(names)}.")
+        return features
+
+    def _recorded(self, uri: str) -> Table:
+        if uri not in self._tables:
+            self._tables[uri] = lineage.find_table(
+                self._store, uri, self._step.inputs, self._experiment_id
+            ) or tables.Table(uri, tables.check_protocol(uri))
+        return self._tables[uri]
+
+    # -- results
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params that the step chose itself. The params of conf are logged already."""
+        self._store.log_params(self.run_id, params)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log numbers in one batch."""
+        self._store.log_metrics(self.run_id, metrics)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Log a matplotlib figure as the artifact `name` (.png or .svg)."""
+        self._store.client.log_figure(self.run_id, figure, name, save_kwargs={"dpi": 100})
+
+    def log_json(self, content: Any, name: str) -> None:
+        """Log `content` as the JSON artifact `name`."""
+        self._store.client.log_dict(self.run_id, content, name)
+
+    def log_table(self, frame: pl.DataFrame, name: str) -> None:
+        """Log a table as `name`: .parquet for any size, or .json for a small table that MLflow's page shows."""
+        self._store.log_table(self.run_id, frame, name)
+
+    def log_model(self, model: Any, example: pl.DataFrame) -> str:
+        """Log a fitted estimator, with a signature from the column types of `example`, and return its URI."""
+        logged = model_files.log_model(model, example, self._config.model.trusted_types)
+        self._tags["output.model_uri.digest"] = logged.digest
+        return logged.uri
+
+    def load_model(self, train_run_id: str) -> Any:
+        """Return the estimator that a train run logged.
+
+        Raises:
+            BadData: the model's file has changed since the train run.
+        """
+        return model_files.load_model(self._logged(train_run_id), self._config.model.trusted_types)
+
+    def _logged(self, train_run_id: str) -> lineage.LoggedModel:
+        tags = self._store.get_run(train_run_id).data.tags
+        if "output.model_uri" not in tags:
+            raise ConfigError(
+                f"train_run_id: run {train_run_id} has no output model_uri. Use the id of a finished train run."
+            )
+        return lineage.LoggedModel(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
+
+    def has_signature(self, train_run_id: str) -> bool:
+        """Return whether the model of a train run has a signature with its input columns."""
+        return model_files.has_signature(self._logged(train_run_id))
+
+    def load_table(self, run_id: str, name: str) -> pl.DataFrame:
+        """Return a table that a step's run logged with `log_table`."""
+        return self._store.load_table(run_id, name)
+
+    def load_metrics(self, run_id: str) -> Mapping[str, float]:
+        """Return the metrics that a step's run logged."""
+        return dict(self._store.get_run(run_id).data.metrics)
+
+    # -- the registry
+
+    def champion(self) -> Version | None:
+        """Return the registered version that is the champion. A step that uses it declares `external: [champion]`."""
+        return registry.current_champion(self._store, self._config)
+
+    def register(
+        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+    ) -> None:
+        """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
+
+        Args:
+            train_run_id: the train run. Its model is registered only once, even if this is called again.
+            verdict: only a model with the verdict `passed` can become the champion.
+            auc: the AUC of this model on the test table.
+            area_of: takes the id of another train run, and returns the AUC of its model on the same rows.
+            tables: `train` and `test` -> the URI of the table, for the tags of the version.
+        """
+        tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
+        tags |= {"test_auc": str(auc), **provenance.commit_tags()}
+        for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
+            tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
+            tags |= {f"{name}_digest": table.digest} if table.digest else {}
+        challenger = registry.register(self._store, self._config, self._logged(train_run_id).uri, train_run_id, tags)
+
+        def auc_of(version: Version) -> float | None:
+            if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
+                return float(version.tags["test_auc"])
+            try:
+                return area_of(version.run_id)
+            except PipelineError:
+                return None
+
+        before, now = registry.promote_best(self._store, self._config, challenger, auc_of)
+        self._tags["conclusion"] = registry.champion_summary(challenger, before, now, auc_of)
+        self._tags["external.champion"] = registry.champion_identity(self._store, self._config)
+
+    # -- tags, summary, refusal
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the step's run when it ends. The pipeline run gets the tag `verdict` too."""
+        self._tags |= tags
+
+    def summary(self, text: str) -> None:
+        """Set the result in a few words, for the terminal and for the description on MLflow's page."""
+        self._tags |= {"summary": text, "mlflow.note.content": text}
+
+    def refuse(self, reason: str) -> None:
+        """Refuse the model: this step finishes, the pipeline run fails, and the steps after this one are skipped."""
+        self.refusal = reason
+
+    def tags(self) -> Mapping[str, str]:
+        """Return the tags that the step and its outputs have set so far."""
+        return dict(self._tags)

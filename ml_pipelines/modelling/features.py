@@ -1,0 +1,85 @@
+"""Functions that several steps share: split a table into features and label, score a table, fit a model again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.data.tables import FLOAT32_MAX
+from ml_pipelines.errors import BadData
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+
+def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
+    """Check a table, and return its features and its label (as integers).
+
+    Raises:
+        BadData: the table has no rows, the values of the label are not exactly 0 and 1, or a feature has a type or
+            values that no estimator takes.
+    """
+    if frame.is_empty():
+        raise BadData("The table has 0 rows.")
+    target = frame[label]
+    if target.null_count():
+        raise BadData(f"Label {label}: {target.null_count()} of {frame.height} rows have no value.")
+    if str(target.dtype) == "String":
+        raise BadData(f"Label {label} is of type String; it needs the numbers 0 and 1.")
+    classes = sorted(target.unique().to_list())
+    if classes != [0, 1]:
+        shown = ", ".join(map(str, classes[:5]))
+        raise BadData(f"Label {label} has the values {shown}; it needs both 0 and 1, and no other value.")
+    for name in features:
+        _check_feature(frame[name])
+    return frame.select(features), target.cast(int)
+
+
+def _check_feature(column: pl.Series) -> None:
+    if column.null_count() == len(column):
+        raise BadData(f"Feature {column.name} is empty in all {len(column)} rows. Add it to data.drop.")
+    kind = column.dtype
+    if not (kind.is_integer() or kind.is_float() or str(kind) in ("String", "Boolean")):
+        raise BadData(
+            f"Feature {column.name} is of type {kind}; only integers, floats, booleans and text are features."
+        )
+    if column.dtype.is_float():
+        wrong = column.is_not_null() & ((column.abs() > FLOAT32_MAX) | column.is_nan())
+        if bad := int(wrong.sum()):
+            raise BadData(
+                f"Feature {column.name}: {bad} of {len(column)} values are infinite, NaN or beyond a 32-bit float "
+                f"({column.filter(wrong)[0]})."
+            )
+
+
+def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the estimator's probability of class 1 for each row, shape (rows,).
+
+    Raises:
+        BadData: a column is text but the model learned it as a number, or the reverse.
+    """
+    _check_types(model, features)
+    scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1]
+    return scores
+
+
+def _check_types(model: Any, features: pl.DataFrame) -> None:
+    """Check column types against the encoder. Otherwise it would encode each number as an unseen category."""
+    words = {True: "text", False: "a number"}
+    encoder = getattr(model, "named_steps", {}).get("encode")  # as steps/train.py makes it; other models may have none
+    for kind, _, names in encoder.transformers_ if encoder else []:
+        for name in names if kind in ("category", "number") else []:
+            is_text = str(features[name].dtype) == "String"
+            if is_text != (kind == "category"):
+                raise BadData(f"Column {name} is {words[is_text]}, but the model learned it as {words[not is_text]}.")
+
+
+def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:
+    """Return a copy of a pipeline, fitted on these rows. It gets this seed if its estimator takes a `random_state`."""
+    from sklearn.base import clone
+
+    copy = clone(model)
+    if "random_state" in copy[-1].get_params():
+        copy[-1].set_params(random_state=seed)
+    return copy.fit(features, label.to_numpy())

@@ -1,0 +1,4 @@
+"""Models: their files, and the registry with its versions and aliases.
+
+May import tracking.
+"""

@@ -1,0 +1,255 @@
+"""The registered model: its versions, the alias `challenger` (registered last) and the alias `champion` (best).
+
+MLflow can't compare and set an alias in one operation, so two pipelines may choose a champion at the same time.
+Each pipeline therefore compares again after it has set the alias. On a local store, a lock admits only one pipeline.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ml_pipelines.authoring.context import Version
+from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.system import paths, processes
+from ml_pipelines.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from ml_pipelines.config.schema import Config
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+# Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
+BEFORE = "champion_before"  # the previous champion, which this version replaced
+PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
+RIVAL_MS = 600_000  # a version of at most this age is a candidate: its pipeline may be about to make it champion
+COMPARISONS = 5  # a pipeline compares at most this often; then it keeps the current champion
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
+
+
+AreaOf = Callable[[Version], float | None]
+
+
+def model_name(config: Config) -> str:
+    """Return the name of the registered model: `registry.model`, else a slug of the experiment's name."""
+    return config.registry.model or paths.slug(config.experiment_name)
+
+
+def current_champion(store: Store, config: Config) -> Version | None:
+    """Return the version with the alias `champion`, or None.
+
+    Raises:
+        ConfigError: the registry reports an error.
+    """
+    name = model_name(config)
+    with _one_line_errors(store, name):
+        return _by_alias(store, name)
+
+
+def champion_identity(store: Store, config: Config) -> str:
+    """Return the champion's model name, version and train run, for a fingerprint.
+
+    The identity includes the train run, because version numbers restart if someone deletes the model.
+    """
+    holder = current_champion(store, config)
+    return f"{model_name(config)} {f'{holder.version} {holder.run_id}' if holder else 'none'}"
+
+
+def register(store: Store, config: Config, model_uri: str, train_run_id: str, tags: Mapping[str, str]) -> Version:
+    """Register the model of a train run, set these tags and the alias `challenger`, and return the version.
+
+    A second call for the same train run updates the first version.
+
+    Raises:
+        ConfigError: the registry reports an error.
+    """
+    name, client = model_name(config), store.client
+    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+        existing = _version_of_run(store, name, train_run_id)
+        version = existing.version if existing else _create(store, name, model_uri, train_run_id, tags)
+        for key, value in (tags.items() - existing.tags.items()) if existing else ():
+            client.set_model_version_tag(name, str(version), key, value)
+        _set_alias(store, name, CHALLENGER, version)
+        return _get(store, name, version)
+
+
+def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | None, Version | None]:
+    """Make the best version champion, and return the champion before and after.
+
+    Candidates are the current champion, `mine`, and versions that other pipelines registered at the same time.
+
+    Args:
+        store: the MLflow store with the registry.
+        config: the configuration.
+        mine: the version that this pipeline registered.
+        area_of: returns a version's AUC on the test table of `mine`, or None if it is unknown. If the champion's AUC
+            is unknown or equal to the best, the champion stays.
+
+    Raises:
+        ConfigError: the registry reports an error.
+    """
+    with _one_line_errors(store, mine.name), processes.alone_at(store.models_uri):
+        before = holder = _by_alias(store, mine.name)
+        for _ in range(COMPARISONS):
+            best = _best(store, mine, holder, area_of)
+            if best is None or (holder and best.version == holder.version):
+                break
+            _set_champion(store, best, holder)
+            holder = _by_alias(store, mine.name)
+        return before, holder
+
+
+def _best(store: Store, mine: Version, holder: Version | None, area_of: AreaOf) -> Version | None:
+    """Return the best version. Ties go to the current champion, then to the oldest version.
+
+    A version that a person demoted is a candidate only if it is the champion.
+    """
+    holder_area = area_of(holder) if holder else -math.inf
+    if holder_area is None:  # no version is known to be better
+        return holder
+    young = _search(store, mine.name, f"name = '{mine.name}'", since=int(time.time() * 1000) - RIVAL_MS)
+    rivals = {v.version: v for v in [*young, mine] if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags}
+    known = ((area_of(rivals[version]), rivals[version]) for version in sorted(rivals))
+    better = [(area, version) for area, version in known if area is not None and area > holder_area]
+    return max(better, key=lambda pair: pair[0])[1] if better else holder
+
+
+def champion_summary(mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
+    """Return the line that the pipeline shows at its end: the challenger, the champion, and their AUC."""
+
+    def auc(version: Version) -> str:
+        area = area_of(version)
+        return "unknown on this table" if area is None else f"{area:.3f}"
+
+    challenger = f"version {mine.version} (auc {auc(mine)})"
+    if now is None:
+        return f"challenger is {challenger}"
+    if now.version != mine.version:
+        return f"challenger is {challenger}, champion is version {now.version} (auc {auc(now)})"
+    was = f", was {auc(before)}" if before and before.version != mine.version else ""
+    return f"champion is {challenger[:-1]}{was})"
+
+
+def promote(store: Store, config: Config, version: int, reason: str) -> tuple[Version, Version | None]:
+    """Make a version champion by hand, record the reason, and return the version and the champion before it.
+
+    Raises:
+        ConfigError: the version doesn't exist, or is already champion.
+    """
+    name = model_name(config)
+    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+        chosen, holder = _get(store, name, version), _by_alias(store, name)
+        if holder and holder.version == version:
+            raise ConfigError(f"Version {version} of {name} is already champion. Name another version.")
+        _by_hand(store, chosen, holder, reason)
+        _set_champion(store, chosen, holder)
+        return chosen, holder
+
+
+def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Version]:
+    """Make the previous champion the champion again and record the reason. Return the new and the replaced champion.
+
+    Raises:
+        ConfigError: the model has no champion, or its champion has no predecessor.
+    """
+    name = model_name(config)
+    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+        holder = _by_alias(store, name)
+        if holder is None or BEFORE not in holder.tags:
+            problem = "has no champion" if holder is None else f"had no champion before version {holder.version}"
+            raise ConfigError(f"Model {name} {problem}. Choose a version: ml-pipelines promote VERSION --reason ...")
+        earlier = _get(store, name, int(holder.tags[BEFORE]))
+        _by_hand(store, earlier, holder, reason)
+        _set_alias(store, name, CHAMPION, earlier.version)
+        return earlier, holder
+
+
+def _by_hand(store: Store, chosen: Version, holder: Version | None, reason: str) -> None:
+    """Record in tags who promoted and demoted the versions, and why. No pipeline promotes a demoted version again."""
+    client, note = store.client, f"{reason} ({getpass.getuser()})"
+    client.set_model_version_tag(chosen.name, str(chosen.version), PROMOTED, note)
+    if DEMOTED in chosen.tags:
+        client.delete_model_version_tag(chosen.name, str(chosen.version), DEMOTED)
+    if holder:
+        client.set_model_version_tag(holder.name, str(holder.version), DEMOTED, note)
+
+
+def _set_champion(store: Store, chosen: Version, holder: Version | None) -> None:
+    if holder:
+        store.client.set_model_version_tag(chosen.name, str(chosen.version), BEFORE, str(holder.version))
+    _set_alias(store, chosen.name, CHAMPION, chosen.version)
+
+
+def _set_alias(store: Store, name: str, alias: str, version: int) -> None:
+    """Set an alias, and try again once. If two pipelines create an alias at the same time, the database refuses one."""
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    try:
+        client.set_registered_model_alias(name, alias, str(version))
+    except MlflowException:
+        client.set_registered_model_alias(name, alias, str(version))
+
+
+def _create(store: Store, name: str, model_uri: str, train_run_id: str, tags: Mapping[str, str]) -> int:
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if "ALREADY_EXISTS" not in error.error_code:
+            raise
+    model_id = model_uri.removeprefix("models:/")
+    return int(client.create_model_version(name, model_uri, train_run_id, dict(tags), model_id=model_id).version)
+
+
+def _version_of_run(store: Store, name: str, train_run_id: str) -> Version | None:
+    """Return the oldest version with the model of this train run, or None."""
+    versions = _search(store, name, f"run_id = '{train_run_id}'")
+    return min(versions, key=lambda version: version.version, default=None)
+
+
+def _search(store: Store, name: str, query: str, since: int = 0) -> list[Version]:
+    """Return the model's versions that match a query. Unity Catalog supports only one condition in a query."""
+    matches, token = [], None
+    while token != "":
+        page = store.client.search_model_versions(query, page_token=token)
+        matches += [v for v in page if v.name == name and v.creation_timestamp >= since]
+        token = page.token or ""
+    return [_get(store, name, int(v.version)) for v in matches]  # a search in Unity Catalog returns no tags
+
+
+def _by_alias(store: Store, name: str) -> Version | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(store.client.get_model_version_by_alias(name, CHAMPION))
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def _get(store: Store, name: str, version: int) -> Version:
+    return _version(store.client.get_model_version(name, str(version)))
+
+
+def _version(entity: ModelVersion) -> Version:
+    return Version(entity.name, int(entity.version), entity.run_id, entity.creation_timestamp, dict(entity.tags))
+
+
+@contextmanager
+def _one_line_errors(store: Store, name: str) -> Iterator[None]:
+    """Convert errors of the registry into ConfigErrors of one line."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ConfigError(f"Model {name} in {store.models_uri}: {message_of(error)}") from error

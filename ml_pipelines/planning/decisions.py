@@ -1,0 +1,47 @@
+"""Why a step runs or is reused. The terminal and MLflow's pages show these values as text."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+class Reason(enum.Enum):
+    """Why a step runs; `unchanged` means that it is reused."""
+
+    unchanged = "unchanged"
+    off = "reuse is off"
+    elsewhere = "this machine can't verify tables on a Volume"
+    forced = "forced"
+    selected = "you selected it"
+    first_run = "first run"
+    code = "code changed"
+    param = "param"
+    input = "input changed"
+    source = "source changed"
+    external = "external changed"
+    engine = "engine"
+    library = "library"
+    setting = "setting"
+    outputs = "outputs are missing or damaged"
+    unknowable = "the source must be read to know its content"
+    upstream = "upstream runs"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to a step: `run` is the finished run to reuse, or None if the step runs."""
+
+    reason: Reason
+    detail: str = ""
+    run: Run | None = None
+    parts: Mapping[str, str] | None = None  # the parts of the step's fingerprint
+
+    def __str__(self) -> str:
+        """Return the reason as text, for example `param options.max_iter 100 -> 200`."""
+        return f"{self.reason.value} {self.detail}".strip()

@@ -1,0 +1,136 @@
+"""The plan of a pipeline run, made before anything is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from ml_pipelines.config import graph
+from ml_pipelines.config.compute import cluster_spec
+from ml_pipelines.config.schema import NONE, Config, Step
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.planning.backend import Backend
+from ml_pipelines.planning.decisions import Decision, Reason
+
+EVERYTHING = "all"  # the value of --force for all steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps to run, in order, with their backend and configuration."""
+
+    config: Config
+    backend: Backend
+    steps: tuple[Step, ...]
+    needs: Mapping[str, frozenset[str]]  # step -> the steps of this plan that it waits for
+    forced: Mapping[str, Reason]  # step -> why it runs even if nothing changed
+
+    @property
+    def missing(self) -> set[str]:
+        """The inputs that no step of this plan writes. They come from an earlier pipeline run."""
+        written = {name for step in self.steps for name in step.outputs}
+        return {name for step in self.steps for name in step.inputs} - written
+
+    @property
+    def kept(self) -> list[str]:
+        """The steps that this plan neither runs nor affects, so that their earlier outputs stay valid."""
+        running = {step.name for step in self.steps}
+        needs = graph.upstream(graph_of(self.config))
+        return [name for name in self.config.steps if not running & {name, *graph.closure(name, needs)}]
+
+    def without_finished(self, outputs: Mapping[str, str]) -> Plan:
+        """Return the plan without the steps whose outputs all exist."""
+        steps = tuple(step for step in self.steps if not set(step.outputs) <= outputs.keys())
+        names = {step.name for step in steps}
+        return replace(self, steps=steps, needs={name: self.needs[name] & names for name in names})
+
+    def parameters(self, step: Step, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Return the parameters of the step's entry point; `outputs` has the outputs that exist so far."""
+        settings = {"profile": self.config.profile, "set": self.config.overrides}
+        return settings | {name: outputs.get(name, NONE) for name in step.inputs}
+
+    def describe(self, decisions: Mapping[str, Decision]) -> str:
+        """Return the plan as text: for each step its inputs, params and compute, and why it would run or be reused."""
+        config = self.config
+        lines = [
+            f"profile {config.profile} · env {config.env_name} · engine {config.spark.engine}"
+            f" · backend {self.backend.name}",
+            f"experiment {config.experiment_name}",
+            f"source {_source(config)} · label {config.data.label} · key {config.data.key or '(the whole row)'}"
+            f" · test fraction {config.data.test_fraction}",
+            "",
+        ]
+        for step in self.steps:
+            where = _compute(config, step)
+            waits = ", ".join(name for name in config.steps if name in self.needs[step.name]) or "nothing"
+            lines.append(f"  {step.step_name:<24}waits for {waits} · compute {step.compute} ({where})")
+            lines.append(
+                f"  {'':<24}inputs {', '.join(step.inputs) or 'the source'} · outputs {', '.join(step.outputs)}"
+            )
+            if decision := decisions.get(step.name):
+                lines.append(f"  {'':<24}{'reused' if decision.run else 'runs'}: {decision}")
+            params = asdict(step.params)
+            if params:
+                lines.append(f"  {'':<24}{' · '.join(f'{name}={value}' for name, value in params.items())}")
+        lines += self.backend.describe(config, self.steps, self.needs)
+        if self.missing:
+            lines.append(f"\nFrom an earlier pipeline run: {', '.join(sorted(self.missing))}")
+        return "\n".join(lines)
+
+
+def make_plan(
+    config: Config,
+    backend: Backend,
+    only: Iterable[str] = (),
+    start: str | None = None,
+    end: str | None = None,
+    force: Iterable[str] = (),
+) -> Plan:
+    """Return the plan for the selected steps.
+
+    Raises:
+        ConfigError: a step is unknown, no step is selected, or a cluster spec does not exist.
+    """
+    chosen = graph.select_steps(graph_of(config), only, start, end)
+    upstream = graph.upstream(graph_of(config))
+    forced = set(force) - {NONE}
+    if unknown := forced - {EVERYTHING, *config.steps}:
+        raise ConfigError(f"--force: no step is named {', '.join(unknown)}. The steps are {', '.join(config.steps)}.")
+    selected = dict.fromkeys(chosen if only or start else (), Reason.selected)
+    plan = Plan(
+        config,
+        backend,
+        tuple(config.steps[name] for name in chosen),
+        {name: frozenset(upstream[name] & set(chosen)) for name in chosen},
+        selected | dict.fromkeys(chosen if EVERYTHING in forced else forced, Reason.forced),
+    )
+    for step in plan.steps:  # an error in a cluster spec shows up now
+        cluster_spec(config, step)
+    return plan
+
+
+def graph_of(config: Config) -> graph.Graph:
+    """Return step -> its inputs and outputs."""
+    return {name: graph.Node(tuple(step.inputs), tuple(step.outputs)) for name, step in config.steps.items()}
+
+
+def _source(config: Config) -> str:
+    source = config.data.source
+    detail = {
+        "synthetic": f"{source.rows} rows x {source.features} features",
+        "file": source.path,
+        "table": source.table,
+    }
+    return f"{source.kind.name} {detail.get(source.kind.name) or ''}".strip()
+
+
+def _compute(config: Config, step: Step) -> str:
+    """Return what a step runs on, as text."""
+    spec, where = cluster_spec(config, step), config.compute[step.compute]
+    if spec is None:
+        return "this machine"
+    if len(spec) == 1:  # a running cluster, or serverless
+        return where
+    size = spec.get("autoscale") or {"workers": spec.get("num_workers")}
+    sizes = ", ".join(f"{key} {value}" for key, value in size.items())
+    return f"{where}: {spec.get('node_type_id')}, {sizes}, {spec.get('spark_version')}"

@@ -1,0 +1,169 @@
+"""Whether a finished run of a step can be reused, and if not, why the step must run.
+
+Each finished step run has its fingerprint as a tag, so a search in MLflow finds it. It is reused if the fingerprint is
+the same, its tables are below this profile's prefix, and its outputs are still what it recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ml_pipelines.config.schema import Config, Step
+from ml_pipelines.data import locations
+from ml_pipelines.errors import PipelineError
+from ml_pipelines.models import model_files
+from ml_pipelines.planning.decisions import Decision, Reason
+from ml_pipelines.planning.fingerprint import Parts, fingerprint_of, fingerprint_parts, has_known_source
+from ml_pipelines.planning.memory import Memory
+from ml_pipelines.planning.plan import Plan
+from ml_pipelines.tracking import lineage, opening
+from ml_pipelines.tracking.store import Store, parent_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def decide(
+    plan: Plan, step: Step, producers: Mapping[str, Run], store: Store, experiment: str, memory: Memory
+) -> Decision:
+    """Return whether the step runs or is reused; `producers` is input -> the step run that wrote it."""
+    config = plan.config
+    parts = fingerprint_parts(memory, store, config, step, producers)
+    if step.name in plan.forced:
+        return Decision(plan.forced[step.name], parts=parts)
+    if not config.reuse:
+        return Decision(Reason.off, parts=parts)
+    if plan.backend.reads_tables_elsewhere:
+        return Decision(Reason.elsewhere, parts=parts)
+    if "source" in parts and not has_known_source(config):
+        return Decision(Reason.unknowable, parts=parts)
+    matches = lineage.finished_steps(store, experiment, step.name, fingerprint_of(parts))
+    for run in matches:
+        if _is_intact(memory, config, step, run):
+            return Decision(Reason.unchanged, run=run, parts=parts)
+    if matches:
+        return Decision(Reason.outputs, parts=parts)
+    earlier = lineage.finished_steps(store, experiment, step.name)
+    if not earlier:
+        return Decision(Reason.first_run, parts=parts)
+    return _difference(json.loads(earlier[0].data.tags["fingerprint.parts"]), parts)
+
+
+# The kinds of parts, causes before consequences: what a person changes comes first.
+KINDS = {
+    "code": Reason.code,
+    "param": Reason.param,
+    "source": Reason.source,
+    "external": Reason.external,
+    "engine": Reason.engine,
+    "seed": Reason.setting,
+    "data": Reason.setting,
+    "contract": Reason.setting,
+    "model": Reason.setting,
+    "library": Reason.library,
+    "input": Reason.input,
+}
+# Their values are digests, which a person can't read.
+DIGESTS = (Reason.code, Reason.source, Reason.external, Reason.input)
+
+
+def _difference(old: Parts, new: Parts) -> Decision:
+    """Return the decision to run because of the first part that differs, in the order of KINDS."""
+
+    def kind(part: str) -> str:
+        return part.replace(".", " ").split()[0]
+
+    changed = (part for part in {**old, **new} if old.get(part) != new.get(part))
+    part = min(changed, key=lambda part: (list(KINDS).index(kind(part)), part))
+    reason, name = KINDS[kind(part)], part.partition(" ")[2]
+    if reason in DIGESTS:
+        return Decision(reason, f"({name})" if name else "", parts=new)
+    name = part if reason is Reason.setting else name
+    return Decision(reason, f"{name} {old.get(part, 'none')} -> {new.get(part, 'none')}".strip(), parts=new)
+
+
+def _is_intact(memory: Memory, config: Config, step: Step, run: Run) -> bool:
+    """Return whether all outputs of the run still exist, below this profile's prefix, as the run recorded them."""
+    if not set(step.outputs) <= lineage.outputs(run).keys():
+        return False
+    for name in lineage.outputs(run):
+        try:
+            if table := lineage.table_of(run, name):
+                prefix = locations.absolute_prefix(config.table_prefix)
+                if not table.uri.startswith(f"{prefix}/") or memory.measure(table.uri, table.version) != (
+                    table.rows,
+                    table.digest,
+                ):
+                    return False
+            elif model := lineage.model_of(run, name):
+                model_files.check_model_file(model)
+        except PipelineError:
+            return False
+    return True
+
+
+def preview(
+    plan: Plan, producers: Mapping[str, Run], store: Store, experiment: str, memory: Memory
+) -> dict[str, Decision]:
+    """Return step -> decision, without running anything. A step whose inputs will be new runs in any case."""
+    known_producers = dict(producers)
+    decisions: dict[str, Decision] = {}
+    for step in plan.steps:
+        if running := [
+            need for need in plan.config.steps if need in plan.needs[step.name] and decisions[need].run is None
+        ]:
+            decision = Decision(plan.forced.get(step.name, Reason.upstream), f"({', '.join(running)})")
+        else:
+            decision = decide(plan, step, known_producers, store, experiment, memory)
+        decisions[step.name] = decision
+        if decision.run:
+            known_producers |= dict.fromkeys(step.outputs, decision.run)
+    return decisions
+
+
+def up_to_date_run(
+    plan: Plan, producers: Mapping[str, Run], store: Store, experiment: str, memory: Memory
+) -> str | None:
+    """Return the id of the pipeline run that has current results of all steps, or None if a step must run."""
+    decisions = preview(plan, producers, store, experiment, memory)
+    runs = [decision.run for decision in decisions.values() if decision.run]
+    parents = {parent_of(run) for run in runs}
+    if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
+        return None
+    return parent if store.get_run(parent).info.status == "FINISHED" else None  # it may have been killed at its end
+
+
+def decision_tags(decision: Decision) -> dict[str, str]:
+    """Return the tags of a step's run that record why it ran and its fingerprint."""
+    tags = {"reason": str(decision)}
+    if decision.parts is not None:
+        parts = json.dumps(dict(decision.parts), separators=(",", ":"))
+        tags |= {"fingerprint": fingerprint_of(decision.parts), "fingerprint.parts": parts}
+    return tags
+
+
+def final_decision(decision: Decision, run: Run) -> Decision:
+    """Return the decision with the external state as the step left it.
+
+    A step that makes its model the champion changes the champion that it was compared with. Without this correction
+    the step would run again the next time.
+    """
+    external = {tag.replace(".", " ", 1): value for tag, value in run.data.tags.items() if tag.startswith("external.")}
+    return replace(decision, parts={**(decision.parts or {}), **external})
+
+
+def explain_plan(plan: Plan) -> dict[str, Decision]:
+    """Return step -> decision for a dry run; nothing if the store or the experiment does not exist yet."""
+    if not opening.has_store(plan.config):
+        return {}
+    store = opening.open_store(plan.config)
+    known_experiment = store.client.get_experiment_by_name(plan.config.experiment_name)
+    if known_experiment is None:
+        return {}
+    experiment = str(known_experiment.experiment_id)
+    source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile) if plan.missing else None
+    producers = lineage.producers_of(store, source) if source else {}
+    return preview(plan, producers, store, experiment, Memory())

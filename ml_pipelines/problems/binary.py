@@ -1,0 +1,98 @@
+"""Two classes: the metrics and curves of a model whose score is the probability of class 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+POINTS = 200  # of a curve
+# Metric -> its readable name, and whether a higher value is better.
+METRICS = {
+    "auc": ("AUC", True),
+    "average_precision": ("Average precision", True),
+    "log_loss": ("Log loss", False),
+    "brier": ("Brier score", False),
+    "accuracy": ("Accuracy", True),
+    "precision": ("Precision", True),
+    "recall": ("Recall", True),
+    "f1": ("F1", True),
+}
+COUNTS = ("true_negatives", "false_positives", "false_negatives", "true_positives")  # of the confusion matrix
+
+
+def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, float]:
+    """Return the metrics that need no threshold: AUC, average precision, log loss, Brier score."""
+    from sklearn import metrics
+
+    truth = label.to_numpy()
+    return {
+        f"{prefix}_auc": float(metrics.roc_auc_score(truth, score)),
+        f"{prefix}_average_precision": float(metrics.average_precision_score(truth, score)),
+        f"{prefix}_log_loss": float(metrics.log_loss(truth, score)),
+        f"{prefix}_brier": float(metrics.brier_score_loss(truth, score)),
+    }
+
+
+def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, float]:
+    """Return the metrics of predicted classes: accuracy, F1, and the four counts of the confusion matrix."""
+    from sklearn import metrics
+
+    truth = label.to_numpy()
+    counts = metrics.confusion_matrix(truth, predicted, labels=[0, 1]).ravel()
+    return {
+        f"{prefix}_accuracy": float(metrics.accuracy_score(truth, predicted)),
+        f"{prefix}_f1": float(metrics.f1_score(truth, predicted, zero_division=0.0)),
+        **{f"{prefix}_{name}": float(count) for name, count in zip(COUNTS, counts, strict=True)},
+    }
+
+
+def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
+    """Return four curves of about POINTS points each, as chart -> axis -> values. The first axis is x."""
+    import numpy as np
+    from sklearn.metrics import roc_curve
+
+    truth = label.to_numpy()
+    fpr, tpr, cut = roc_curve(truth, score, drop_intermediate=False)  # thresholds fall; the first is infinite
+    true_positives, false_positives = tpr * truth.sum(), fpr * (len(truth) - truth.sum())
+    positives = true_positives + false_positives
+    precision = np.divide(true_positives, positives, out=np.ones_like(positives), where=positives > 0)
+    thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))  # evenly along the ROC curve
+    top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))  # if class 1 is rare, all scores are small
+    threshold = np.linspace(0, top, POINTS + 1)
+    threshold = threshold[threshold <= cut[1]]
+    at = np.searchsorted(-cut, -threshold, side="right") - 1  # the last cut that a score of `threshold` reaches
+    charts = {
+        "roc": {"false_positive_rate": fpr[thin], "true_positive_rate": tpr[thin]},
+        "precision_recall": {"recall": tpr[thin], "precision": precision[thin]},
+        "calibration": calibration(truth, score),
+        "threshold": {
+            "threshold": threshold,
+            "precision": precision[at],
+            "recall": tpr[at],
+            "f1": 2 * true_positives[at] / (positives[at] + truth.sum()),
+            "predicted_positive": positives[at] / len(truth),
+        },
+    }
+    return {name: {axis: values.round(6).tolist() for axis, values in chart.items()} for name, chart in charts.items()}
+
+
+def calibration(truth: Array, score: Array) -> dict[str, Array]:
+    """Return mean score, share of class 1 and number of rows for each tenth of the rows, ordered by score.
+
+    Rows with the same score are in the same tenth.
+    """
+    import numpy as np
+
+    tenth = np.searchsorted(np.quantile(score, np.linspace(0.1, 0.9, 9)), score, side="right")
+    rows, positives, sums = np.bincount(tenth), np.bincount(tenth, truth), np.bincount(tenth, score)
+    filled = rows > 0
+    return {
+        "predicted": sums[filled] / rows[filled],
+        "observed": positives[filled] / rows[filled],
+        "rows": rows[filled],
+    }

@@ -1,0 +1,71 @@
+"""The differences between a pipeline run and the pipeline run that trained the champion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.data.tables import Table
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.report.contents import Change
+from ml_pipelines.report.render import number
+from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.store import Store, parent_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def champion_runs(store: Store, qa: Mapping[str, Any]) -> dict[str, Run]:
+    """Return step -> run, for the pipeline run that trained the champion. Empty if the store no longer has it."""
+    try:
+        train = store.get_run((qa.get("champion") or {})["run_id"])
+        parent = parent_of(train)
+        step_runs = lineage.producers_of(store, parent).values() if parent else []
+    except (KeyError, ConfigError):
+        return {}
+    return {run.data.tags["step"]: run for run in step_runs} | {"train": train}
+
+
+def changes(before: Mapping[str, Run], now: Mapping[str, Run], steps: Iterable[str]) -> list[Change]:
+    """Return the changes in params, tables, settings, code and libraries that the model depends on.
+
+    Args:
+        before: step -> run of the champion's pipeline run.
+        now: step -> run of this pipeline run.
+        steps: the steps that the model depends on.
+    """
+    common = sorted(step for step in steps if step in before and step in now)
+    (old, old_code), (new, new_code) = (_dependencies(runs, common) for runs in (before, now))
+    changes = [
+        Change(what, old.get(what, "-"), new.get(what, "-"))
+        for what in {**new, **old}
+        if old.get(what) != new.get(what)
+    ]
+    if modules := [name for name in {**new_code, **old_code} if old_code.get(name) != new_code.get(name)]:
+        changes.append(Change("code", "", ", ".join(modules)))
+    return changes
+
+
+def _dependencies(runs: Mapping[str, Run], steps: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the steps' dependencies as name -> readable value, and their code as module -> digest."""
+    values, code = {}, {}
+    for step in steps:
+        for part, value in json.loads(runs[step].data.tags.get("fingerprint.parts", "{}")).items():
+            kind, _, name = part.partition(" ")
+            if kind == "code":
+                code[name] = value
+            elif kind in ("source", "external"):
+                values[part] = f"content {value[:8]}"
+            elif kind != "input":  # the tables are added below, and other inputs follow from these parts
+                values[f"{step}.{name}" if kind == "param" else part] = value
+    for name, table in written_tables(runs[step] for step in steps).items():
+        values[name.removesuffix("_uri")] = f"{number(table.rows)} rows, content {(table.digest or '')[:8]}"
+    return values, code
+
+
+def written_tables(runs: Iterable[Run]) -> dict[str, Table]:
+    """Return output -> table, for the tables that the runs wrote."""
+    outputs = ((name, lineage.table_of(run, name)) for run in runs for name in lineage.outputs(run))
+    return {name: table for name, table in outputs if table}

@@ -1,0 +1,220 @@
+"""Gather the contents of a report from the tags, metrics and artifacts of a pipeline run.
+
+If a pipeline run is incomplete (a failed step, a part of the pipeline), the page leaves out what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.config import graph
+from ml_pipelines.data.tables import Table
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.problems.binary import COUNTS, METRICS
+from ml_pipelines.report.changes import champion_runs, changes, written_tables
+from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
+from ml_pipelines.report.render import number, wilson
+from ml_pipelines.report.run_reader import RunReader
+from ml_pipelines.system import terminal
+from ml_pipelines.tracking.store import PROJECT_RUN
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+SHOWN = 40  # columns with the largest drift
+SHOWN_IMPORTANCES = 20
+TRACEBACK_LINES = 30
+
+
+def gather(reader: RunReader, parent: Run) -> Report:
+    """Return the contents of the report of a pipeline run.
+
+    Raises:
+        ConfigError: the run is not a pipeline run.
+    """
+    tags, run_id = parent.data.tags, str(parent.info.run_id)
+    if "profile" not in tags:
+        raise ConfigError(f"Run {run_id} is not a pipeline run. Use the id of a run named {PROJECT_RUN}.")
+    config = reader.json(parent, "config.json") or {}
+    declared = config.get("steps", {})
+    step_runs = {run.data.tags["step"]: run for run in reader.store.children(run_id) if "step" in run.data.tags}
+    kept_runs = {name: reader.store.get_run(kept_run) for name, kept_run in json.loads(tags.get("kept", "{}")).items()}
+    origins = {name: reader.origin(run) for name, run in {**kept_runs, **step_runs}.items()}
+
+    def artifact(step: str, name: str) -> Any:
+        return (reader.json(origins[step], name) if step in origins else None) or {}
+
+    qa, drift = artifact("model_qa", "qa_report.json"), artifact("model_qa", "drift.json")
+    table = artifact("feature_importance", "feature_importance.json")
+    drifted = sorted(drift.get("train_test") or [], key=lambda row: -row["psi"])
+    steps = [_step(reader, name, declared, parent, step_runs.get(name), name in kept_runs) for name in declared]
+    needs = _needs(declared)
+    champion = champion_runs(reader.store, qa) if "train" in needs else {}
+    evaluated = origins["evaluate"].data.metrics if "evaluate" in origins else {}
+    return Report(
+        run=reader.link(parent),
+        facts=_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json"))),
+        verdict=_verdict(parent, steps, qa),
+        steps=steps,
+        needs=needs,
+        resume=terminal.resume_command(tags["profile"], run_id, parent.data.params.get("set", "none")),
+        metrics=_metrics(origins, champion, qa.get("auc")),
+        counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
+        threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
+        champion_run=reader.link(champion["train"]) if champion else None,
+        changes=changes(champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
+        qa=qa,
+        curves=artifact("evaluate", "curves.json"),
+        importances=[
+            dict(zip(table["columns"], row, strict=True)) for row in table.get("data", [])[:SHOWN_IMPORTANCES]
+        ],
+        drift=drifted[:SHOWN],
+        champion_drift={row["column"]: row for row in drift.get("champion") or []},
+        hidden=max(0, len(drifted) - SHOWN),
+    )
+
+
+def _needs(declared: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    nodes = {
+        name: graph.Node(tuple(step.get("inputs", ())), tuple(step.get("outputs", ())))
+        for name, step in declared.items()
+    }
+    return {name: frozenset(needed) for name, needed in graph.upstream(nodes).items()}
+
+
+def _step(
+    reader: RunReader, name: str, declared: Mapping[str, Any], parent: Run, run: Run | None, is_kept: bool
+) -> StepView:
+    """Return what happened to a step; `run` is its run in this pipeline run, if it has one."""
+    tags, step_name = parent.data.tags, declared[name]["step_name"]
+    if run is None:
+        root = json.loads(tags.get("skipped", "{}")).get(name)
+        if is_kept:
+            return StepView(name, step_name, "kept", why=f"reused from pipeline run {tags.get('inputs_from', '')[:8]}")
+        if root:
+            return StepView(name, step_name, "skipped", why=f"{declared[root]['step_name']} failed")
+        return StepView(name, step_name, "left", why="not part of this pipeline run")
+    step_tags, origin = run.data.tags, run.data.tags.get("reused_from")
+    parent_start, parent_end = parent.info.start_time, parent.info.end_time or _now()
+    end = run.info.end_time or _now()
+    state = {"FINISHED": "reused" if origin else "done", "FAILED": "failed", "KILLED": "killed"}
+    trace = reader.text(run, "traceback.txt") if run.info.status == "FAILED" else None
+    return StepView(
+        name,
+        step_name,
+        state.get(run.info.status, "running"),
+        why=step_tags.get("reason", "") + (f", attempt {step_tags['attempt']}" if "attempt" in step_tags else ""),
+        message=step_tags.get("cause") or step_tags.get("summary", ""),
+        seconds=None if origin else (end - run.info.start_time) / 1000,
+        start=(run.info.start_time - parent_start) / max(1, parent_end - parent_start),
+        share=(end - run.info.start_time) / max(1, parent_end - parent_start),
+        run=reader.link(run),
+        origin=reader.link(run, origin) if origin else None,
+        traceback="\n".join((trace or "").splitlines()[-TRACEBACK_LINES:]),
+    )
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
+    """Return the label column and the value in the source that means class 1: `churned = yes`."""
+    values = [value for value, number_of in columns.get("label", {}).items() if number_of == 1]
+    return f"{config['data']['label']} = {values[0]}" if values and config else ""
+
+
+def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: str) -> dict[str, str]:
+    """Return name -> text: what ran, when, and who ran it. Unknown facts are left out."""
+    tags, params = parent.data.tags, parent.data.params
+    commit = tags.get("mlflow.source.git.commit", "")[:10]
+    seconds = ((parent.info.end_time or _now()) - parent.info.start_time) / 1000
+    rows = {name: table.rows for name, table in written_tables(origins.values()).items()}
+    train = origins["train"].data.params if "train" in origins else {}
+    facts = {
+        "Data": ", ".join(f"{number(count)} {name.removesuffix('_uri')} rows" for name, count in rows.items()),
+        "Class 1": class_1,
+        "Model": train.get("estimator", "").rpartition(".")[2],
+        "Started": datetime.fromtimestamp(parent.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Duration": f"{seconds:.1f} s" if parent.info.end_time else "",
+        "Profile": tags["profile"],
+        "Experiment": reader.store.experiment_name(parent.info.experiment_id),
+        "Engine and backend": f"{tags.get('engine')}, {tags.get('backend')}",
+        "Commit": f"{commit}, with uncommitted changes" if commit and tags.get("git.dirty") == "true" else commit,
+        "User": tags.get("mlflow.user", ""),
+        "Overrides (--set)": "" if params.get("set", "none") == "none" else params["set"],
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> Verdict:
+    """Return the verdict of the quality gate, or the status of the pipeline run if the gate gave no verdict."""
+    status, tags = parent.info.status, parent.data.tags
+    verdicts = [check["verdict"] for check in qa.get("checks", [])]
+    counts = ((verdicts.count(verdict), verdict) for verdict in ("passed", "failed", "skipped"))
+    counted = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
+    conclusion = f"; {tags['conclusion']}" if "conclusion" in tags else ""
+    if status == "FAILED" and tags.get("verdict") == "refused":
+        return Verdict("Refused", "bad", f"The quality gate refused the model: {counted}. Nothing was registered.")
+    if status == "FAILED":
+        failed = [f"{step.step_name}: {step.message}" for step in steps if step.state == "failed"]
+        return Verdict("Failed", "bad", "; ".join(failed) or tags.get("cause", ""))
+    if status == "KILLED":
+        return Verdict("Stopped", "bad", tags.get("cause", ""))
+    if status != "FINISHED":
+        return Verdict("Running", "none", "The pipeline run has not ended.")
+    if not verdicts:
+        return Verdict("Finished", "none", "No step of this pipeline run checked the model.")
+    if qa["verdict"] == "passed":
+        return Verdict("Passed", "good", f"Checks: {counted}{conclusion}.")
+    return Verdict("Warned", "warn", f"Checks: {counted}. The gate only warns (on_failure: warn){conclusion}.")
+
+
+def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mapping[str, Any] | None) -> list[Metric]:
+    """Return the metrics on the test table, with the champion's if it was evaluated on the same rows."""
+    values, training = (_values(origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train")))
+    digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
+    champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
+    intervals = _intervals(values)
+    if auc:
+        intervals["auc"] = auc["low"], auc["high"]
+    return [
+        Metric(
+            label,
+            values[name],
+            *intervals.get(name, (None, None)),
+            training.get(name),
+            champion_values.get(name),
+            higher_is_better,
+        )
+        for name, (label, higher_is_better) in METRICS.items()
+        if name in values
+    ]
+
+
+def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
+    """Return the metrics of a step's run without their prefix, and precision and recall from the counts."""
+    metrics = runs[step].data.metrics if step in runs else {}
+    values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
+    for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):
+        if total := values.get("true_positives", 0) + values.get(others, 0):
+            values[name] = values["true_positives"] / total
+    return values
+
+
+def _intervals(values: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:
+    """Return the 95 % intervals of the metrics that are shares of rows."""
+    intervals: dict[str, tuple[float | None, float | None]] = {}
+    for name, rows in {
+        "accuracy": values.get("rows", 0),
+        "precision": values.get("true_positives", 0) + values.get("false_positives", 0),
+        "recall": values.get("true_positives", 0) + values.get("false_negatives", 0),
+    }.items():
+        if name in values and rows:
+            intervals[name] = wilson(values[name] * rows, rows)
+    return intervals

@@ -1,0 +1,40 @@
+"""Log the report as an artifact: at the end of a pipeline run, or again with `ml-pipelines report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_pipelines.config.schema import Config
+from ml_pipelines.report.gather import gather
+from ml_pipelines.report.render import NAME, render
+from ml_pipelines.report.run_reader import PageAddress, RunReader, artifact_folder
+from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.store import Store
+
+
+def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
+    """Make the report of a pipeline run and log it as an artifact of that run."""
+    contents = gather(RunReader(store, page_address), store.get_run(run_id))
+    store.client.log_text(run_id, render(contents), NAME)
+
+
+def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:
+    """Make the report of a pipeline run again and return its path on this machine.
+
+    Args:
+        store: the store that has the run.
+        config: the configuration, which names the experiment.
+        run: the id of the run or its first characters. None means the newest pipeline run.
+        page_address: returns the address of a run's page.
+
+    Raises:
+        ConfigError: the store has no such run.
+    """
+    import mlflow.artifacts
+
+    experiment = store.experiment_id(config.experiment_name)
+    run_or_prefix = run or lineage.latest_with(store, set(), experiment, config.profile)
+    run_id = lineage.find_pipeline_run(store, run_or_prefix, experiment)
+    publish(store, run_id, page_address)
+    folder = artifact_folder(store.get_run(run_id))
+    return folder / NAME if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=NAME))

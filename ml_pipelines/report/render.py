@@ -1,0 +1,49 @@
+"""Render the report as HTML: the template report.html.j2 and its filters."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ml_pipelines.report import charts
+from ml_pipelines.report.contents import Report
+
+NAME = "report.html"
+Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+
+def render(report: Report) -> str:
+    """Return the page as HTML. Every text that comes from data is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["charts"] = charts
+    environment.filters |= {"number": number, "percent": percent, "probability": probability, "wilson": wilson}
+    return environment.get_template(f"{NAME}.j2").render(report=report).strip()
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Return a number as text: `1,234` if it is whole, otherwise rounded to `digits`. A missing number is a dash."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return str(value) if value and isinstance(value, str | bool) else "-"
+    if float(value).is_integer() and (isinstance(value, int) or abs(value) >= 10):
+        return f"{int(value):,}"
+    return f"{value:.{digits}f}"
+
+
+def percent(share: object) -> str:
+    """Return a share as text, for example `12.5%`."""
+    return f"{share:.1%}".replace(".0%", "%") if isinstance(share, int | float) and math.isfinite(share) else "-"
+
+
+def probability(value: object) -> str:
+    """Return a p-value as text, for example `p = 0.041`."""
+    return "p < 0.001" if isinstance(value, float) and value < 0.001 else f"p = {number(value)}"
+
+
+def wilson(hits: float, rows: float) -> tuple[float, float]:
+    """Return the 95 % interval of the share hits / rows (Wilson 1927)."""
+    share, z = hits / rows, Z95**2 / rows
+    middle, half = share + z / 2, math.sqrt(z * share * (1 - share) + z * z / 4)
+    return (middle - half) / (1 + z), (middle + half) / (1 + z)

@@ -1,0 +1,130 @@
+"""Compare the tables that prepare_data writes on Sail and on the JVM, for the user's own source and code."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from ml_pipelines.config.loading import load
+from ml_pipelines.config.schema import Config, FileFormat, SourceKind
+from ml_pipelines.data import locations, sources, tables
+from ml_pipelines.data.ingest import standard_name
+from ml_pipelines.errors import BadData, ConfigError, StepFailed
+from ml_pipelines.system import paths
+from ml_pipelines.system.terminal import say
+from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.store import Store
+
+ENGINES = ("sail", "jvm")
+
+
+def compare_engines(profile: str, overrides: list[str], rows: int) -> list[str]:
+    """Return the differences between the engines' tables, as text. The list is empty if the tables are equal.
+
+    Only the first `rows` rows of a file source are used, unchanged. The tables go to a temporary folder.
+
+    Raises:
+        ConfigError, BadData: prepare_data failed on this source, or Java is missing.
+    """
+    config = load(profile, overrides)
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        if config.data.source.kind is SourceKind.file:
+            overrides = [*overrides, f"data.source.path={excerpt(config, rows, Path(folder))}"]
+        tables_of = {engine: _prepare(engine, profile, overrides, Path(folder)) for engine in ENGINES}
+        differences = []
+        key_column = standard_name(config.data.key) if config.data.key else None
+        for name in sorted(tables_of["sail"]):
+            sail, jvm = tables_of["sail"][name], tables_of["jvm"][name]
+            if sail.digest == jvm.digest:
+                say(f"{name}: {sail.rows:,} rows, the same on sail and jvm")
+            else:
+                differences.append(f"{name}: {_difference(sail, jvm, key_column)}")
+    return differences
+
+
+def excerpt(config: Config, rows: int, folder: Path) -> str:
+    """Write the first rows of a local file source into `folder` and return the path. CSV is copied byte by byte."""
+    uri, local = locations.locate_source(config.data.source)
+    kind = sources.file_format(config.data.source)
+    if local is None or (kind is FileFormat.csv and local.is_dir()):
+        return uri  # an object store, or a folder of CSV files: compare the whole source
+    import polars as pl
+
+    if kind is FileFormat.csv:
+        target = folder / "excerpt.csv"
+        csv.field_size_limit(2**31 - 1)
+        with _open_bytewise(local) as lines:
+            reader = csv.reader(lines, delimiter=config.data.source.separator)
+            for _ in islice(reader, rows + 1):
+                pass
+            count = reader.line_num
+        with _open_bytewise(local) as lines, _open_bytewise(target, "w") as excerpted:
+            excerpted.writelines(islice(lines, count))
+        return str(target)
+    if kind is FileFormat.delta:
+        return uri  # both engines read the same version of the whole table
+    target = folder / "excerpt.parquet"
+    pl.scan_parquet(local / "**/*.parquet" if local.is_dir() else local).head(rows).sink_parquet(target)
+    return str(target)
+
+
+def _open_bytewise(path: Path, mode: str = "r") -> IO[str]:
+    """Open a text file so that every byte is preserved, even if it is not UTF-8."""
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> dict[str, tables.Table]:
+    """Run prepare_data on `engine` and return its tables. A process can use only one engine, so this starts one."""
+    store = f"sqlite:///{folder / engine}.db"
+    command = [
+        sys.executable,
+        str(paths.root() / "driver.py"),
+        "--only=prepare_data",
+        f"--profile={profile}",
+        "--backend=inline",
+    ]
+    settings = [
+        *overrides,
+        f"spark.engine={engine}",
+        f"data.delta_prefix.local={folder / engine}",
+        "experiment_name=parity",
+    ]
+    command += [f"--set={setting}" for setting in settings]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_ARTIFACT_ROOT": str(folder)}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if "✗" in line or "Set" in line] or [
+            done.stderr.strip()
+        ]
+        error = {2: ConfigError, 3: BadData}.get(done.returncode, StepFailed)
+        raise error(f"prepare_data failed on {engine}: {lines[-1].strip()}")
+    parity_store = Store(store)
+    experiment = parity_store.client.get_experiment_by_name("parity").experiment_id
+    run = parity_store.client.search_runs([experiment], "tags.step = 'prepare_data'")[0]
+    written = {
+        name: lineage.find_table(parity_store, uri, [name], experiment)
+        for name, uri in lineage.outputs(run).items()
+        if name.endswith("_uri")
+    }
+    return {name: table for name, table in written.items() if table}
+
+
+def _difference(sail: tables.Table, jvm: tables.Table, key_column: str | None) -> str:
+    """Return how two tables differ: in their columns, in their number of rows, or in the first row that differs."""
+    left, right = (tables.read_table(table, None, key_column) for table in (sail, jvm))
+    if left.schema != right.schema:
+        return f"columns differ: sail {dict(left.schema)}, jvm {dict(right.schema)}"
+    if left.height != right.height:
+        return f"sail wrote {left.height:,} rows, jvm {right.height:,}"
+    for a, b in zip(left.iter_rows(named=True), right.iter_rows(named=True), strict=True):
+        # Compared by repr, so that NaN equals NaN, and 0.0 differs from -0.0.
+        if cells := [f"{name}: sail {a[name]!r}, jvm {b[name]!r}" for name in a if repr(a[name]) != repr(b[name])]:
+            row = f"row {key_column}={a[key_column]!r}: " if key_column and key_column in a else ""
+            return row + "; ".join(cells[:5])
+    return "the digests differ, but all cells are equal"

@@ -1,0 +1,401 @@
+"""One pipeline run: the parent MLflow run, the steps below it as they become ready, and its true status at the end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from queue import Queue
+from threading import Thread, Timer
+from typing import TYPE_CHECKING
+
+from ml_pipelines.config.schema import Step
+from ml_pipelines.data import locations
+from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
+from ml_pipelines.planning import reuse
+from ml_pipelines.planning.backend import SubmittedStep
+from ml_pipelines.planning.decisions import Decision, Reason
+from ml_pipelines.planning.memory import Memory
+from ml_pipelines.planning.plan import Plan
+from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
+from ml_pipelines.system import events, paths, processes, terminal
+from ml_pipelines.system.events import StepEnded
+from ml_pipelines.tracking import lineage, opening, provenance, run_page
+from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+BACKOFF_S = 1.0  # pause before the second try; the pause doubles before each further try
+OBVIOUS = (Reason.first_run, Reason.off, Reason.elsewhere)  # the step's line does not show these reasons to run
+
+
+class Lost(StepFailed):
+    """The result of a step is unknown: it may still run on Databricks. Its run stays open, for --resume to find it."""
+
+
+class PipelineRun:
+    """A pipeline run in progress. It yields the steps whose inputs exist, and records their outputs."""
+
+    def __init__(
+        self, plan: Plan, store: Store, memory: Memory, run: Run, inputs: Mapping[str, Run], resumed: str | None = None
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.memory = memory
+        self.resumed = resumed  # the pipeline run that this one continues
+        self.run_id = str(run.info.run_id)
+        self.experiment_id = str(run.info.experiment_id)
+        self.scheduler = Scheduler(plan.steps, plan.needs, plan.config.max_parallel, plan.config.fail_fast)
+        self._producers = dict(inputs)  # output -> the run that wrote it
+        outputs = {name: plan.config.steps[name].outputs for name in plan.kept}
+        self.kept = {name: inputs[out].info.run_id for name in outputs for out in outputs[name] if out in inputs}
+        self._ended: Queue[StepState] = Queue()  # steps whose process has ended, or whose next try is due
+        self._told: list[StepEnded] = []
+        self._verdict: dict[str, str] = {}  # a step's tags that the pipeline run gets too
+        self._started = time.monotonic()
+
+    def schedule(self) -> Iterator[Step]:
+        """Yield each step as soon as its inputs exist; skip a step whose inputs will never exist."""
+        while not self.scheduler.is_over:
+            while state := self.scheduler.next_ready():
+                if failed := self.scheduler.failure_before(state):
+                    self._skip(state, failed)
+                elif self._reuse(state):
+                    state.phase = Phase.done
+                else:
+                    state.phase = Phase.running
+                    if running := self._take_over(state):
+                        self.started(state.step, running)
+                    else:
+                        yield state.step
+            if not self.scheduler.is_over:
+                self._take_in(self._ended.get())
+
+    def parameters(self, step: Step) -> dict[str, str]:
+        """Return the parameters of the step's entry point, including its inputs."""
+        outputs = {name: lineage.outputs(run)[name] for name, run in self._producers.items()}
+        return self.plan.parameters(step, outputs)
+
+    def started(self, step: Step, submitted: SubmittedStep) -> None:
+        """Record that the backend now runs this step."""
+        state, backend = self.scheduler.states[step.name], self.plan.backend
+        state.submitted = running = backend.follow(self.store, step, submitted)
+        state.attempts += 1
+        tags = reuse.decision_tags(_decision(state)) | ({"attempt": str(state.attempts)} if state.attempts > 1 else {})
+        self.store.set_tags(str(running.run_id), tags)
+        events.report(events.StepStarted(step.name, str(running.run_id), state.attempts))
+        self._share()
+
+        def stop() -> None:
+            state.is_overdue = True
+            backend.stop(running)
+
+        def wait() -> None:
+            limit = Timer((step.timeout_s or 0) + processes.GRACE_S, stop)  # the step stops itself earlier, if it can
+            limit.daemon = True
+            if step.timeout_s and backend.enforces_time_limits:
+                limit.start()
+            running.wait()
+            limit.cancel()
+            self._ended.put(state)
+
+        Thread(target=wait, daemon=True, name=f"wait-{step.name}").start()
+
+    def _share(self) -> None:
+        """Divide the processors among the steps that run now."""
+        running = [state.submitted for state in self.scheduler.running if state.submitted]
+        for submitted in running:
+            self.plan.backend.share(submitted, len(running))
+
+    def _take_over(self, state: StepState) -> SubmittedStep | None:
+        """Return a step that the resumed pipeline run left running, or None. Its run moves to this pipeline run."""
+        if self.resumed is None:
+            return None
+        inputs = self.parameters(state.step)
+        running = self.plan.backend.take_over(self.store, self.plan.config, state.step, inputs, self.resumed)
+        if running:
+            self.store.set_tags(running.run_id, {PARENT: self.run_id})
+            text = f"taken over from pipeline run {self.resumed[:8]}, whose driver is gone"
+            events.report(events.StepOutput(state.name, text))
+        return running
+
+    def _reuse(self, state: StepState) -> bool:
+        """Reuse a finished run if nothing that the step depends on has changed. Return whether a run was reused."""
+        step = state.step
+        decision = reuse.decide(self.plan, step, self._producers, self.store, self.experiment_id, self.memory)
+        state.decision = decision
+        if decision.run is None:
+            return False
+        run = lineage.copy_run(self.store, decision.run, self.run_id, step.step_name, reuse.decision_tags(decision))
+        self._producers |= dict.fromkeys(step.outputs, run)
+        self._tell(StepEnded(step.step_name, "reused", None, run.data.tags.get("summary", ""), str(decision)))
+        self._headline(step, run)
+        return True
+
+    def _take_in(self, state: StepState) -> None:
+        """Record the end of a step. After the pause before its next try, let the step wait for its turn."""
+        if state.phase is Phase.retrying:
+            state.phase = Phase.waiting
+            return
+        submitted, state.submitted = state.submitted, None
+        if submitted is None:
+            raise AssertionError(f"{state.name} ended before it was submitted")
+        self._share()
+        if lost := self.plan.backend.lost(submitted):
+            raise Lost(f"{one_line(lost)} Follow it again: {self._resume_command()}")
+        run = self._closed(state, str(submitted.run_id))
+        if state.is_stopped and run.info.status != "FINISHED":
+            self._stop_ended(state, run)
+        elif run.info.status == "FINISHED" and _exit_code(run) == 0:
+            self._succeed(state, run)
+        elif "transient" in run.data.tags and state.attempts <= state.step.retries:
+            self._retry(state, run)
+        else:
+            self._fail(state, run)
+
+    def _succeed(self, state: StepState, run: Run) -> None:
+        step, decision = state.step, reuse.final_decision(_decision(state), run)
+        if decision != state.decision:
+            self.store.set_tags(run.info.run_id, reuse.decision_tags(decision))
+            run = self.store.get_run(run.info.run_id)
+        state.phase = Phase.done
+        self._producers |= dict.fromkeys(step.outputs, run)
+        reason = "" if decision.reason in OBVIOUS else str(decision)
+        summary = run.data.tags.get("summary", "")
+        self._tell(StepEnded(step.step_name, "done", run_page.duration_s(run), summary, reason))
+        self._headline(step, run)
+
+    def _retry(self, state: StepState, run: Run) -> None:
+        step, delay_s = state.step, BACKOFF_S * 2 ** (state.attempts - 1)
+        again = f"again in {delay_s:g} s, try {state.attempts + 1} of {step.retries + 1}"
+        self._tell(
+            StepEnded(step.step_name, "failed", run_page.duration_s(run), run.data.tags["cause"], next_try=again)
+        )
+        state.phase = Phase.retrying
+        timer = Timer(delay_s, self._ended.put, (state,))
+        timer.daemon = True
+        timer.start()
+
+    def _fail(self, state: StepState, run: Run) -> None:
+        state.phase = Phase.failed
+        state.exit_code = _exit_code(run) or StepFailed.exit_code
+        self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), run.data.tags["cause"]))
+        self.store.client.set_tag(self.run_id, "failed_step", state.name)
+        if self.plan.config.fail_fast:
+            self._stop_siblings()
+        self._headline(state.step, run)
+
+    def _stop_siblings(self) -> None:
+        """Stop the other running steps after a step has failed. The end of each is recorded later."""
+        for state in self.scheduler.running:
+            state.is_stopped = True
+            stop = Thread(target=self.plan.backend.stop, args=(state.submitted,), name=f"stop-{state.name}")
+            stop.daemon = True
+            stop.start()
+
+    def _stop_ended(self, state: StepState, run: Run) -> None:
+        """Record the end of a step that was stopped because another step failed."""
+        failed = min(other.name for other in self.scheduler.in_phase(Phase.failed))
+        self._skip(state, failed, "stopped")
+        cause = f"stopped because {self.plan.config.steps[failed].step_name} failed"
+        self.store.close(run.info.run_id, "KILLED", {"cause": cause})
+
+    def _closed(self, state: StepState, run_id: str) -> Run:
+        """Return the run of an ended step. Close it and set its cause if the step's process could not."""
+        run = self.store.get_run(run_id)
+        if state.is_overdue and run.info.status != "FINISHED":
+            state.is_overdue = False
+            tags = {"exit_code": str(TimedOut.exit_code), "cause": str(TimedOut(state.step.timeout_s or 0))}
+        elif "cause" not in run.data.tags and run.info.status != "FINISHED":
+            tags = {"exit_code": str(StepFailed.exit_code), "cause": "its process ended without reporting a result"}
+        else:
+            return run
+        self.store.close(run_id, "FAILED", {**tags, "transient": "true"})
+        return self.store.get_run(run_id)
+
+    def _headline(self, step: Step, run: Run) -> None:
+        """Show the step's headline metrics, its verdict and its conclusion on the pipeline run too."""
+        self._verdict |= run_page.verdict_tags(run)
+        run_page.log_headline(self.store, self.run_id, step, run)
+
+    def _skip(self, state: StepState, failed: str, how: str = "skipped") -> None:
+        """Skip a step because another step failed."""
+        state.phase, state.blamed = Phase.skipped, failed
+        because = f"{how} ({self.plan.config.steps[failed].step_name} failed)"
+        self._tell(StepEnded(state.step.step_name, "skipped", None, because))
+
+    def _tell(self, event: StepEnded) -> None:
+        self._told.append(event)
+        events.report(event)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the lowest exit code of a failed step."""
+        return self.scheduler.exit_code
+
+    def cancel(self, reason: str) -> None:
+        """Stop the steps that are running, and mark their runs as KILLED."""
+        running = [state.submitted for state in self.scheduler.running if state.submitted]
+        stopping = [Thread(target=self.plan.backend.stop, args=(submitted,)) for submitted in running]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        for submitted in running:
+            self.store.close(str(submitted.run_id), "KILLED", {"cause": reason})
+        for run in self.store.children(self.run_id):
+            if run.info.status == "RUNNING":  # it was just being submitted
+                self.store.close(run.info.run_id, "KILLED", {"cause": reason})
+
+    def close(self) -> None:
+        """End the parent run with its true status, and report the result."""
+        code, scheduler = self.exit_code, self.scheduler
+        note = run_page.description_of(self.plan.config, self.plan.backend.name, map(str, self._told))
+        tags = {"exit_code": str(code), "mlflow.note.content": note, **self._verdict}
+        if any(state.exit_code == QaRefused.exit_code for state in scheduler.in_phase(Phase.failed)):
+            tags["verdict"] = "refused"
+        if skipped := {state.name: state.blamed for state in scheduler.in_phase(Phase.skipped)}:
+            tags["skipped"] = json.dumps(skipped)
+        self.store.close(self.run_id, "FAILED" if code else "FINISHED", tags)
+        look = tuple(filter(None, [self._report(), self._page()]))
+        seconds, conclusion = time.monotonic() - self._started, self._verdict.get("conclusion", "")
+        resume = self._resume_command() if code else ""
+        events.report(events.PipelineEnded(self.run_id, code, seconds, conclusion, look, resume))
+
+    def _report(self) -> str:
+        """Make the report, and return the command that shows it. If this fails, say why and return an empty text."""
+        config = self.plan.config
+        try:
+            from ml_pipelines.report import publishing  # imported after the steps, so that no step waits for it
+
+            publishing.publish(self.store, self.run_id, self.plan.backend.page_address)
+            own = self.store.experiment_name(self.experiment_id) == config.experiment_name
+        except (Exception, Interrupted) as error:  # no error of the report may change the run's result
+            events.report(events.Notice(f"There is no report: {one_line(error)}"))
+            return ""
+        run = "" if own and "experiment_name=" not in config.overrides else f" {self.run_id}"
+        profile = "" if config.profile == "local" else f" --profile {config.profile}"
+        return f"ml-pipelines report{run}{profile} --open"
+
+    def _resume_command(self) -> str:
+        """Return the command that continues this run."""
+        config = self.plan.config
+        return terminal.resume_command(config.profile, self.run_id, config.overrides)
+
+    def _page(self) -> str:
+        """Return the address of the run's page, or a command that shows the page if the store is a file."""
+        if address := self.plan.backend.page_address(self.store, self.experiment_id, self.run_id):
+            return address
+        uri = self.store.uri
+        option = "" if uri == paths.sqlite_uri() else f" --backend-store-uri {shlex.quote(uri)}"
+        return f"mlflow ui{option}" if self.store.is_sqlite else uri
+
+
+def _decision(state: StepState) -> Decision:
+    """Return the decision of a started step. Every started step has one."""
+    if state.decision is None:
+        raise AssertionError(f"{state.name} was started before it was decided on")
+    return state.decision
+
+
+def _exit_code(run: Run) -> int:
+    return int(run.data.tags.get("exit_code", StepFailed.exit_code))
+
+
+@contextmanager
+def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]:
+    """Open the parent run, and close it at the end. Under `mlflow run -e main` it is the run that MLflow made.
+
+    Raises:
+        ConfigError, BadData: a check that needs no run failed.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    memory = Memory()
+    adopted = opening.adopt_run()
+    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if the prefix is unusable
+    plan.backend.check(plan.config, plan.steps)
+    store = opening.open_store(plan.config)
+    if adopted:
+        store.set_tags(adopted, provenance.provenance_tags())
+        experiment = str(store.get_run(adopted).info.experiment_id)
+        _report_experiment(plan, store.experiment_name(experiment))
+    else:
+        experiment = store.experiment_id(plan.config.experiment_name)
+    paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
+    store.reap(experiment)
+    plan, inputs, source = _resumed(plan, store, experiment, resume)
+    if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
+        raise NothingToDo(
+            f"Up to date: nothing has changed since pipeline run {current} (--force runs everything again)."
+        )
+    tags = None if adopted else dict(provenance.provenance_tags())
+    parent = None
+    try:
+        run = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=PROJECT_RUN, tags=tags)
+        parent = PipelineRun(plan, store, memory, run, inputs, source if resume else None)
+        _describe(parent, source)
+        yield parent
+        parent.close()
+    except Lost as error:  # the step's run stays RUNNING, so that --resume can reattach to it
+        with suppress(MlflowException, OSError):
+            failed = {"cause": one_line(error), "exit_code": str(error.exit_code)}
+            store.close(str(run.info.run_id), "FAILED", failed)
+        raise
+    except BaseException as error:
+        failure: BaseException = error
+        if isinstance(error, MlflowException | OSError):
+            failure = plan.backend.explain(error) or store.failed(error)
+        with suppress(MlflowException, OSError):  # the store is gone: the next start will find the runs
+            if parent:
+                parent.cancel(one_line(failure))
+                status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+                store.close(parent.run_id, status, {"cause": one_line(failure)})
+            store.close_own(experiment, one_line(failure))
+        if failure is error:
+            raise
+        raise failure from error
+    finally:
+        with suppress(MlflowException, OSError):
+            mlflow.end_run(store.get_run(parent.run_id).info.status if parent else "KILLED")
+
+
+def _report_experiment(plan: Plan, name: str) -> None:
+    """Report that `mlflow run` uses another experiment than the profile's. It made the run before our code ran."""
+    wanted = plan.config.experiment_name
+    if name != wanted:
+        events.report(events.Notice(f"`mlflow run` chose experiment {name!r}; the profile's is {wanted!r}."))
+
+
+def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:
+    """Return the plan without the steps that pipeline run `resume` finished, the inputs from that run, and its id."""
+    if resume is None and not plan.missing:
+        return plan, {}, None
+    if resume is None:
+        source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile)
+    else:
+        source = lineage.find_pipeline_run(store, resume, experiment)
+    producers = lineage.producers_of(store, source)
+    if resume is not None:
+        plan = plan.without_finished(producers)
+    if lost := plan.missing - producers.keys():
+        raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
+    needed = plan.missing | {name for step in plan.kept for name in plan.config.steps[step].outputs}
+    return plan, {name: run for name, run in producers.items() if name in needed}, source
+
+
+def _describe(parent: PipelineRun, source: str | None) -> None:
+    """Set the parent run's description and tags, and report the start of the pipeline run."""
+    plan, config = parent.plan, parent.plan.config
+    more = {"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}
+    run_page.describe_pipeline_run(
+        parent.store, parent.run_id, config, plan.backend.name, {**processes.process_tag(), **more}
+    )
+    how = (config.profile, config.spark.engine, plan.backend.name, config.experiment_name)
+    events.report(events.PipelineStarted(PROJECT_RUN, parent.run_id, how))
+    if source:
+        events.report(events.InputsReused(tuple(sorted(plan.missing)), source))

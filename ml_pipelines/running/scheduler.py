@@ -1,0 +1,101 @@
+"""Decides which step of a pipeline run may start now. It uses neither MLflow nor the terminal."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ml_pipelines.config.schema import Step
+
+if TYPE_CHECKING:
+    from ml_pipelines.planning.backend import SubmittedStep
+    from ml_pipelines.planning.decisions import Decision
+
+
+class Phase(enum.Enum):
+    """What a step does now."""
+
+    waiting = "waiting"
+    running = "running"
+    retrying = "retrying"  # it failed, and waits for its turn again after a pause
+    done = "done"  # its outputs exist: it succeeded or was reused
+    failed = "failed"
+    skipped = "skipped"
+
+
+OVER = (Phase.done, Phase.failed, Phase.skipped)
+
+
+@dataclass
+class StepState:
+    """The state of one step during a pipeline run."""
+
+    step: Step
+    phase: Phase = Phase.waiting
+    attempts: int = 0  # how often it was started
+    exit_code: int = 0  # of a failed step
+    blamed: str = ""  # the failed step because of which this step was skipped or stopped
+    decision: Decision | None = None  # why it runs, or which run is reused
+    submitted: SubmittedStep | None = None  # the step as its backend runs it
+    is_overdue: bool = False  # it was stopped because its time limit was over
+    is_stopped: bool = False  # it was stopped because another step failed
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+
+class Scheduler:
+    """Chooses the step to start next. At most `max_parallel` steps run at once, each after the steps that it needs."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        needs: Mapping[str, AbstractSet[str]],
+        max_parallel: int = 1,
+        fail_fast: bool = False,
+    ) -> None:
+        self.states = {step.name: StepState(step) for step in steps}
+        self._needs = needs
+        self._max_parallel = max_parallel
+        self._fail_fast = fail_fast
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every step has ended or was skipped."""
+        return all(state.phase in OVER for state in self.states.values())
+
+    @property
+    def running(self) -> list[StepState]:
+        """The steps that run now."""
+        return self.in_phase(Phase.running)
+
+    def in_phase(self, *phases: Phase) -> list[StepState]:
+        """Return the steps in one of these phases, in the order of their declaration."""
+        return [state for state in self.states.values() if state.phase in phases]
+
+    def next_ready(self) -> StepState | None:
+        """Return the first step that may start now, or None if no step may start yet."""
+        if len(self.running) >= self._max_parallel:
+            return None
+        for state in self.in_phase(Phase.waiting):
+            if all(self.states[need].phase in OVER for need in self._needs[state.name]):
+                return state
+        return None
+
+    def failure_before(self, state: StepState) -> str | None:
+        """Return a failed step that keeps `state` from starting, or None. With fail_fast, any failed step does."""
+        lost = [other for other in self.in_phase(Phase.failed, Phase.skipped) if self._bars(other, state)]
+        return min((other.blamed or other.name for other in lost), default=None)
+
+    def _bars(self, other: StepState, state: StepState) -> bool:
+        return self._fail_fast or other.name in self._needs[state.name]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the lowest exit code of a failed step."""
+        return min((state.exit_code for state in self.in_phase(Phase.failed)), default=0)

@@ -1,0 +1,80 @@
+"""Paths: the project's root, its configuration, the local store, and names that are safe in paths."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from ml_pipelines.errors import ConfigError
+
+
+@cache
+def code() -> Path:
+    """Return the folder that contains the packages ml_pipelines and steps."""
+    return Path(__file__).resolve().parents[2]
+
+
+@cache
+def checkout() -> Path | None:
+    """Return the folder of MLproject (a checkout or an unpacked archive), or None if only the wheel is installed."""
+    return code() if (code() / "MLproject").is_file() else None
+
+
+@cache
+def root() -> Path:
+    """Return the folder that relative paths start from: the checkout, or else the working directory."""
+    return checkout() or Path.cwd()
+
+
+def conf() -> Path:
+    """Return the folder of the configuration files: in the wheel if it is installed, otherwise in the checkout."""
+    packed = Path(str(resources.files("ml_pipelines") / "conf"))
+    return packed if packed.is_dir() else root() / "conf"
+
+
+def sqlite_uri() -> str:
+    """Return the default tracking URI: the file that `mlflow ui` opens in the folder of MLproject."""
+    return f"sqlite:///{root() / 'mlflow.db'}"
+
+
+def absolute_uri(uri: str) -> str:
+    """Return the tracking URI with an absolute sqlite path, so that it works from any working directory."""
+    path = re.fullmatch(r"sqlite:///(?!/)(?!:memory:)([^?]+)(\?.*)?", uri)
+    return f"sqlite:///{Path(path[1]).resolve()}{path[2] or ''}" if path else uri
+
+
+def slug(name: str) -> str:
+    """Return `name` as one part of a path that every reader of Delta tables understands.
+
+    Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would leave the folder.
+    A name that had to change gets eight digits of its SHA-256, so that two names never share a path. A name that
+    already ends like this gets them too.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
+    if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):
+        return safe
+    return f"{safe or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def check_writable(folder: str, what: str) -> None:
+    """Check that a local folder can be written or created. Paths that are not local are not checked.
+
+    Args:
+        folder: a path or a URI.
+        what: the setting or the purpose of the folder, for the message.
+
+    Raises:
+        ConfigError: the folder can't be written.
+    """
+    path = Path(folder.removeprefix("file://"))
+    if not path.is_absolute():
+        return
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"{what}: {folder} can't be written: {existing} is read-only or not a folder. Choose another folder."
+        )

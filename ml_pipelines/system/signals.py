@@ -1,0 +1,43 @@
+"""Signals that stop this process, raised as an exception that no step catches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+
+from ml_pipelines.errors import Interrupted
+from ml_pipelines.system import processes
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+IGNORE_S = 5.0  # further signals are ignored for so long: they would interrupt the clean-up
+
+
+def raise_on_signals() -> None:
+    """Raise Interrupted in the main thread when a signal asks this process to stop, or when its launcher has ended."""
+    ignore_until = 0.0
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        nonlocal ignore_until
+        if time.monotonic() >= ignore_until:
+            ignore_until = time.monotonic() + IGNORE_S
+            raise Interrupted(signum)
+
+    for name in STOPPING:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):  # nohup ignores SIGHUP
+            signal.signal(number, stop)
+    if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` does not stop its child when it is stopped
+        processes.end_with(os.getppid())
+    if driver := os.environ.get(processes.DRIVER):
+        processes.end_with(int(driver))
+
+
+def keep_interruptible() -> None:
+    """Make SIGINT interrupt a waiting main thread again. Call this after an import of Polars or MLflow.
+
+    Polars installs its own handler, which restarts system calls: a waiting thread would not notice the signal.
+    """
+    if hasattr(signal, "siginterrupt"):  # not on Windows
+        signal.siginterrupt(signal.SIGINT, True)

@@ -1,0 +1,46 @@
+"""The terminal: lines to standard output and standard error, and the command that continues a pipeline run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+
+from ml_pipelines.system import paths
+
+MARKS = {"done": "✓", "failed": "✗", "skipped": "-", "reused": "="}  # state of a step -> the mark before its line
+PLAIN = {"✓": "ok", "✗": "x", "·": "|"}  # for a terminal without Unicode
+
+
+def silence_mlflow() -> None:
+    """Silence MLflow's messages between the lines of the steps. Call this before MLflow is imported."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server's address, twice for each step
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning if git is not installed
+
+
+def say(text: str = "") -> None:
+    """Print a line without delay; in ASCII if the terminal can't show Unicode."""
+    encoding = sys.stdout.encoding or "ascii"
+    if "utf" not in encoding.lower():
+        text = re.sub("^  ([-=✗]) ", r"  \1  ", text)  # as wide as "ok"
+        for mark, plain in PLAIN.items():
+            text = text.replace(mark, plain)
+        text = text.encode(encoding, "replace").decode(encoding)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def resume_command(profile: str, run_id: str, overrides: str) -> str:
+    """Return the command that continues a pipeline run."""
+    changed = "" if overrides == "none" else f" --set {shlex.quote(overrides)}"
+    command = "python driver.py" if paths.checkout() else "local-pipeline"
+    return f"{command} --profile {profile} --resume {run_id[:8]}{changed}"
+
+
+def complain(text: str) -> None:
+    """Print an error message to standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

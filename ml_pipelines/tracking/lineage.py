@@ -1,0 +1,215 @@
+"""The outputs and inputs of steps, recorded on their MLflow runs.
+
+An output is a tag `output.<name>` of the step's run: tags work on every backend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ml_pipelines.data.tables import Table
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+OUTPUT = "output."
+BATCH = 100  # the most params that MLflow accepts in one request
+NEWEST_FIRST = ["attributes.start_time DESC"]
+# Tags that the copy of a reused run keeps.
+COPIED_TAGS = (
+    *("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts"),
+    *("verdict", "failed_checks", "conclusion", "external.champion"),
+)
+
+
+class LoggedModel(NamedTuple):
+    """A model in the store, and the SHA-256 of its file."""
+
+    uri: str
+    digest: str
+
+
+def outputs(run: Run) -> dict[str, str]:
+    """Return the outputs of a step's run: name -> value."""
+    tags = run.data.tags.items()
+    return {
+        tag.removeprefix(OUTPUT): value
+        for tag, value in tags
+        if tag.startswith(OUTPUT) and "." not in tag[len(OUTPUT) :]
+    }
+
+
+def producers_of(store: Store, run_id: str) -> dict[str, Run]:
+    """Return output -> the finished step run that wrote it, for a pipeline run and the steps that it kept."""
+    run = store.get_run(run_id)
+    runs = store.children(run_id)
+    if run_ids := kept_steps(run):
+        ids = ", ".join(f"'{step_run}'" for step_run in run_ids)
+        runs = [*store.client.search_runs([run.info.experiment_id], f"attributes.run_id IN ({ids})"), *runs]
+    return {name: run for run in runs if run.info.status == "FINISHED" for name in outputs(run)}
+
+
+def kept_steps(run: Run) -> list[str]:
+    """Return the ids of the step runs that a pipeline run kept from an earlier one."""
+    return list(json.loads(run.data.tags.get("kept", "{}")).values())
+
+
+def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
+    """Return all outputs of the finished steps of a pipeline run, and of the steps that it kept."""
+    return {name: outputs(run)[name] for name, run in producers_of(store, run_id).items()}
+
+
+def finished_steps(store: Store, experiment: str, step: str, fingerprint: str | None = None) -> list[Run]:
+    """Return up to three finished runs of a step, the newest first: with this fingerprint, or with any."""
+    query = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags.fingerprint "
+    query += f"= '{fingerprint}'" if fingerprint else "!= ''"
+    return list(store.client.search_runs([experiment], query, max_results=3, order_by=NEWEST_FIRST))
+
+
+def table_of(run: Run, name: str) -> Table | None:
+    """Return the table that a run recorded as its output `name`, or None if that output is not a table."""
+    tags, tag = run.data.tags, f"{OUTPUT}{name}"
+    if f"{tag}.version" not in tags:
+        return None
+    return Table(tags[tag], int(tags[f"{tag}.version"]), int(tags[f"{tag}.rows"]), tags[f"{tag}.digest"])
+
+
+def model_of(run: Run, name: str) -> LoggedModel | None:
+    """Return the model that is the run's output `name`, or None if the output is not a model."""
+    tags, tag = run.data.tags, f"{OUTPUT}{name}"
+    if f"{tag}.digest" not in tags or f"{tag}.version" in tags:
+        return None
+    return LoggedModel(tags[tag], tags[f"{tag}.digest"])
+
+
+def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[str, str]) -> Run:
+    """Copy a finished run under another parent and record where it came from.
+
+    The copy has the outputs, params, metrics and dataset inputs of the run that computed them.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils.time import get_current_time_millis
+
+    copied = {tag: value for tag, value in run.data.tags.items() if tag.startswith(OUTPUT) or tag in COPIED_TAGS}
+    origin = run.data.tags.get("reused_from", run.info.run_id)
+    copy = store.create_step_run(run.info.experiment_id, copied["step"], parent)
+    all_tags = {**copied, **tags, "reused_from": origin, "mlflow.runName": step_name, "exit_code": "0"}
+    params = [Param(name, value) for name, value in run.data.params.items()]
+    now = get_current_time_millis()
+    store.client.log_batch(
+        copy,
+        metrics=[Metric(name, value, now, 0) for name, value in run.data.metrics.items()],
+        params=params[:BATCH],
+        tags=[RunTag(name, value) for name, value in all_tags.items()],
+    )
+    for start in range(BATCH, len(params), BATCH):
+        store.client.log_batch(copy, params=params[start : start + BATCH])
+    if run.inputs and run.inputs.dataset_inputs:
+        store.client.log_inputs(copy, list(run.inputs.dataset_inputs))
+    store.client.set_terminated(copy, "FINISHED")
+    return store.get_run(copy)
+
+
+def find_pipeline_run(store: Store, run_id: str, experiment: str) -> str:
+    """Return the full id of a run of the experiment; `run_id` is the id or its first characters.
+
+    Raises:
+        ConfigError: no run, or more than one, has an id that begins like this.
+    """
+    if len(run_id) == 32:
+        return run_id
+    runs = [run.info.run_id for run in store.client.search_runs([experiment], max_results=5000)]
+    matches = [match for match in runs if match.startswith(run_id)]
+    if len(matches) != 1:
+        raise ConfigError(f"{len(matches)} runs of this experiment begin with {run_id!r}. Use the whole id.")
+    return str(matches[0])
+
+
+def latest_with(store: Store, names: set[str], experiment: str, profile: str) -> str:
+    """Return the id of the newest pipeline run of the profile that has all the outputs in `names`.
+
+    Raises:
+        ConfigError: none of the last hundred pipeline runs has them.
+    """
+    query = f"tags.profile = '{profile}'"
+    for run in store.client.search_runs([experiment], query, max_results=100, order_by=NEWEST_FIRST):
+        if names <= outputs_of_pipeline(store, run.info.run_id).keys():
+            return str(run.info.run_id)
+    missing = f" has {', '.join(sorted(names))}" if names else ""
+    raise ConfigError(f"No earlier pipeline run of profile {profile}{missing}. Run the whole pipeline once.")
+
+
+def table_tags(name: str, table: Table) -> dict[str, str]:
+    """Return the tags that record a table as the output `name`."""
+    prefix = f"{OUTPUT}{name}"
+    return {
+        f"{prefix}.version": str(table.version),
+        f"{prefix}.rows": str(table.rows),
+        f"{prefix}.digest": str(table.digest),
+    }
+
+
+def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) -> Table | None:
+    """Return the table at `uri` as the step that wrote it recorded it, or None.
+
+    The step is in this experiment and wrote the table as one of the outputs `names`.
+    """
+    quoted = uri.replace("'", "")
+    for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
+        for run in store.client.search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
+            table = table_of(run, tag.removeprefix(OUTPUT))
+            return table if table is None or digests_compare(run) else replace(table, digest=None)
+    return None
+
+
+def digests_compare(run: Run) -> bool:
+    """Return whether the run used this version of Polars: each version computes other digests."""
+    installed = version("polars")
+    return bool(json.loads(run.data.tags.get("fingerprint.parts", "{}")).get("library polars", installed) == installed)
+
+
+def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> None:
+    """Log a Delta table as an input of the run, under the name of its folder, without loading the table.
+
+    This writes the source in the format of MLflow's DeltaDatasetSource, because MLflow's own code drops version 0.
+    """
+    source = {"path": table.uri, "delta_table_version": table.version}
+    name = table.uri.rstrip("/").rsplit("/", 1)[-1]
+    tags = {"dataset_path": table.uri, "dataset_version": str(table.version)}
+    _log_input(store, run_id, context, name, source, tags, table.digest, json.dumps({"num_rows": table.rows}))
+
+
+def log_named_input(store: Store, run_id: str, name: str, version: int | None, context: str) -> None:
+    """Log a table of a catalog as an input of the run, by its name. MLflow's page links to tables of Unity Catalog."""
+    tags = {"dataset_path": name, "dataset_version": "unknown" if version is None else str(version)}
+    source: dict[str, Any] = {"delta_table_name": name}
+    source |= {} if version is None else {"delta_table_version": version}
+    if name.count(".") == 2 and name.partition(".")[0] not in ("hive_metastore", "spark_catalog", "samples"):
+        source["is_databricks_uc_table"] = True
+    _log_input(store, run_id, context, name, source, tags)
+
+
+def _log_input(
+    store: Store,
+    run_id: str,
+    context: str,
+    name: str,
+    source: Mapping[str, Any],
+    tags: Mapping[str, str],
+    digest: str | None = None,
+    profile: str | None = None,
+) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    content = json.dumps(source)
+    digest = (digest or hashlib.sha256(content.encode()).hexdigest())[:8]
+    dataset = Dataset(name=name, digest=digest, source_type="delta_table", source=content, profile=profile)
+    all_tags = {"mlflow.data.context": context, **tags}
+    store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(k, v) for k, v in all_tags.items()])])

@@ -1,0 +1,266 @@
+"""An MLflow store: create, tag, read and close its runs, and log to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
+from ml_pipelines.system import events, paths, processes
+from ml_pipelines.tracking import provenance
+
+if TYPE_CHECKING:
+    import polars as pl
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PARENT = "mlflow.parentRunId"
+PROJECT_RUN = "pipeline_run"  # the parent's name
+SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
+REMOTE = "databricks.run_id"  # the tag of a step run on Databricks, which continues even if its driver ends
+GONE = "its process is gone: killed, or its machine went down"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store and its registry. `opening.open_store` opens one; the process of a step inherits it."""
+
+    uri: str
+    registry_uri: str | None = None  # None: MLflow's default for this store
+
+    @staticmethod
+    def inherited(uri: str = "") -> Store:
+        """Return the store that the parent process has opened, and make MLflow's own functions use it.
+
+        Args:
+            uri: the URI of the store; if empty, MLFLOW_TRACKING_URI has it.
+        """
+        import mlflow
+
+        silence_database_errors()
+        store = Store(uri or os.environ["MLFLOW_TRACKING_URI"], os.environ.get("MLFLOW_REGISTRY_URI"))
+        mlflow.set_tracking_uri(store.uri)
+        return store
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client of this store."""
+        import mlflow
+
+        return mlflow.MlflowClient(self.uri, self.registry_uri)
+
+    @property
+    def models_uri(self) -> str:
+        """The URI of the registry."""
+        return self.registry_uri or self.uri
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is a sqlite file."""
+        return self.uri.startswith("sqlite")
+
+    @property
+    def is_databricks(self) -> bool:
+        """Whether the store is a Databricks workspace."""
+        return self.uri.startswith("databricks")
+
+    def failed(self, error: Exception) -> Unreachable:
+        """Return the error that explains a failure of the store. No later request is retried: MLflow has done that."""
+        import mlflow
+
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        if isinstance(error, OSError) and (run := mlflow.active_run()):  # an artifact, which is a file
+            return Unreachable(f"Can't write artifacts to {run.info.artifact_uri}: {_cause(error)}")
+        return Unreachable(f"The MLflow store {self.uri} fails: {_cause(error)}")
+
+    # -- experiments
+
+    def experiment_id(self, name: str) -> str:
+        """Return the id of the experiment, and create the experiment if it does not exist.
+
+        The artifacts of a sqlite store go beside the database. MLflow's default is the working directory.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if experiment := self.client.get_experiment_by_name(name):
+            return str(experiment.experiment_id)
+        database = re.fullmatch(r"sqlite:///(/[^?]+).*", self.uri)
+        location = str(Path(database[1]).parent / "mlruns" / paths.slug(name)) if database else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if experiment := self.client.get_experiment_by_name(name):  # another pipeline created it first
+                return str(experiment.experiment_id)
+            raise ConfigError(f"Experiment {name} can't be created: {message_of(error)}") from error
+
+    def experiment_name(self, experiment: str) -> str:
+        """Return the name of an experiment, given its id."""
+        return str(self.client.get_experiment(experiment).name)
+
+    # -- runs
+
+    def create_step_run(self, experiment: str, step: str, parent: str | None) -> str:
+        """Create the run of a step below `parent` and return its id."""
+        tags = {**provenance.provenance_tags(), "mlflow.project.entryPoint": step, "step": step}
+        if parent:
+            tags[PARENT] = parent
+        return str(self.client.create_run(experiment, run_name=step, tags=tags).info.run_id)
+
+    def get_run(self, run_id: str) -> Run:
+        """Return a run.
+
+        Raises:
+            ConfigError: the store has no run with this id.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise ConfigError(f"The store {self.uri} has no run {run_id}.") from error
+
+    def children(self, run_id: str) -> list[Run]:
+        """Return the step runs below a pipeline run, the earliest first.
+
+        Raises:
+            ConfigError: the store has no run with this id.
+        """
+        experiment = self.get_run(run_id).info.experiment_id
+        query = f"tags.`{PARENT}` = '{run_id}'"
+        return list(self.client.search_runs([experiment], query, order_by=["attributes.start_time ASC"]))
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags in one batch."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def close(self, run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
+        """Set the tags and end the run with status FINISHED, FAILED or KILLED."""
+        self.set_tags(run_id, tags or {})
+        self.client.set_terminated(run_id, status)
+
+    def reap(self, experiment: str) -> None:
+        """Mark RUNNING runs as KILLED if their process is gone, and report their ids."""
+        running = list(self.client.search_runs([experiment], "attributes.status = 'RUNNING'"))
+        dead = {run.info.run_id for run in running if processes.is_gone(run.data.tags.get(processes.PROCESS, ""))}
+        for run in running:  # a step's run without the tag: MLflow creates it before our code can tag it
+            if processes.PROCESS not in run.data.tags and parent_of(run) in dead:
+                dead.add(run.info.run_id)
+        open_runs = [run.info.run_id for run in running if run.info.run_id in dead and REMOTE not in run.data.tags]
+        # Read again: a process may have closed its run and ended after the search.
+        open_runs = [run_id for run_id in open_runs if self.client.get_run(run_id).info.status == "RUNNING"]
+        for run_id in open_runs:
+            self.client.set_tag(run_id, "cause", GONE)
+            self.client.set_terminated(run_id, "KILLED")
+        if open_runs:
+            ids = ", ".join(run_id[:8] for run_id in open_runs)
+            events.report(events.Notice(f"Marked KILLED because their process is gone: runs {ids}"))
+
+    def close_own(self, experiment: str, cause: str) -> None:
+        """Mark the runs that this process began and has not closed as KILLED.
+
+        A search finds them, so even a run counts that MLflow created but has not returned yet.
+        """
+        if tag := processes.process_tag():
+            query = f"attributes.status = 'RUNNING' and tags.{processes.PROCESS} = '{tag[processes.PROCESS]}'"
+            for run in self.client.search_runs([experiment], query):
+                self.client.set_tag(run.info.run_id, "cause", cause)
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    # -- params, metrics and tables of runs
+
+    def log_params(self, run_id: str, values: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+        """Log nested values as params with dotted names, together with tags, in one batch."""
+        from mlflow.entities import Param, RunTag
+
+        params = [Param(name, str(value)) for name, value in flatten(values).items()]
+        self.client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log numbers in one batch."""
+        from mlflow.entities import Metric
+        from mlflow.utils.time import get_current_time_millis
+
+        now = get_current_time_millis()
+        self.client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()])
+
+    def log_table(self, run_id: str, frame: pl.DataFrame, name: str) -> None:
+        """Log a table: a small one as `.json`, which MLflow's page shows as a table, or any size as `.parquet`."""
+        if name.endswith(".json"):
+            entry = {"path": name, "type": "table"}
+            content = {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}
+            self.client.log_dict(run_id, content, name)
+            others = json.loads(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
+            entries = [*(other for other in others if other != entry), entry]
+            self.client.set_tag(run_id, SHOWN_TABLES, json.dumps(entries))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            frame.write_parquet(Path(folder, name))
+            self.client.log_artifact(run_id, str(Path(folder, name)))
+
+    def load_table(self, run_id: str, name: str) -> pl.DataFrame:
+        """Return a table that `log_table` logged.
+
+        Raises:
+            StepFailed: the artifact is missing or damaged.
+        """
+        import polars as pl
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(self.client.download_artifacts(run_id, name, folder))
+                if name.endswith(".parquet"):
+                    return pl.read_parquet(path)
+                content = json.loads(path.read_text(encoding="utf-8"))
+                return pl.DataFrame(content["data"], schema=content["columns"], orient="row", infer_schema_length=None)
+        except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
+            raise StepFailed(f"{name} of run {run_id} can't be read: {message_of(error)}") from error
+
+    def withdraw_secret(self, run_id: str) -> str:
+        """Delete the run that `mlflow run` made with a secret in its params, and return what a person must do next."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # without the permission to delete it, the secret must still be changed
+            self.client.delete_run(run_id)
+        erase = f"`mlflow gc --run-ids {run_id}`"
+        return f" MLflow had stored the secret: change it. Run {run_id} is deleted; {erase} erases it."
+
+
+def parent_of(run: Run) -> str | None:
+    """Return the id of the pipeline run above a step's run."""
+    parent: str | None = run.data.tags.get(PARENT)
+    return parent
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one level with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        )
+    return flat
+
+
+def silence_database_errors() -> None:
+    """Silence MLflow's traceback of a database error: MLflow raises the error too, and the caller reports it."""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def _cause(error: Exception) -> str:
+    text = message_of(error, None)
+    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # SQLAlchemy wraps the message of the database
+        return database[1].strip()
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"

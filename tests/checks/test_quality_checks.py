@@ -1,0 +1,229 @@
+"""Tests of the quality gate's checks: when each passes, fails or is skipped, and the numbers that it compares."""
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ml_pipelines.checks.quality_checks import (
+    CHECKS,
+    Champion,
+    Check,
+    calibration_error,
+    champion,
+    drift,
+    importance,
+    latency,
+    min_auc,
+    signature,
+    single_auc,
+    single_column,
+    slices_of,
+    stability,
+    train_test_gap,
+    worst_slice,
+)
+from ml_pipelines.problems.roc_auc import Difference, Interval
+
+
+def auc(value: float) -> Interval:
+    return Interval(value, value - 0.1, value + 0.1, 0.95)
+
+
+def champion_with_p_value(p_value: float) -> Champion:
+    return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value))
+
+
+NAN_MAKERS = {
+    "min_auc": lambda x: min_auc(auc(x), x, threshold=0.7),
+    "train_test_gap": lambda x: train_test_gap(auc(0.8), x, threshold=0.1),
+    "calibration": lambda x: CHECKS["calibration"](np.array([0, 1]), np.array([0.5, x]), threshold=1, bins=1),
+    "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, threshold=0.999),
+    "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, threshold=0.9, least=0.01),
+    "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
+    "drift": lambda x: drift([{"column": "a", "psi": x, "p_value": 0.0}], threshold=0.25, p_value=0.01),
+    "champion": lambda x: champion(champion_with_p_value(x), level=0.05),
+    "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
+}
+
+
+@pytest.mark.parametrize("name", NAN_MAKERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_no_check_passes_a_number_that_is_not_finite(name: str, value: float) -> None:
+    if name == "calibration" and math.isinf(value):
+        return  # a score is a probability
+    result = NAN_MAKERS[name](value)
+    assert (result.verdict, result.value) == ("failed", None)
+    assert "not a finite number" in result.reason or name == "min_auc"
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
+def test_no_value_passes_a_threshold_that_is_not_finite(threshold: float) -> None:
+    assert min_auc(auc(0.9), 0.9, threshold=threshold).verdict == "failed"
+    assert train_test_gap(auc(0.9), 0.9, threshold=threshold).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(0.7, "passed"), (math.nextafter(0.7, 1), "passed"), (math.nextafter(0.7, 0), "failed"), (0.0, "failed")],
+)
+def test_an_auc_at_or_above_the_threshold_passes(value: float, verdict: str) -> None:
+    assert min_auc(auc(value), value, threshold=0.7).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "ending"),
+    [
+        (0.883124, "0.883, at least 0.7"),
+        (0.7, "0.7, at least 0.7"),
+        (0.612345, "0.612, below the threshold of 0.7"),
+        (0.699999, "0.699999, below the threshold of 0.7"),
+        (0.7000001, "0.7000001, at least 0.7"),
+    ],
+)
+def test_a_reason_has_three_digits_or_more_near_the_threshold(value: float, ending: str) -> None:
+    reason = min_auc(auc(value), value, threshold=0.7).reason
+    assert reason == f"test auc (95% interval {value - 0.1:.3f} to {value + 0.1:.3f}) is {ending}"
+
+
+def test_an_auc_that_differs_from_the_predictions_fails() -> None:
+    result = min_auc(auc(0.8), 0.9, threshold=0.7)
+    assert (result.verdict, result.reason) == ("failed", "test_auc is 0.9, but the AUC of the predictions is 0.8")
+
+
+def test_an_overfitted_model_fails() -> None:
+    assert train_test_gap(auc(0.75), 1.0, threshold=0.25).verdict == "passed"
+    assert train_test_gap(auc(0.74), 1.0, threshold=0.25).verdict == "failed"
+    assert train_test_gap(auc(0.9), 0.8, threshold=0.25).value == pytest.approx(-0.1)
+
+
+def test_the_calibration_error_is_the_mean_distance_of_score_and_share() -> None:
+    label = np.array([0, 0, 1, 1, 1, 0, 1, 1])
+    score = np.array([0.1, 0.3, 0.2, 0.4, 1.0, 0.9, 0.8, 0.9])
+    # below 0.5: mean score 0.25, share 0.5; from 0.5 on: mean score 0.9, share 0.75
+    assert calibration_error(label, score, 2) == pytest.approx(0.5 * 0.25 + 0.5 * 0.15)
+    assert CHECKS["calibration"](label, score, threshold=0.2, bins=2).verdict == "passed"
+    assert CHECKS["calibration"](label, score, threshold=0.19, bins=2).verdict == "failed"
+
+
+def test_true_probabilities_are_calibrated() -> None:
+    draw = np.random.default_rng(1)
+    score = draw.random(50_000)
+    label = (draw.random(50_000) < score).astype(int)
+    assert calibration_error(label, score, 10) < 0.01
+    assert calibration_error(label, score**3, 10) > 0.1
+
+
+LABEL = pl.Series("label", [0, 1] * 200)
+
+
+@pytest.mark.parametrize(
+    ("column", "least", "most"),
+    [
+        (LABEL * 10.0, 1, 1),
+        (LABEL * -10, 1, 1),
+        (LABEL.cast(pl.Boolean), 1, 1),
+        (pl.select(pl.when(pl.Series(LABEL) == 1).then(0.5)).to_series(), 1, 1),  # gaps reveal the label
+        (LABEL.replace_strict({0: "no", 1: "yes"}), 1, 1),
+        (pl.select(pl.when(pl.Series(LABEL) == 1).then(pl.lit("x"))).to_series(), 1, 1),
+        (pl.Series(range(400)).cast(pl.String), 0.5, 0.5),  # a different text in each row says nothing about other rows
+        (pl.Series(np.random.default_rng(1).normal(size=400)), 0.5, 0.6),
+        (pl.Series([1.0] * 400), 0.5, 0.5),
+    ],
+)
+def test_only_a_column_that_reveals_the_label_has_an_auc_of_1(column: pl.Series, least: float, most: float) -> None:
+    assert least <= single_auc(column, LABEL) <= most
+
+
+def test_the_reason_names_the_column_that_reveals_the_label() -> None:
+    result = single_column({"age": 0.6, "paid_back": 0.9995}, threshold=0.999)
+    assert result == Check(0.9995, 0.999, "failed", "auc of paid_back alone is 0.9995, above the threshold of 0.999")
+
+
+def test_a_model_that_depends_on_one_column_fails() -> None:
+    assert importance({"a": 0.3, "b": 0.1, "c": -0.01}, threshold=0.9, least=0.01).value == pytest.approx(0.75)
+    assert importance({"a": 0.3, "b": 0.01}, threshold=0.9, least=0.01).verdict == "failed"
+
+
+def test_importance_is_skipped_if_all_are_tiny_or_only_one_exists() -> None:
+    assert importance({"a": 0.009, "b": 0.0}, threshold=0.9, least=0.01).verdict == "skipped"
+    assert importance({"a": 0.3}, threshold=0.9, least=0.01).verdict == "skipped"
+
+
+def test_slices_are_the_values_of_a_category_or_the_quarters_of_a_number() -> None:
+    draw = np.random.default_rng(1)
+    label, score = draw.integers(0, 2, 400), draw.random(400)
+    kinds = pl.Series("kind", ["a", "b", None, "rare"] + ["a", "b", None] * 132)
+    slices = slices_of(kinds, label, score, 0.95, 100)
+    assert [(row["slice"], row["rows"]) for row in slices] == [("kind=a", 133), ("kind=b", 133), ("kind=missing", 133)]
+    quarters = slices_of(pl.Series("x", draw.normal(size=400)), label, score, 0.95, 100)
+    assert [row["rows"] for row in quarters] == [100] * 4
+    assert all(row["low"] < row["auc"] < row["high"] for row in quarters)
+
+
+def test_a_slice_of_one_class_is_left_out() -> None:
+    slices = slices_of(
+        pl.Series("kind", ["a", "a", "b", "b"]), np.array([0, 1, 1, 1]), np.array([0.1, 0.2, 0, 1]), 0.9, 1
+    )
+    assert [row["slice"] for row in slices] == ["kind=a"]
+
+
+def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
+    slices = [{"slice": "k=a", "rows": 900, "auc": 0.9}, {"slice": "k=b", "rows": 1200, "auc": 0.74}]
+    result = worst_slice(auc(0.85), slices, threshold=0.1)
+    assert result.verdict == "failed"
+    assert "k=b (1,200 rows)" in result.reason
+    assert worst_slice(auc(0.85), slices[:1], threshold=0.1).verdict == "passed"
+    assert worst_slice(auc(0.85), [], threshold=0.1).verdict == "skipped"
+
+
+def drift_rows(psi: float, p_value: float | None) -> list[dict[str, Any]]:
+    return [{"column": "x", "psi": psi, "p_value": p_value}, {"column": "y", "psi": 0.01, "p_value": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("psi", "p_value", "verdict"),
+    [(0.3, 1e-9, "failed"), (0.3, None, "failed"), (0.2, 1e-9, "passed"), (0.3, 0.006, "passed")],
+)
+def test_drift_fails_only_if_a_column_moved_far_and_not_by_chance(
+    psi: float, p_value: float | None, verdict: str
+) -> None:
+    assert drift(drift_rows(psi, p_value), threshold=0.25, p_value=0.01).verdict == verdict
+
+
+@pytest.mark.parametrize(("p_value", "verdict"), [(0.05, "passed"), (0.0499, "failed")])
+def test_a_challenger_fails_only_if_it_is_significantly_worse(p_value: float, verdict: str) -> None:
+    assert champion(champion_with_p_value(p_value), level=0.05).verdict == verdict
+
+
+def test_the_champion_check_is_skipped_without_a_usable_champion() -> None:
+    assert champion(None, level=0.05).verdict == "skipped"
+    result = champion(Champion("model", 3, "a run", None, None, "its file is gone."), level=0.05)
+    assert (result.verdict, result.value) == ("skipped", None)
+    assert "version 3, can't score this table: its file is gone." in result.reason
+
+
+def test_a_model_without_a_signature_fails() -> None:
+    assert [signature(has_signature).verdict for has_signature in (True, False)] == ["passed", "failed"]
+
+
+def test_a_model_that_depends_on_its_seed_fails() -> None:
+    calls = []
+
+    def refit(seed: int, rows: int) -> float:
+        calls.append((seed, rows))
+        return 0.8 + 0.1 * seed
+
+    assert stability(refit, seeds=3, rows=50, threshold=0.05).value == pytest.approx(0.1)
+    assert calls == [(0, 50), (1, 50), (2, 50)]
+    assert stability(lambda *_: 0.8, seeds=2, rows=50, threshold=0.0).verdict == "passed"
+
+
+def test_latency_measures_the_time_of_repeated_predictions() -> None:
+    row_counts: list[int] = []
+    result = latency(row_counts.append, rows=7, repeats=3, threshold=10_000)
+    assert (result.verdict, row_counts) == ("passed", [7, 7, 7])
+    assert latency(row_counts.append, rows=7, repeats=3, threshold=0).verdict == "failed"

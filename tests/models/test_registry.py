@@ -1,0 +1,373 @@
+"""The registered model: what a pipeline run registers, and which version is champion, also with concurrent runs."""
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from conftest import CHECKS, Result, Store, drive_in, rows
+
+from ml_pipelines.cli import main
+from ml_pipelines.config.loading import load
+from ml_pipelines.config.schema import Config
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.models import registry
+from ml_pipelines.models.registry import Version
+from ml_pipelines.system import processes
+from ml_pipelines.tracking.store import Store as TrackingStore
+
+NAME = "local_pipeline_experiment"
+MORE = "--set=steps.train.params.options.max_iter=20"  # a better model
+LESS = "--set=steps.train.params.options.max_iter=1"  # a worse model
+Drive = Callable[..., Result]
+Look = Callable[[TrackingStore, str], Version | None]
+
+
+def alias(store: Store, name: str = "champion") -> int:
+    return int(store.client.get_model_version_by_alias(NAME, name).version)
+
+
+def versions(store: Store) -> list[int]:
+    return sorted(int(version.version) for version in store.client.search_model_versions(f"name = '{NAME}'"))
+
+
+def tags(store: Store, version: int) -> dict[str, str]:
+    return dict(store.client.get_model_version(NAME, str(version)).tags)
+
+
+def command(*arguments: str) -> Result:
+    """Run ml-pipelines' command in this process."""
+    result = CliRunner().invoke(main.commands, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def drive_again(earlier: Store, finished: Store) -> Drive:
+    """Run driver.py's command in a store with a finished pipeline run, whose tables it may reuse."""
+    return partial(drive_in, Store(earlier.uri, finished.tables))
+
+
+# -- through the pipeline
+
+
+def test_the_first_model_that_passes_is_registered_as_champion(finished: Store) -> None:
+    assert versions(finished) == [1]
+    assert (alias(finished), alias(finished, "challenger")) == (1, 1)
+    version_tags, train = tags(finished, 1), finished.child("train")
+    assert finished.client.get_model_version(NAME, "1").run_id == train.info.run_id == version_tags["train_run_id"]
+    assert version_tags["pipeline_run_id"] == finished.parent().info.run_id
+    assert version_tags["verdict"] == "passed"
+    assert float(version_tags["test_auc"]) == pytest.approx(finished.child("evaluate").data.metrics["test_auc"])
+    prepare_tags = finished.child("prepare_data").data.tags
+    for side in ("train", "test"):
+        assert version_tags[f"{side}_uri"] == prepare_tags[f"output.{side}_uri"]
+        assert version_tags[f"{side}_version"] == prepare_tags[f"output.{side}_uri.version"]
+        assert version_tags[f"{side}_digest"] == prepare_tags[f"output.{side}_uri.digest"]
+    assert finished.parent().data.tags["verdict"] == "passed"
+
+
+def test_the_last_lines_name_the_champion(earlier: Store, drive_again: Drive) -> None:
+    line = drive_again(MORE).out.splitlines()[-2]
+    assert " · champion is version 2 (auc 0." in line and ", was 0." in line
+    assert (alias(earlier), alias(earlier, "challenger")) == (2, 2)
+    assert tags(earlier, 2)["champion_before"] == "1"
+
+
+def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive_again: Drive) -> None:
+    result = drive_again(LESS, f"--set={CHECKS}.champion=null,{CHECKS}.min_auc=null")
+    assert " · challenger is version 2 (auc 0." in result.out and ", champion is version 1 (auc 0." in result.out
+    assert (alias(earlier), alias(earlier, "challenger")) == (1, 2)
+
+
+def test_a_champion_from_the_same_pipeline_run_does_not_run_the_gate_again(earlier: Store, drive_again: Drive) -> None:
+    assert "Up to date" in drive_again().out
+    assert drive_again(MORE).code == 0
+    assert "Up to date" in drive_again(MORE).out
+    assert versions(earlier) == [1, 2]
+
+
+def test_another_champion_runs_the_gate_again_and_registers_no_second_version(
+    earlier: Store, drive_again: Drive
+) -> None:
+    assert drive_again(MORE).code == 0
+    result = drive_again(f"--set={CHECKS}.champion=null")  # a champion that is better than this model
+    assert result.code == 0, result.text
+    assert versions(earlier) == [1, 2]
+    assert alias(earlier) == 2
+    assert drive_again("--only=model_qa", f"--set={CHECKS}.champion=null").code == 0
+    assert versions(earlier) == [1, 2]
+
+
+def test_a_dry_run_names_the_changed_champion_as_the_reason(earlier: Store, drive_again: Drive) -> None:
+    assert drive_again(MORE).code == 0
+    assert command("rollback", "--reason", "to see").code == 0
+    assert "runs: external changed (champion)" in drive_again("--dry-run", MORE).out
+
+
+def test_a_resumed_pipeline_run_registers_its_model(earlier: Store, drive_again: Drive, monkeypatch: Any) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the registry is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "promote_best", fail)
+        failed_result = drive_again(MORE)
+    assert failed_result.code == 4
+    assert (versions(earlier), alias(earlier)) == ([1, 2], 1)
+    resumed_result = drive_again(f"--resume={earlier.parent().info.run_id}", MORE)
+    assert resumed_result.code == 0, resumed_result.text
+    assert (versions(earlier), alias(earlier)) == ([1, 2], 2)
+
+
+def test_a_model_on_worse_data_is_refused_and_not_registered(store: Store, drive: Drive, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    options = f"--set=data.source.kind=file,data.source.path={source},{CHECKS}.min_auc.threshold=0.7"
+    source.write_text(rows(1000))
+    assert drive(options).code == 0
+    lines = rows(1000).splitlines()
+    draw = random.Random(1)
+    worse = [lines[0], *(f"{line[:-1]}{draw.randint(0, 1)}" for line in lines[1:])]
+    source.write_text("\n".join(worse) + "\n")
+    result = drive(options)
+    assert result.code == 5, result.text
+    assert "min_auc: test auc" in result.out
+    parent = store.parent()
+    assert (parent.info.status, parent.data.tags["verdict"]) == ("FAILED", "refused")
+    assert (versions(store), alias(store)) == ([1], 1)
+
+
+def test_a_warned_model_is_registered_but_not_champion(store: Store, drive: Drive) -> None:
+    result = drive(f"--set={CHECKS}.min_auc.threshold=1.1,steps.model_qa.params.on_failure=warn")
+    assert result.code == 0
+    assert " · challenger is version 1 (auc 0." in result.out
+    assert store.parent().data.tags["verdict"] == "warned"
+    assert tags(store, 1)["verdict"] == "warned"
+    assert registry.current_champion(store.opened, load("local")) is None
+
+
+def test_the_profile_sets_the_name_of_the_model(store: Store, drive: Drive) -> None:
+    assert drive("--set=registry.model=loans").code == 0
+    assert [model.name for model in store.client.search_registered_models()] == ["loans"]
+
+
+# -- by hand
+
+
+def test_promote_and_rollback_move_the_alias_and_record_why(earlier: Store, drive_again: Drive) -> None:
+    assert drive_again(LESS, f"--set={CHECKS}.champion=null,{CHECKS}.min_auc=null").code == 0
+    promotion = command("promote", "2", "--reason", "it is smaller")
+    assert promotion.out == f"The champion of {NAME} is version 2, previously 1.\n"
+    assert alias(earlier) == 2
+    assert tags(earlier, 2)["promoted_reason"].startswith("it is smaller (")
+    assert tags(earlier, 1)["demoted_reason"].startswith("it is smaller (")
+
+    rollback = command("rollback", "--reason", "complaints")
+    assert rollback.out == f"The champion of {NAME} is version 1, previously 2.\n"
+    assert alias(earlier) == 1
+    assert tags(earlier, 2)["demoted_reason"].startswith("complaints (")
+    assert "demoted_reason" not in tags(earlier, 1)
+
+
+def test_a_pipeline_never_promotes_a_version_that_a_person_demoted(earlier: Store, drive_again: Drive) -> None:
+    assert drive_again(MORE).code == 0
+    assert command("rollback", "--reason", "complaints").code == 0
+    result = drive_again(MORE)  # another champion: the model is judged again, and it is still better
+    assert result.code == 0, result.text
+    assert ", champion is version 1 (auc 0." in result.out
+    assert alias(earlier) == 1
+    assert command("promote", "2", "--reason", "they were wrong").code == 0
+    assert alias(earlier) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("promote", "7"), "Model Version (name=local_pipeline_experiment, version=7) not found"),
+        (("promote", "1"), "Version 1 of local_pipeline_experiment is already champion."),
+        (("rollback",), "had no champion before version 1. Choose a version: ml-pipelines promote VERSION"),
+        (("rollback", "--set=registry.model=other"), "Model other has no champion."),
+    ],
+)
+def test_an_invalid_promote_or_rollback_is_refused(earlier: Store, arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        command(*arguments, "--reason=so")
+    assert message in str(error.value)
+    assert alias(earlier) == 1
+
+
+# -- two pipelines at once
+
+
+def register_versions(store: Store, count: int) -> tuple[Config, list[Version]]:
+    """Return the configuration and `count` new versions, which no pipeline has compared with the champion yet."""
+    config = load("local")
+    client, experiment = store.client, store.opened.experiment_id("models")
+    runs = [str(client.create_run(experiment).info.run_id) for _ in range(count)]
+    client.create_registered_model(NAME)
+    for run in runs:
+        client.create_model_version(NAME, f"runs:/{run}/model", run, {"verdict": "passed"})
+    registered_versions = [registry._version_of_run(store.opened, NAME, run) for run in runs]
+    return config, [version for version in registered_versions if version]
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_the_better_model_of_two_concurrent_pipelines_becomes_champion(
+    store: Store, monkeypatch: pytest.MonkeyPatch, better: int
+) -> None:
+    """Without the lock, as on a server: both pipelines see no champion, and both set the alias."""
+    config, pair = register_versions(store, 2)
+    barrier = threading.Barrier(2, timeout=60)
+    first_look = threading.local()
+    look = registry._by_alias
+
+    def look_together(opened: TrackingStore, name: str) -> Version | None:
+        champion = look(opened, name)
+        if not hasattr(first_look, "done"):
+            first_look.done = True
+            barrier.wait()
+        return champion
+
+    monkeypatch.setattr(registry, "_by_alias", look_together)
+    monkeypatch.setattr(processes, "alone_at", nullcontext)
+    areas = {pair[better].version: 0.9, pair[1 - better].version: 0.8}
+    threads = [
+        threading.Thread(
+            target=registry.promote_best, args=(store.opened, config, candidate, lambda version: areas[version.version])
+        )
+        for candidate in pair
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not barrier.broken
+    assert alias(store) == pair[better].version
+
+
+def test_a_pipeline_that_saw_an_old_champion_does_not_replace_the_better_model(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worse pipeline reads the champion, then the better one finishes, then the worse one sets the alias."""
+    config, (better, worse) = register_versions(store, 2)
+    areas = {better.version: 0.9, worse.version: 0.8}
+    monkeypatch.setattr(processes, "alone_at", nullcontext)
+    store.client.set_registered_model_alias(NAME, "champion", str(better.version))
+    monkeypatch.setattr(registry, "_by_alias", stale_once(registry._by_alias))
+    registry.promote_best(store.opened, config, worse, lambda version: areas[version.version])
+    assert alias(store) == better.version
+
+
+def stale_once(look: Look) -> Look:
+    answers = [lambda _: None]
+
+    def stale_look(opened: TrackingStore, name: str) -> Version | None:
+        return answers.pop()(name) if answers else look(opened, name)
+
+    return stale_look
+
+
+def test_a_lock_lets_one_pipeline_at_a_time_choose_the_champion(store: Store) -> None:
+    config, pair = register_versions(store, 2)
+    thread = threading.Thread(
+        target=registry.promote_best, args=(store.opened, config, pair[1], lambda version: float(version.version))
+    )
+    with processes.alone_at(store.uri):
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        assert registry.current_champion(store.opened, config) is None
+    thread.join(60)
+    assert alias(store) == pair[1].version
+
+
+def test_a_version_without_a_score_neither_gains_nor_loses_the_alias(store: Store) -> None:
+    config, (unknown, candidate) = register_versions(store, 2)
+
+    def area_of(version: Version) -> float | None:
+        return None if version.version == unknown.version else 0.7
+
+    assert registry.promote_best(store.opened, config, candidate, area_of)[1].version == candidate.version  # type: ignore[union-attr]
+    store.client.set_registered_model_alias(NAME, "champion", str(unknown.version))
+    before, now = registry.promote_best(store.opened, config, candidate, area_of)
+    assert before and now and before.version == now.version == unknown.version
+
+
+def test_ties_go_to_the_current_champion_then_to_the_oldest_version(store: Store) -> None:
+    config, (first, second) = register_versions(store, 2)
+    registry.promote_best(store.opened, config, second, lambda _: 0.5)  # no champion yet: the older version wins
+    assert alias(store) == first.version
+    store.client.set_registered_model_alias(NAME, "champion", str(second.version))
+    registry.promote_best(store.opened, config, first, lambda _: 0.5)
+    assert alias(store) == second.version
+
+
+# -- other registries
+
+
+@pytest.mark.slow
+def test_the_registry_of_a_server_works_like_that_of_a_file(
+    store: Store,
+    drive: Drive,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert " · champion is version 1 (auc 0." in drive().out
+    assert ", was 0." in drive(MORE).out
+    assert command("rollback", "--reason=so").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a/b", "it takes a name without / and :"), ("a:b", "it takes a name without / and :")],
+)
+def test_an_invalid_model_name_is_refused_before_anything_runs(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"registry.model: '{name}' can't name a model in this registry; {message}"):
+        load("local", [f"registry.model={name}"])
+
+
+@pytest.mark.parametrize("name", ["null", "model", "schema.model"])
+def test_unity_catalog_requires_a_name_of_three_parts(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"it takes catalog\.schema\.model"):
+        load("local", ["mlflow.registry_uri=databricks-uc", f"registry.model={name}"])
+
+
+@pytest.mark.parametrize("profile", ["dev", "prod"])
+def test_the_databricks_profiles_register_in_their_own_schema(profile: str) -> None:
+    config = load(profile)
+    assert config.mlflow.registry_uri == "databricks-uc"
+    assert registry.model_name(config) == f"ml_artifacts.{profile}.ml_pipeline"
+
+
+# -- serving
+
+
+@pytest.mark.slow
+def test_mlflow_predicts_a_csv_with_the_champion(
+    store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The CSV has text, a code with a leading zero, missing values, an unused column, and another order of columns."""
+    source = tmp_path / "rows.csv"
+    source.write_text(rows(400).replace("kind", "code").replace(",a,", ",007,").replace(",b,", ",7,"))
+    columns = "data.columns={code: category}"
+    assert drive(f"--set=data.source.kind=file,data.source.path={source}", f"--set={columns}").code == 0
+
+    input_csv = tmp_path / "asked.csv"
+    input_csv.write_text("more,code,x,id\n1,007,0.05,1\n2,7,0.95,2\n3,,0.95,3\n4,007,,4\n5,new,0.05,5\n")
+    model, answers = f"models:/{NAME}@champion", tmp_path / "answers.json"
+    options = ["--env-manager", "local", "-t", "csv", "-i", str(input_csv), "-o", str(answers)]
+    result = shell("mlflow", "models", "predict", "-m", model, *options, cwd=tmp_path)
+    assert result.code == 0, result.text
+    frame = pd.DataFrame({"x": [0.05, 0.95, 0.95, None, 0.05], "code": ["007", "7", None, "007", "new"]})
+    expected = mlflow.pyfunc.load_model(model).predict(frame).tolist()
+    assert json.loads(answers.read_text())["predictions"] == expected
+    assert expected[:2] == [0, 1]

@@ -1,0 +1,151 @@
+"""Tests of `ml-pipelines clean`: which tables it deletes and, above all, which tables it keeps."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import Result, Store, drive_in, use
+
+from ml_pipelines.cli import main
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.system import processes
+from ml_pipelines.tracking import lineage
+
+Drive = Callable[..., Result]
+Clean = Callable[..., str]
+OTHER = "0123" * 8  # a pipeline run that this store does not have
+
+
+@pytest.fixture(scope="module")
+def three_runs(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store with three runs of prepare_data, each with its own seed and tables."""
+    folder = tmp_path_factory.mktemp("three")
+    shutil.copy(migrated, folder / "mlflow.db")
+    store = Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
+    with pytest.MonkeyPatch.context() as patch:
+        use(store, patch)
+        for seed in (1, 2, 3):
+            assert drive_in(store, "--only=prepare_data", f"--set=seed={seed}").code == 0
+    return store
+
+
+@pytest.fixture
+def own_store(three_runs: Store, store: Store) -> Iterator[Store]:
+    """Give the test a copy of the three runs; their tables are restored after the test."""
+    three_runs.copy_to(store)
+    backup = store.tables.parent / "kept"
+    shutil.copytree(three_runs.tables, backup)
+    yield Store(store.uri, three_runs.tables)
+    shutil.rmtree(three_runs.tables, ignore_errors=True)
+    shutil.move(backup, three_runs.tables)
+
+
+@pytest.fixture
+def clean(own_store: Store) -> Clean:
+    def run(*arguments: str) -> str:
+        prefix = f"--set=data.delta_prefix.local={own_store.tables}"
+        result = CliRunner().invoke(
+            main.commands, ["clean", prefix, "--older-than=0m", *arguments], catch_exceptions=False
+        )
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+def folders(store: Store) -> set[str]:
+    """Return the pipeline runs that have tables."""
+    return {path.parent.parent.name.removeprefix("pipeline_run_") for path in store.tables.glob("*/*/*/*/*")}
+
+
+def parents(store: Store) -> list[str]:
+    """Return the pipeline runs, the newest first."""
+    return [run.info.run_id for run in store.runs("tags.`mlflow.runName` = 'pipeline_run'")]
+
+
+def test_clean_without_delete_removes_nothing(own_store: Store, clean: Clean) -> None:
+    output = clean("--keep=1")
+    assert "2 folders can be deleted: add --delete." in " ".join(output.split())[-80:]
+    assert folders(own_store) == set(parents(own_store))
+    assert all(run_id in output for run_id in parents(own_store)[1:])
+
+
+def test_clean_keeps_the_newest_tables_and_deletes_the_others(own_store: Store, clean: Clean) -> None:
+    assert "in 2 folders deleted." in clean("--keep=1", "--delete")
+    assert folders(own_store) == {parents(own_store)[0]}
+    assert len(list(own_store.tables.glob("*/*/*"))) == 1
+
+
+def test_clean_keeps_tables_younger_than_the_limit(own_store: Store, clean: Clean) -> None:
+    clean("--keep=0", "--delete", "--older-than=1d")
+    assert folders(own_store) == set(parents(own_store))
+
+
+def test_clean_keeps_a_table_that_a_newer_run_reused(own_store: Store, clean: Clean) -> None:
+    drive = partial(drive_in, own_store)
+    assert drive("--to=train", "--set=seed=1").code == 0  # reuses the tables of the first run
+    assert "reused" in drive("--dry-run", "--set=seed=1").out
+    oldest = parents(own_store)[-1]
+    clean("--keep=1", "--delete")
+    assert folders(own_store) == {oldest}
+
+
+def test_clean_keeps_a_table_that_a_newer_run_read(own_store: Store, clean: Clean) -> None:
+    first = own_store.runs("tags.step = 'prepare_data'")[-1]
+    uri = lineage.outputs(first)["train_uri"]
+    assert drive_in(own_store, "--step=train", f"--train-uri={uri}", "--profile=local").code == 0
+    clean("--keep=1", "--delete")
+    assert folders(own_store) == {parents(own_store)[-1]}
+
+
+def test_clean_keeps_the_tables_of_a_registered_model(own_store: Store, clean: Clean) -> None:
+    assert drive_in(own_store, "--to=train", "--set=seed=1").code == 0
+    train = own_store.child("train")
+    own_store.client.create_registered_model("champion")
+    own_store.client.create_model_version("champion", train.data.tags["output.model_uri"], train.info.run_id)
+    oldest = parents(own_store)[-1]
+    clean("--keep=0", "--delete")
+    assert folders(own_store) == {oldest}
+
+
+def test_clean_keeps_tables_of_an_active_run_and_deletes_those_of_a_killed_run(own_store: Store, clean: Clean) -> None:
+    _, middle, oldest = parents(own_store)
+    for run_id, process in ((middle, processes.process_tag()["process"]), (oldest, "gone")):
+        own_store.client.set_tag(run_id, "process", process.replace("gone", f"{processes._host()} 1 17"))
+        own_store.client.update_run(run_id, status="RUNNING")
+    output = clean("--keep=0", "--delete")
+    assert folders(own_store) == {middle}
+    assert f"Marked KILLED because their process is gone: runs {oldest[:8]}" in output
+
+
+def test_clean_keeps_the_tables_of_another_store(own_store: Store, clean: Clean) -> None:
+    other = next(own_store.tables.glob("*/*")) / f"pipeline_run_{OTHER}" / "01_x" / "train"
+    other.mkdir(parents=True)
+    clean("--keep=0", "--delete")
+    assert folders(own_store) == {OTHER}
+    shutil.rmtree(other.parent.parent)
+
+
+def test_clean_deletes_the_incomplete_table_of_a_killed_run(own_store: Store, clean: Clean) -> None:
+    """No output names this table: the run was killed before it could log one."""
+    run_folder = next(own_store.tables.glob("*/*")) / f"pipeline_run_{parents(own_store)[-1]}"
+    incomplete = run_folder / "01_prepare_data_deadbeef" / "train"
+    incomplete.mkdir(parents=True)
+    clean("--keep=1", "--delete")
+    assert folders(own_store) == {parents(own_store)[0]}
+
+
+def test_a_step_runs_again_after_its_table_was_deleted(own_store: Store, clean: Clean) -> None:
+    clean("--keep=0", "--delete")
+    result = drive_in(own_store, "--to=prepare_data", "--set=seed=2")
+    assert result.code == 0
+    assert "outputs are missing or damaged" in result.out
+
+
+@pytest.mark.parametrize("age", ["30", "d", "-1d", "1w", ""])
+def test_an_invalid_age_is_refused(clean: Clean, age: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not an age\. Write for example 30d"):
+        clean(f"--older-than={age}")
