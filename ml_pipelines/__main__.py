@@ -1,8 +1,17 @@
-"""`python -m ml_pipelines train ...` does as the console script of the step: a wheel's task may be run either way."""
+"""`python -m ml_pipelines train-model ...` does as the console script `train-model ...`.
+
+Some runners start a wheel task this way, by its package_name and entry_point.
+"""
 
 from __future__ import annotations
 
-from ml_pipelines.cli import tasks
+import sys
+
+from ml_pipelines.cli import main, tasks
 
 if __name__ == "__main__":
-    tasks.main()
+    if sys.argv[1:2] == ["ml-pipelines"]:
+        del sys.argv[1]
+        main.main()
+    else:
+        tasks.main()

@@ -13,6 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from building import build, sources
 from conftest import FAST, ROOT, Result, Store
 
@@ -133,6 +134,36 @@ def test_with_git_the_version_names_the_commit_and_changes_with_the_content(tmp_
 def test_a_repository_around_the_project_does_not_set_its_version(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     assert version(sources(tmp_path)).startswith("0.1.0+c")
+
+
+# -- as the bundle builds it
+
+
+def test_after_an_edit_the_bundle_finds_only_the_new_wheel(tmp_path: Path) -> None:
+    """Of several wheels in dist/, the Databricks CLI uploads the highest version, and digests have no order."""
+    if not (uv := shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")):
+        pytest.skip("no uv")
+    project = sources(tmp_path)
+    artifact = yaml.safe_load((ROOT / "databricks.yml").read_text())["artifacts"]["wheel"]
+    assert (artifact["path"], "files" in artifact) == (".", False)  # then the CLI takes dist/*.whl
+    environment = {**os.environ, "PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"}
+    seen = []
+    for comment in ("# one", "# two", "# three"):
+        with (project / "steps" / "train.py").open("a") as file:
+            file.write(f"{comment}\n")
+        for offline in ("1", "0"):
+            command = ["sh", "-ec", artifact["build"]]
+            env = {**environment, "UV_OFFLINE": offline}
+            done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=100)
+            if done.returncode == 0:
+                break
+        if done.returncode and not os.environ.get("CI"):
+            pytest.skip(f"the wheel can't be built here: {done.stderr[-200:]}")
+        assert done.returncode == 0, done.stderr
+        (built,) = (project / "dist").glob("*.whl")
+        assert f"{comment}\n".encode() in ZipFile(built).read("steps/train.py")
+        seen.append(built.name)
+    assert len(set(seen)) == 3
 
 
 # -- installed in a fresh environment

@@ -7,7 +7,7 @@ win (docs.databricks.com/dev-tools/bundles/cluster-override and job-task-overrid
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -24,11 +24,17 @@ def bundle_targets() -> list[str]:
     return list(_read(FILE)["targets"])
 
 
+def required_variables(target: str) -> list[str]:
+    """Return the variables that have no value in a target, so that the CLI demands them from the user."""
+    bundle = _read(FILE)
+    return [name for name in _declared(bundle) if name not in _values(bundle, bundle["targets"][target] or {})]
+
+
 def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the job as the CLI deploys it to a target. `variables` has values as for the CLI's option `--var`.
 
     Raises:
-        ConfigError: the target doesn't exist, or the job uses a variable that isn't declared.
+        ConfigError: the target doesn't exist, or the job uses a variable that isn't declared or has no value.
     """
     bundle = _read(FILE)
     if target not in bundle["targets"]:
@@ -39,9 +45,35 @@ def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[
     for layer in [*(_read(str(path.relative_to(paths.root()))) for path in included), chosen]:
         merged = _merged(merged, {"resources": layer.get("resources")})
     job = {key: _joined(value, KEYS.get(key)) for key, value in merged["resources"]["jobs"][JOB].items()}
-    defaults = {name: variable.get("default") for name, variable in bundle.get("variables", {}).items()}
-    resolved = _resolved(job, {**defaults, **chosen.get("variables", {}), **(variables or {})})
-    return dict(resolved)
+    values = {**_values(bundle, chosen), **(variables or {})}
+
+    def value(name: str) -> Any:
+        if name not in _declared(bundle):
+            raise ConfigError(f"{FILE}: the variable {name} is not declared. Add it to `variables`.")
+        if name not in values:
+            raise ConfigError(
+                f"{FILE}, target {target}: the variable {name} has no value. Add --var {name}=VALUE to the command, "
+                "or set it in the target's `variables`."
+            )
+        return values[name]
+
+    return dict(_resolved(job, value))
+
+
+def _declared(bundle: Any) -> dict[str, Any]:
+    return {name: variable or {} for name, variable in (bundle.get("variables") or {}).items()}
+
+
+def _values(bundle: Any, target: Any) -> dict[str, Any]:
+    """Return the values of the variables in a target: its own, else their defaults. null is not a value."""
+    defaults = {name: variable.get("default") for name, variable in _declared(bundle).items()}
+    values = {**defaults, **(target.get("variables") or {})}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def normalised(package: str | None) -> str:
+    """Return a package's name as installers compare it (PEP 503): ml_pipelines and ml-pipelines are the same."""
+    return re.sub(r"[-_.]+", "-", package or "").lower()
 
 
 def _read(name: str) -> Any:
@@ -68,20 +100,14 @@ def _joined(entries: Any, key: str | None) -> Any:
     return list(by_key.values())
 
 
-def _resolved(value: Any, variables: Mapping[str, Any]) -> Any:
+def _resolved(value: Any, value_of: Callable[[str], Any]) -> Any:
     """Return the value with each ${var.name} replaced. A text that is only a variable becomes the variable's value."""
-
-    def variable(match: re.Match[str]) -> Any:
-        if match[1] not in variables:
-            raise ConfigError(f"{FILE}: the variable {match[1]} is not declared. Add it to `variables`.")
-        return variables[match[1]]
-
     if isinstance(value, dict):
-        return {key: _resolved(item, variables) for key, item in value.items()}
+        return {key: _resolved(item, value_of) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolved(item, variables) for item in value]
+        return [_resolved(item, value_of) for item in value]
     if not isinstance(value, str):
         return value
     pattern = r"\$\{var\.(\w+)\}"
     whole = re.fullmatch(pattern, value)
-    return variable(whole) if whole else re.sub(pattern, lambda match: str(variable(match)), value)
+    return value_of(whole[1]) if whole else re.sub(pattern, lambda match: str(value_of(match[1])), value)

@@ -15,13 +15,15 @@ Job = Mapping[str, Any]
 
 
 def job_problems() -> list[str]:
-    """Return one line for each mistake in the job of each target that would make a deployment or a run fail."""
-    return [
-        f"{merge.FILE}, target {target}: {text}"
-        for target in merge.bundle_targets()
-        for rule in RULES
-        for text in rule(merge.bundle_job(target))
-    ]
+    """Return one line for each mistake in the job of each target that would make a deployment or a run fail.
+
+    Variables that the user gives to the CLI stay as they are in the job: `${var.name}`.
+    """
+    problems = []
+    for target in merge.bundle_targets():
+        job = merge.bundle_job(target, {name: f"${{var.{name}}}" for name in merge.required_variables(target)})
+        problems += [f"{merge.FILE}, target {target}: {text}" for rule in RULES for text in rule(job)]
+    return problems
 
 
 def _needs(job: Job) -> dict[str, list[str]]:
@@ -62,7 +64,8 @@ def _entry_points(job: Job) -> Iterator[str]:
     project = tomllib.loads((paths.root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for task in job["tasks"]:
         wheel = task.get("python_wheel_task", {})
-        if wheel.get("package_name") == project["name"] and wheel.get("entry_point") not in project["scripts"]:
+        ours = merge.normalised(wheel.get("package_name")) == merge.normalised(project["name"])
+        if ours and wheel.get("entry_point") not in project["scripts"]:
             yield f"task {task['task_key']}: the wheel has no entry point {wheel.get('entry_point')} (pyproject.toml)."
 
 

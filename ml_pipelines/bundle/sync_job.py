@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
 
-from ml_pipelines.bundle.merge import JOB
+from ml_pipelines.bundle.merge import JOB, normalised
 from ml_pipelines.config import graph
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.rules import SCRIPTS
@@ -19,7 +19,7 @@ from ml_pipelines.config.schema import LOCAL, Config
 from ml_pipelines.planning import plan
 from ml_pipelines.system import paths
 
-PACKAGE, CLOSE, CLOSE_SCRIPT = "ml-pipelines", "close_pipeline", "close-pipeline"
+PACKAGE, CLOSE, CLOSE_SCRIPT = "ml_pipelines", "close_pipeline", "close-pipeline"
 PLACES = ("job_cluster_key", "environment_key", "existing_cluster_id", "new_cluster")  # keys that say where a task runs
 
 
@@ -46,7 +46,7 @@ def sync_tasks(document: Any, config: Config) -> set[str]:
 
 def _is_step_task(task: Mapping[str, Any]) -> bool:
     wheel = task.get("python_wheel_task", {})
-    return wheel.get("package_name") == PACKAGE and wheel.get("entry_point") not in SCRIPTS
+    return normalised(wheel.get("package_name")) == normalised(PACKAGE) and wheel.get("entry_point") not in SCRIPTS
 
 
 def _task(tasks: Any, key: str, cluster: str) -> Any:
@@ -131,6 +131,51 @@ def _cluster(clusters: Any, key: str, spec: Mapping[str, Any]) -> None:
     for item in clusters:
         if item["job_cluster_key"] == key:
             if item["new_cluster"] != spec:
-                item["new_cluster"] = dict(spec)
+                _update_cluster(item["new_cluster"], spec)
             return
     clusters.append({"job_cluster_key": key, "new_cluster": dict(spec)})
+
+
+def _update_cluster(present: Any, spec: Mapping[str, Any]) -> None:
+    """Make the cluster equal to the spec. Equal parts keep their comments, and lines below the cluster stay there.
+
+    ruamel stores the comments and blank lines below a block with the block's last value.
+    """
+    parent, key = _last_value(present)
+    below = parent.ca.items.pop(key, None)
+    _update(present, spec)
+    parent, key = _last_value(present)
+    if below:
+        parent.ca.items[key] = below
+
+
+def _update(present: Any, spec: Mapping[str, Any]) -> None:
+    for key in [key for key in present if key not in spec]:
+        del present[key]
+    for position, (key, value) in enumerate(spec.items()):
+        if key not in present:
+            present.insert(position, key, _with_comments(value))
+        elif isinstance(value, Mapping) and isinstance(present[key], Mapping):
+            _update(present[key], value)
+        elif present[key] != value:
+            present[key] = _with_comments(value)
+
+
+def _with_comments(value: Any) -> Any:
+    """Return mappings as a type that can have comments. Lists are written in one line, so they need none."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, Mapping):
+        return CommentedMap((key, _with_comments(item)) for key, item in value.items())
+    if isinstance(value, list):
+        items = CommentedSeq(_with_comments(item) for item in value)
+        items.fa.set_flow_style()
+        return items
+    return value
+
+
+def _last_value(block: Any) -> tuple[Any, str]:
+    """Return the last value of nested mappings, as the mapping that contains it and its key."""
+    key = list(block)[-1]
+    value = block[key]
+    return _last_value(value) if isinstance(value, Mapping) and value else (block, key)

@@ -88,7 +88,7 @@ def _sample(spark: SparkSession) -> DataFrame:
 
 def _table(spark: SparkSession, source: Source) -> DataFrame:
     reader = spark.read if source.version is None else spark.read.option("versionAsOf", source.version)
-    return _opened(lambda: reader.table(str(source.table)), f"data.source.table: {source.table}")
+    return _opened(lambda: reader.table(_quoted(str(source.table))), f"data.source.table: {source.table}")
 
 
 def pin_table_version(spark: SparkSession, source: Source) -> Source:
@@ -108,6 +108,7 @@ def pin_table_version(spark: SparkSession, source: Source) -> Source:
 
 
 def _quoted(table: str) -> str:
+    """Return the name of a table with each part in backticks. Without them, a hyphen is a minus to Spark."""
     return ".".join(f"`{part}`" for part in table.split("."))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from databricks.sdk.service.compute import ClusterSpec
 
 SINGLE_NODE = "spark_conf spark.databricks.cluster.profile: singleNode and spark.master: local[*]"
+# AWS node types of the families m, c and r without local disks: m6i.xlarge, r7iz.large, m-fleet.xlarge.
+# The letter d after the generation stands for local disks: m6id.xlarge, rd-fleet.xlarge.
+DISKLESS = re.compile(r"[mcr](?:[4-9]|\d\d)[abceg-z]*(?:-flex)?\.[\w-]+|[mcr]g?-fleet\.[\w-]+")
+EBS = '"aws_attributes": {"ebs_volume_count": 1, "ebs_volume_size": 100, "ebs_volume_type": "GENERAL_PURPOSE_SSD"}'
 DEDICATED = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")  # the old and the new name of the same mode
 
 
@@ -112,7 +117,25 @@ def _runtime(spec: ClusterSpec) -> str | None:
     return None
 
 
-RULES: tuple[Callable[[ClusterSpec], str | None], ...] = (_size, _single_node, _access, _runtime)
+def _disks(spec: ClusterSpec) -> str | None:
+    """Check the EBS volumes of AWS nodes. Disks may also come from a pool, a policy or enable_elastic_disk."""
+    aws = spec.aws_attributes
+    count = aws.ebs_volume_count if aws else None
+    if not count and not (spec.enable_elastic_disk or spec.instance_pool_id or spec.policy_id):
+        for node in (spec.node_type_id, spec.driver_node_type_id):
+            if node and DISKLESS.fullmatch(node):
+                return f"{node} has no local disk, so AWS needs at least one EBS volume. Add {EBS}."
+    if count and count > 10:
+        return f"aws_attributes.ebs_volume_count is {count}. A node has at most 10 volumes."
+    if aws and aws.ebs_volume_size is not None:
+        kind = aws.ebs_volume_type.value if aws.ebs_volume_type else "GENERAL_PURPOSE_SSD"
+        smallest = 500 if kind == "THROUGHPUT_OPTIMIZED_HDD" else 100
+        if not smallest <= aws.ebs_volume_size <= 4096:
+            return f"aws_attributes.ebs_volume_size is {aws.ebs_volume_size}. {kind} has {smallest} to 4096 GB."
+    return None
+
+
+RULES: tuple[Callable[[ClusterSpec], str | None], ...] = (_size, _single_node, _access, _runtime, _disks)
 
 
 def check_available(compute: Compute) -> None:

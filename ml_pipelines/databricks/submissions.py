@@ -72,7 +72,7 @@ def submission_of(
     task = SubmitTask(
         task_key=step.name,
         python_wheel_task=PythonWheelTask(
-            package_name="ml-pipelines",
+            package_name="ml_pipelines",
             entry_point=step.script,
             parameters=[f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value != NONE],
         ),

@@ -2,7 +2,9 @@
 
 import re
 import subprocess
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from conftest import ROOT, Result, change
 
 from ml_pipelines.bundle import merge, rules
 from ml_pipelines.config import loading
+from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
 
 TARGETS = yaml.safe_load((ROOT / "databricks.yml").read_text())["targets"]
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 STEPS = loading.load("local").steps
 
 
@@ -86,6 +90,107 @@ def test_dev_is_the_default_and_paused_and_a_service_principal_runs_prod() -> No
 def test_the_notified_addresses_are_a_variable() -> None:
     assert merge.bundle_job("dev")["email_notifications"]["on_failure"] == []
     assert merge.bundle_job("dev", {"notify": ["a@b"]})["email_notifications"]["on_failure"] == ["a@b"]
+
+
+def test_only_prod_demands_the_service_principal() -> None:
+    assert {target: merge.required_variables(target) for target in TARGETS} == {
+        "dev": [],
+        "prod": ["service_principal"],
+    }
+
+
+def test_a_variable_without_a_value_is_named(copy: Path) -> None:
+    override(copy, "description: ${var.service_principal}")
+    with pytest.raises(ConfigError) as refused:
+        merge.bundle_job("prod")
+    assert str(refused.value) == (
+        "databricks.yml, target prod: the variable service_principal has no value. Add --var service_principal=VALUE "
+        "to the command, or set it in the target's `variables`."
+    )
+    assert merge.bundle_job("prod", {"service_principal": "123"})["description"] == "123"
+    assert rules.job_problems() == [], "the user gives the value to the CLI"
+
+
+def test_a_variable_that_is_not_declared_is_named(copy: Path) -> None:
+    override(copy, "description: by ${var.owner}")
+    with pytest.raises(ConfigError, match=r"the variable owner is not declared. Add it to `variables`."):
+        rules.job_problems()
+
+
+@pytest.mark.parametrize(("value", "expected"), [('""', ""), ("0", 0), ("[]", [])])
+def test_an_empty_default_is_a_value(value: str, expected: Any, copy: Path) -> None:
+    change(
+        copy / "databricks.yml", "variables:\n  pipeline:", f"variables:\n  empty: {{default: {value}}}\n  pipeline:"
+    )
+    override(copy, "description: ${var.empty}")
+    assert merge.bundle_job("prod")["description"] == expected
+
+
+def test_null_is_not_a_value(copy: Path) -> None:
+    change(copy / "databricks.yml", "variables:\n  pipeline:", "variables:\n  empty: {default: null}\n  pipeline:")
+    assert merge.required_variables("dev") == ["empty"]
+
+
+@pytest.mark.parametrize("package", ["ml-pipelines", "ml_pipelines", "ML.Pipelines"])
+def test_the_rules_report_a_wrong_entry_point_under_every_name_of_the_package(package: str, copy: Path) -> None:
+    override(copy, f"tasks: [{{task_key: train, python_wheel_task: {{package_name: {package}, entry_point: trian}}}}]")
+    (problem,) = rules.job_problems()
+    assert problem.endswith("task train: the wheel has no entry point trian (pyproject.toml).")
+
+
+def test_a_task_has_the_import_name_which_is_also_a_name_of_the_distribution() -> None:
+    wheels = [task["python_wheel_task"] for task in merge.bundle_job("dev")["tasks"]]
+    assert {wheel["package_name"] for wheel in wheels} == {"ml_pipelines"}
+    assert distribution("ml_pipelines").name == "ml-pipelines"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_runner_may_start_a_task_by_python_m(script: str, shell: Callable[..., Result]) -> None:
+    by_module, by_script = (
+        shell(*command, "--no-such-option") for command in (["python", "-m", "ml_pipelines", script], [script])
+    )
+    assert by_module.code == by_script.code == 2
+    assert by_module.err.splitlines()[-1] == by_script.err.splitlines()[-1]
+    assert "--no-such-option" in by_module.err and "No such command" not in by_module.err
+
+
+# -- the files that the CLI uploads beside the wheel
+
+
+def uploaded(folder: Path, files: Iterable[str]) -> set[str]:
+    """Return the files that `sync.exclude` leaves. Its patterns are those of a .gitignore, so git applies them."""
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    patterns = yaml.safe_load((ROOT / "databricks.yml").read_text())["sync"]["exclude"]
+    (folder / ".git" / "info" / "exclude").write_text("\n".join(patterns))
+    command = ["git", "-C", str(folder), "check-ignore", "--no-index", "--stdin"]
+    done = subprocess.run(command, input="\n".join(files), capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr
+    return set(files) - set(done.stdout.splitlines())
+
+
+def local_files(value: Any) -> set[str]:
+    """Return the files of the project that a part of the job names, without the wheel."""
+    if isinstance(value, dict | list):
+        return set().union(*map(local_files, value.values() if isinstance(value, dict) else value))
+    path = str(value).removeprefix("-r ")
+    if not path.startswith(("./", "../")) or path.endswith(".whl"):
+        return set()
+    return {(ROOT / "resources" / path).resolve().relative_to(ROOT).as_posix()}
+
+
+def test_a_deployment_uploads_what_a_task_needs_and_nothing_else(tmp_path: Path) -> None:
+    listing = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git repository, so nothing lists the files of the project")
+    needed = set().union(*(local_files(merge.bundle_job(target)) for target in TARGETS))
+    assert needed == {"resources/requirements.txt"}
+    assert uploaded(tmp_path, listing.stdout.splitlines()) == needed
+
+
+def test_a_deployment_uploads_the_files_that_a_user_adds(tmp_path: Path) -> None:
+    own = ["notebooks/explore.ipynb", "notebooks/warm_up.py", "queries/rows.sql", "resources/more.txt"]
+    assert uploaded(tmp_path, [*own, "docs/new.md", "tests/test_new.py", "docs/images/new.png"]) == set(own)
 
 
 # -- merging, as the Databricks CLI does it
@@ -177,6 +282,7 @@ def test_the_documented_change_to_serverless_works(shell: Callable[..., Result],
         } == {("environment_key",)}
         (environment,) = merged["environments"]
         assert environment["spec"]["dependencies"] == ["../dist/*.whl", "-r ./requirements.txt"]
+        assert local_files(merged) == {"resources/requirements.txt"}
     assert rules.job_problems() == []
     again = shell("ml-pipelines", "sync", "--check", cwd=copy, PYTHONPATH=str(copy))
     assert (again.code, again.text) == (0, "")

@@ -4,6 +4,7 @@ import difflib
 import json
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_sync_removes_all_lines_of_a_step_that_no_longer_exists(copy: Path) -> N
     assert {name: (copy / name).read_bytes() for name in FILES} == before
 
 
+@pytest.mark.parametrize("package", ["ml-pipelines", "ml_pipelines"])
+def test_sync_removes_the_task_of_a_removed_step_under_both_names_of_the_package(package: str, copy: Path) -> None:
+    path = copy / "resources" / "ml_pipeline.job.yml"
+    before = path.read_text()
+    old = f"""        - task_key: old
+          job_cluster_key: single_node
+          python_wheel_task: {{package_name: {package}, entry_point: old}}
+"""
+    change(path, "        - task_key: close_pipeline\n", f"{old}        - task_key: close_pipeline\n")
+    sync_and_diff(copy)
+    assert path.read_text() == before
+
+
 def test_sync_keeps_what_people_wrote(copy: Path) -> None:
     path = copy / "resources" / "ml_pipeline.job.yml"
     own = "        - task_key: warm_up\n          notebook_task: {notebook_path: ../warm_up}\n"
@@ -146,6 +160,38 @@ def test_sync_copies_a_changed_cluster_spec_to_the_target_of_its_profile(copy: P
     new = "+                 node_type_id: r6i.8xlarge"
     assert [line for line in lines["databricks.yml"] if line.startswith("+")] == [new, new]
     assert clusters(copy, "prod")["single_node"] == spec(copy, "prod", "single_node")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda spec: {**spec, "num_workers": 5},
+        lambda spec: {**spec, "custom_tags": {"team": "a"}},
+        lambda spec: {**spec, "custom_tags": {**spec["custom_tags"], "team": "a"}},
+        lambda spec: {**spec, "init_scripts": [{"volumes": {"destination": "/Volumes/a/b/c/x.sh"}}]},
+        lambda spec: {**spec, "spark_env_vars": {"A": "b"}},
+        lambda spec: {key: value for key, value in spec.items() if key != "custom_tags"},
+        lambda spec: dict(reversed(spec.items())),
+    ],
+    ids=["value", "last block", "last key", "list", "new block", "no last block", "order"],
+)
+def test_sync_keeps_the_comments_around_a_cluster_whose_spec_changes(
+    copy: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    def comments() -> list[str]:
+        return [line for line in (copy / "databricks.yml").read_text().splitlines() if "#" in line or not line]
+
+    path = copy / "resources" / "clusters" / "dev" / "spark.json"
+    change(copy / "databricks.yml", "node_type_id: m6i.xlarge\n", "node_type_id: m6i.xlarge # enough for us\n")
+    before = comments()
+    assert "  # The shared job. It has the same path in the workspace, whoever deploys it." in before
+    path.write_text(json.dumps(edit(spec(copy, "dev", "spark"))))
+    sync_and_diff(copy)
+    assert clusters(copy, "dev")["spark"] == spec(copy, "dev", "spark")
+    assert comments() == before
+    lines = (copy / "databricks.yml").read_text().splitlines()
+    shared = lines.index("  # The shared job. It has the same path in the workspace, whoever deploys it.")
+    assert (lines[shared - 1], lines[shared + 1]) == ("", "  prod:")
 
 
 def test_sync_updates_the_pins_from_the_lock(copy: Path) -> None:

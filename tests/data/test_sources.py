@@ -196,6 +196,54 @@ def test_a_catalog_table_is_read_at_its_newest_version_or_at_a_pinned_one(spark:
         spark.sql("DROP TABLE default.of_a_test")
 
 
+@pytest.mark.parametrize("table", ["of-a-test", "default.of-a-test"])
+def test_a_catalog_table_may_have_hyphens_in_its_name(table: str, spark: SparkSession, tmp_path: Path) -> None:
+    TWO.write_delta(str(tmp_path / "table"))
+    spark.sql(f"CREATE TABLE default.`of-a-test` USING delta LOCATION '{tmp_path / 'table'}'")
+    try:
+        source = Source(kind=SourceKind.table, table=table)
+        assert sources.read_source(spark, source, seed=1).frame.count() == 2
+    finally:
+        spark.sql("DROP TABLE default.`of-a-test`")
+
+
+class Recorded:
+    """A Spark session that records the table names and SQL statements it gets."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        self.read = self
+        self.schema: list[str] = []
+
+    def option(self, *_: object) -> "Recorded":
+        return self
+
+    def table(self, name: str) -> "Recorded":
+        self.received.append(name)
+        return self
+
+    def sql(self, statement: str) -> "Recorded":
+        self.received.append(statement)
+        return self
+
+    def collect(self) -> list[dict[str, int]]:
+        return [{"version": 7}]
+
+
+@pytest.mark.parametrize(
+    ("table", "quoted"),
+    [("ml-prod.sales-eu.orders", "`ml-prod`.`sales-eu`.`orders`"), ("sales.orders", "`sales`.`orders`"), ("o", "`o`")],
+)
+def test_the_name_of_a_catalog_table_has_the_same_quotes_for_reading_and_for_its_history(
+    table: str, quoted: str
+) -> None:
+    session: Any = Recorded()
+    pinned = sources.pin_table_version(session, Source(kind=SourceKind.table, table=table))
+    sources.read_source(session, pinned, seed=1)
+    assert pinned.version == 7
+    assert session.received == [f"DESCRIBE HISTORY {quoted} LIMIT 1", quoted]
+
+
 def test_a_declared_format_overrides_the_suffix(spark: SparkSession, tmp_path: Path) -> None:
     path = csv(tmp_path, "a,b\n1,x\n", "cells.txt")
     assert rows(spark, path, format=FileFormat.csv) == [("1", "x")]

@@ -16,6 +16,14 @@ SINGLE = json.loads((ROOT / "resources/clusters/dev/single_node.json").read_text
 AUTO = {"min_workers": 1, "max_workers": 2}
 
 
+def without_disks(spec: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "aws_attributes"}
+
+
+def disks(spec: dict[str, Any], **attributes: Any) -> dict[str, Any]:
+    return spec | {"aws_attributes": spec["aws_attributes"] | attributes}
+
+
 @pytest.mark.parametrize(
     "path", sorted(ROOT.glob("resources/clusters/*/*.json")), ids=lambda path: f"{path.parent.name}.{path.stem}"
 )
@@ -55,6 +63,17 @@ def test_keys_that_mlflow_writes_into_a_spec_are_ignored() -> None:
         ({**SPARK, "aws_attributes": {"availabilty": "SPOT"}}, "aws_attributes.availabilty=SPOT is not a key"),
         (SPARK | {"spark_version": ""}, "no spark_version"),
         ({k: v for k, v in SPARK.items() if k != "node_type_id"}, "no node_type_id"),
+        (
+            without_disks(SPARK),
+            'm6i.xlarge has no local disk, so AWS needs at least one EBS volume. Add "aws_attributes": ',
+        ),
+        (without_disks(SINGLE), "r6i.xlarge has no local disk"),
+        (disks(SPARK, ebs_volume_count=0), "m6i.xlarge has no local disk"),
+        (without_disks(SPARK) | {"node_type_id": "m6id.xlarge", "driver_node_type_id": "r5.large"}, "r5.large has no"),
+        (disks(SPARK, ebs_volume_count=11), "ebs_volume_count is 11. A node has at most 10"),
+        (disks(SPARK, ebs_volume_size=50), "ebs_volume_size is 50. GENERAL_PURPOSE_SSD has 100 to 4096 GB."),
+        (disks(SPARK, ebs_volume_size=4097), "ebs_volume_size is 4097"),
+        (disks(SPARK, ebs_volume_type="THROUGHPUT_OPTIMIZED_HDD"), "THROUGHPUT_OPTIMIZED_HDD has 500 to 4096 GB."),
         ({"existing_cluster_id": "x", "num_workers": 1}, "existing_cluster_id must be the only key"),
     ],
 )
@@ -62,6 +81,33 @@ def test_a_spec_that_a_workspace_would_refuse_is_refused(spec: dict[str, Any], m
     with pytest.raises(ConfigError, match=r"mine\.json") as error:
         specs.parse_compute(spec, "mine.json")
     assert message in str(error.value)
+
+
+NO_DISK = ["m4.large", "m5.large", "m5a.xlarge", "m5n.large", "m5zn.large", "m6g.large", "m6i.8xlarge", "m7i.large",
+           "m7i-flex.large", "m-fleet.xlarge", "r4.large", "r5.large", "r5b.large", "r6i.metal", "r7iz.large",
+           "r8g.24xlarge", "rg-fleet.xlarge", "c4.large", "c5.large", "c5n.large", "c6i.large", "c7gn.large",
+           "m10i.large"]  # fmt: skip
+DISK = ["m3.large", "m5d.large", "m5ad.large", "m5dn.large", "m6gd.large", "m6id.xlarge", "m6idn.large", "r3.large",
+        "r5d.large", "r5dn.large", "r6id.xlarge", "c3.large", "c5d.large", "c5ad.large", "c6gd.large", "md-fleet.large",
+        "rgd-fleet.xlarge", "i3.xlarge", "i3en.large", "i4i.large", "d3.xlarge", "g4dn.xlarge",
+        "Standard_DS3_v2", "Standard_E4d_v4", "n2-highmem-4", "c2-standard-8", "m1-ultramem-40"]  # fmt: skip
+
+
+@pytest.mark.parametrize("node", NO_DISK)
+def test_an_aws_node_without_a_local_disk_needs_an_ebs_volume(node: str) -> None:
+    with pytest.raises(ConfigError, match=f"{node} has no local disk"):
+        specs.parse_compute(without_disks(SPARK) | {"node_type_id": node}, "x")
+    assert specs.parse_compute(SPARK | {"node_type_id": node}, "x").new_cluster
+
+
+@pytest.mark.parametrize("node", DISK)
+def test_a_node_with_local_disks_or_of_another_cloud_needs_no_ebs_volume(node: str) -> None:
+    assert specs.parse_compute(without_disks(SPARK) | {"node_type_id": node}, "x").new_cluster
+
+
+@pytest.mark.parametrize("source", [{"enable_elastic_disk": True}, {"policy_id": "P1"}, {"instance_pool_id": "pool"}])
+def test_a_pool_a_policy_or_elastic_disks_replace_ebs_volumes(source: dict[str, Any]) -> None:
+    assert specs.parse_compute(without_disks(SPARK) | source, "x").new_cluster
 
 
 def test_a_running_cluster_and_serverless_need_no_cluster_spec() -> None:

@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 import requests
-from conftest import ROOT
+from conftest import ROOT, Result
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, DatabricksError, NotFound, PermissionDenied, Unauthenticated
 from emulator import Workspace
@@ -111,6 +112,7 @@ def test_the_projects_specs_are_accepted(name: str) -> None:
         ("dev/spark", {"spark_version": "99.x"}, "Invalid spark version 99.x"),
         ("dev/spark", {"node_type_id": "tiny"}, "Node type tiny"),
         ("dev/spark", {"data_security_mode": "USER_ISOLATION"}, "SINGLE_USER"),
+        ("dev/spark", {"aws_attributes": {}}, "At least one EBS volume must be attached"),
         ("dev/single_node", {"spark_conf": {}}, "single node"),
         ("dev/single_node", {"custom_tags": {}}, "single node"),
         ("dev/single_node", {"is_single_node": True}, "CLASSIC_PREVIEW"),
@@ -119,6 +121,15 @@ def test_the_projects_specs_are_accepted(name: str) -> None:
 def test_an_invalid_spec_is_refused(name: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError, match=message):
         check({**read(name), **change})
+
+
+LAUNCH = "import sys; from emulator.launcher import run_wheel; run_wheel(sys.argv[1], 'train-model', sys.argv[2:])"
+
+
+@pytest.mark.parametrize("package", ["ml-pipelines", "ml_pipelines"])
+def test_a_task_starts_under_both_names_of_the_package(package: str, shell: Callable[..., Result]) -> None:
+    done = shell("python", "-c", LAUNCH, package, "--help", PYTHONPATH=str(ROOT / "tests" / "databricks"))
+    assert (done.code, "Run the step train." in done.out) == (0, True), done.text
 
 
 # -- MLflow

@@ -27,7 +27,7 @@ SPARK_VERSIONS = {
     "17.3.x-cpu-ml-scala2.13": "17.3 LTS ML (includes Apache Spark 4.0.0, Scala 2.13)",
     "17.3.x-scala2.13": "17.3 LTS (includes Apache Spark 4.0.0, Scala 2.13)",
 }
-NODE_TYPES = {  # name -> cores, GB
+NODE_TYPES = {  # name -> cores, GB; all without local disks
     "m6i.large": (2, 8),
     "m6i.xlarge": (4, 16),
     "m6i.2xlarge": (8, 32),
@@ -46,6 +46,9 @@ def check(payload: dict[str, Any]) -> ClusterSpec:
         raise invalid(f"Invalid spark version {spec.spark_version}.")
     if spec.node_type_id not in NODE_TYPES and not (spec.instance_pool_id or spec.policy_id):
         raise invalid(f"Node type {spec.node_type_id} is not supported.")
+    has_ebs = bool(spec.aws_attributes and spec.aws_attributes.ebs_volume_count) or spec.enable_elastic_disk
+    if not (has_ebs or spec.instance_pool_id or spec.policy_id):
+        raise invalid(f"At least one EBS volume must be attached for clusters with node type {spec.node_type_id}.")
     if spec.is_single_node:
         if not spec.kind or spec.num_workers is not None or spec.autoscale:
             raise invalid("is_single_node needs kind CLASSIC_PREVIEW, and no num_workers or autoscale.")
