@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.checks.names import brief
 from ml_pipelines.modelling.features import split_label
 
 if TYPE_CHECKING:
@@ -64,7 +65,13 @@ def figure(table: pl.DataFrame) -> Figure:
     top = table.head(SHOWN).reverse()
     chart = Figure(figsize=(6, 1 + 0.3 * top.height), layout="constrained")
     axes = chart.add_subplot()
-    axes.barh(top["feature"].to_list(), top["importance"].to_numpy(), xerr=top["std"].to_numpy(), color="#1f77b4")
+    axes.barh(
+        range(top.height),
+        top["importance"].to_numpy(),
+        xerr=top["std"].to_numpy(),
+        color="#1f77b4",
+        tick_label=[brief(name) for name in top["feature"]],
+    )
     axes.set_xlabel("loss in AUC when shuffled")
     axes.set_title("Permutation importance")
     return chart
@@ -82,5 +89,6 @@ def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outp
     step.log_metrics(
         {f"importance.{row['feature']}": row["importance"] for row in table.head(SHOWN).iter_rows(named=True)}
     )
-    step.summary(", ".join(f"{row['feature']} {row['importance']:.3f}" for row in table.head(3).iter_rows(named=True)))
+    top = table.head(3).iter_rows(named=True)
+    step.summary(", ".join(f"{brief(row['feature'])} {row['importance']:.3f}" for row in top))
     return {"feature_importance_run_id": step.run_id, "feature_importance_done": True}

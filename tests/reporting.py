@@ -113,7 +113,14 @@ METRICS = {
         "test_rows": len(LABEL),
     },
 }
-PARTS = {"code steps.train": "0a1b", "param options.max_iter": "100", "library scikit-learn": "1.9.1", "seed": "42"}
+PARTS = {
+    "code steps.train": "0a1b",
+    "param options.max_iter": 100,
+    "library scikit-learn": "1.9.1",
+    "seed": 42,
+    "source": f"csv , {'a' * 64}",
+    "data.positive": None,
+}
 
 
 @dataclass
@@ -142,7 +149,7 @@ class Made:
                 self.tags.get(step, {})
             )
             if step == "train":
-                step_tags = {"fingerprint.parts": json.dumps(PARTS), **step_tags}
+                client.log_dict(runs[step], PARTS, "fingerprint.json")
                 client.log_param(runs[step], "estimator", "sklearn.ensemble.HistGradientBoostingClassifier")
             if step == "prepare_data":
                 step_tags = {**table_tags("train", 8012), **table_tags("test", 2000), **step_tags}

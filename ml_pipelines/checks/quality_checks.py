@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
+from ml_pipelines.checks.names import brief
 from ml_pipelines.problems.roc_auc import Difference, Interval, area, interval
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def calibration(label: Array, score: Array, *, threshold: float, bins: int) -> C
 def single_column(single_aucs: Mapping[str, float], *, threshold: float) -> Check:
     """No single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
-    return _at_most(f"auc of {name} alone", value, threshold)
+    return _at_most(f"auc of {brief(name)} alone", value, threshold)
 
 
 @check
@@ -120,16 +121,16 @@ def importance(importances: Mapping[str, float], *, threshold: float, least: flo
     """The model does not depend on one column only. Skipped if no column loses `least` of AUC."""
     name, value = _largest(importances)
     if len(importances) == 1:
-        return Check(None, threshold, SKIPPED, f"{name} is the only column")
+        return Check(None, threshold, SKIPPED, f"{brief(name)} is the only column")
     if value < least:
         return Check(
             None,
             threshold,
             SKIPPED,
-            f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {name}",
+            f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {brief(name)}",
         )
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
-    return _at_most(f"share of {name} in the importance of all columns", share, threshold)
+    return _at_most(f"share of {brief(name)} in the importance of all columns", share, threshold)
 
 
 @check
@@ -139,7 +140,7 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
         return Check(None, threshold, SKIPPED, "no slices are declared, or no slice has enough rows")
     worst = min(slices, key=lambda row: float(row["auc"]))
     return _at_most(
-        f"test auc minus the auc of the slice {worst['slice']} ({worst['rows']:,} rows)",
+        f"test auc minus the auc of the slice {brief(worst['slice'])} ({worst['rows']:,} rows)",
         auc.value - worst["auc"],
         threshold,
     )
@@ -156,7 +157,7 @@ def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value:
     if not moved:
         return Check(0.0, threshold, PASSED, "no column moved more than by chance")
     name, value = _largest({row["column"]: row["psi"] for row in moved})
-    return _at_most(f"population stability index of {name}", value, threshold)
+    return _at_most(f"population stability index of {brief(name)}", value, threshold)
 
 
 @check

@@ -164,7 +164,7 @@ def file_format(source: Source) -> FileFormat:
         return source.format
     suffix = Path(uri).suffix.lower()
     if local and local.is_dir():
-        suffix = ".delta" if is_delta else _files(local)[0].suffix
+        suffix = ".delta" if is_delta else locations.data_files(local)[0].suffix
     known = {".csv": FileFormat.csv, ".parquet": FileFormat.parquet, ".delta": FileFormat.delta}
     if suffix not in known:
         raise BadData(
@@ -173,26 +173,13 @@ def file_format(source: Source) -> FileFormat:
     return known[suffix]
 
 
-def _files(local: Path) -> list[Path]:
-    """Return the files of a source. From a folder, Spark skips names that begin with `_` or `.`, such as _SUCCESS."""
-    if not local.is_dir():
-        return [local]
-    candidates = (path for path in sorted(local.rglob("*")) if path.is_file())
-    files = [path for path in candidates if not any(part[0] in "._" for part in path.relative_to(local).parts)]
-    if not files:
-        raise BadData(
-            f"data.source.path: the folder {local} has no data files. Names with _ or . in front don't count."
-        )
-    return files
-
-
 def _check_csv(local: Path, separator: str) -> list[str]:
     """Return the column names of a CSV, after a check of every line.
 
     Spark reports none of these errors: it drops surplus cells, fills in missing cells, and reads everything after an
     open quote as one cell.
     """
-    files = _files(local)
+    files = locations.data_files(local)
     if any("=" in folder for file in files if file != local for folder in file.relative_to(local).parent.parts):
         raise BadData(
             f"{local} has folders like name=value. Sail doesn't read such columns from CSV files. Use Parquet instead."
@@ -250,7 +237,7 @@ def _check_parquet(local: Path) -> str:
     from pyarrow import parquet
 
     unsafe = {}  # columns with types that only pandas writes; an engine may read them wrongly
-    for file in _files(local):
+    for file in locations.data_files(local):
         try:
             for field in parquet.read_schema(file):
                 if str(field.type).startswith(("dictionary", "timestamp[ns", "halffloat")):

@@ -29,7 +29,7 @@ from ml_pipelines.system.processes import SHARE_CHANGED
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.system.terminal import complain
 from ml_pipelines.tracking import lineage, run_page
-from ml_pipelines.tracking.store import Store, parent_of
+from ml_pipelines.tracking.store import TAG_LENGTH, Store, parent_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -188,6 +188,12 @@ def _check_outputs(step: Step, outputs: Outputs) -> None:
             f"steps/{step.name}.py returned the outputs {sorted(returned)}, but the configuration declares "
             f"{sorted(declared)}. Change one of them."
         )
+    for name, value in outputs.items():
+        if (length := len(_text(value))) > TAG_LENGTH:
+            raise StepFailed(
+                f"steps/{step.name}.py returned {length:,} characters as the output {name}, and a tag of MLflow holds "
+                f"{TAG_LENGTH:,}. Log the value as an artifact and return step.run_id."
+            )
 
 
 def _text(value: Output) -> str:

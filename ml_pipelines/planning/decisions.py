@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,6 +28,7 @@ class Reason(enum.Enum):
     engine = "engine"
     library = "library"
     setting = "setting"
+    unexplained = "unknown change: fingerprint.json of the earlier run is missing"
     outputs = "outputs are missing or damaged"
     unknowable = "the source must be read to know its content"
     upstream = "upstream runs"
@@ -40,7 +41,7 @@ class Decision:
     reason: Reason
     detail: str = ""
     run: Run | None = None
-    parts: Mapping[str, str] | None = None  # the parts of the step's fingerprint
+    parts: Mapping[str, Any] | None = None  # the parts of the step's fingerprint
 
     def __str__(self) -> str:
         """Return the reason as text, for example `param options.max_iter 100 -> 200`."""

@@ -7,10 +7,13 @@ their parts tell why. No part contains a path or a time, so a fingerprint is the
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config.schema import Config, FileFormat, SourceKind, Step
@@ -20,7 +23,7 @@ from ml_pipelines.models import registry
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import paths
 from ml_pipelines.tracking import lineage
-from ml_pipelines.tracking.store import Store, flatten
+from ml_pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -33,7 +36,9 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if t
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
 NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source covers the source
 
-Parts = Mapping[str, str]
+SHOWN = 80  # characters of a value that a reason shows
+
+Parts = Mapping[str, Any]  # part -> its value, as JSON has it: 1, 1.0, "1", true and null are five different values
 
 
 def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, producers: Mapping[str, Run]) -> Parts:
@@ -47,13 +52,15 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
         producers: input -> the step run that wrote it.
     """
     module = f"steps.{step.name}"
-    parts = {f"code {name}": digest for name, digest in {**memory.code(CONTEXT), **memory.code(module)}.items()}
-    parts |= {f"param {name}": str(value) for name, value in _params(step).items()}
-    parts["seed"] = str(config.seed)
-    parts |= {f"data.{name}": str(value) for name, value in _data(config).items()}
+    parts: dict[str, Any] = {
+        f"code {name}": digest for name, digest in {**memory.code(CONTEXT), **memory.code(module)}.items()
+    }
+    parts |= {f"param {name}": value for name, value in _leaves(dataclasses.asdict(step.params))}
+    parts["seed"] = config.seed
+    parts |= {f"data.{name}": _plain(value) for name, value in _data(config).items()}
     if not step.inputs:
         parts |= {f"contract.{name}": contract.column_yaml(column) for name, column in config.contract.items()}
-    parts["model.trusted_types"] = str(config.model.trusted_types)
+    parts["model.trusted_types"] = _plain(config.model.trusted_types)
     parts |= {f"input {name}": input_content(memory, name, producers[name]) for name in step.inputs}
     parts |= {f"external {name}": _external(memory, store, config, name) for name in step.external}
     imported = _libraries(memory, module)
@@ -69,6 +76,39 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
 def fingerprint_of(parts: Parts) -> str:
     """Return the fingerprint: the SHA-256 of its parts."""
     return _sha(json.dumps(dict(parts), sort_keys=True))
+
+
+def differs(old: Parts, new: Parts, part: str) -> bool:
+    """Return whether a part has another value or another type, or is in one fingerprint only."""
+    return _json(old, part) != _json(new, part)
+
+
+def readable(old: Parts, new: Parts, part: str, absent: str = "none") -> tuple[str, str]:
+    """Return the old and the new value of a part for a person, at most SHOWN characters each.
+
+    Text has quotes only if the two would look the same without them. Long values are cut to where they differ.
+    """
+    before, after = (_text(parts[part]) if part in parts else absent for parts in (old, new))
+    if before == after:
+        before, after = (_json(parts, part) or absent for parts in (old, new))
+    start = 0
+    if max(len(before), len(after)) > SHOWN:
+        pairs = enumerate(zip(before, after, strict=False))
+        same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
+        start = max(0, same - SHOWN // 4)
+
+    def cut(text: str) -> str:
+        return ("..." if start else "") + text[start : start + SHOWN] + ("..." if len(text) > start + SHOWN else "")
+
+    return cut(before), cut(after)
+
+
+def _json(parts: Parts, part: str) -> str:
+    return json.dumps(parts[part], sort_keys=True, ensure_ascii=False) if part in parts else ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def input_content(memory: Memory, name: str, producer: Run) -> str:
@@ -92,9 +132,39 @@ def _libraries(memory: Memory, module: str) -> frozenset[str]:
     return frozenset(DISTRIBUTIONS.get(root, root) for root in memory.third_party(modules))
 
 
-def _params(step: Step) -> dict[str, Any]:
-    """Return the params by dotted name, without empty mappings: the first name in a mapping then counts as changed."""
-    return {name: value for name, value in flatten(dataclasses.asdict(step.params)).items() if value != {}}
+def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of a nested mapping. An empty mapping is a value, since it may turn something on."""
+    for key, value in values.items():
+        name = f"{prefix}{_key(key)}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the configuration as JSON has it, without losing its type."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {_key(key, r'[^("].*'): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return {type(value).__name__: repr(value)}
+
+
+def _key(key: Any, plain: str = r"[\w-]+") -> str:
+    """Return a key of a mapping as text that no other key has: the number 1 is not the text 1.
+
+    Args:
+        key: the key.
+        plain: a pattern; a text that does not match it gets quotes. The default quotes `a.b`.
+    """
+    if isinstance(key, str):
+        return key if re.fullmatch(plain, key, re.DOTALL) else json.dumps(key, ensure_ascii=False)
+    return f"({type(key).__name__} {key})"
 
 
 def _data(config: Config) -> dict[str, Any]:
@@ -109,15 +179,25 @@ def _source(memory: Memory, config: Config) -> str:
     if source.kind is SourceKind.sample:
         return "sample"
     if source.kind is SourceKind.table:
-        return f"table {source.table} at {source.version or 'an unknown version'}"
+        return f"table {source.table} at {'an unknown version' if source.version is None else source.version}"
     uri, local = locations.locate_source(source)
     kind = sources.file_format(source)
     if local is None:
         return f"{uri}, unknown content"
     if kind is FileFormat.delta:
         return f"delta {tables.files_digest(uri, source.version)}"
-    files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]
-    return f"{kind.value} {source.separator} {_sha(*(memory.file_digest(path) for path in files))}"
+    return f"{kind.value} {source.separator} {_files_digest(memory, local)}"
+
+
+def _files_digest(memory: Memory, local: Path) -> str:
+    """Return a digest of the files that the reader reads: their contents, and their names below the source.
+
+    A folder's name can hold a value (`code=2A`), so names count. The name of a single file doesn't.
+    """
+    files = locations.data_files(local)
+    if len(files) == 1 and files[0].parent in (local, local.parent):
+        return memory.file_digest(files[0])
+    return _sha(json.dumps([(file.relative_to(local).as_posix(), memory.file_digest(file)) for file in files]))
 
 
 def has_known_source(config: Config) -> bool:

@@ -6,7 +6,6 @@ the same, its tables are below this profile's prefix, and its outputs are still 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,11 +15,18 @@ from ml_pipelines.data import locations
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.models import model_files
 from ml_pipelines.planning.decisions import Decision, Reason
-from ml_pipelines.planning.fingerprint import Parts, fingerprint_of, fingerprint_parts, has_known_source
+from ml_pipelines.planning.fingerprint import (
+    Parts,
+    differs,
+    fingerprint_of,
+    fingerprint_parts,
+    has_known_source,
+    readable,
+)
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
 from ml_pipelines.tracking import lineage, opening
-from ml_pipelines.tracking.store import Store, parent_of
+from ml_pipelines.tracking.store import Store, parent_of, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,7 +55,8 @@ def decide(
     earlier = lineage.finished_steps(store, experiment, step.name)
     if not earlier:
         return Decision(Reason.first_run, parts=parts)
-    return _difference(json.loads(earlier[0].data.tags["fingerprint.parts"]), parts)
+    old = lineage.fingerprint_parts(store, earlier[0])
+    return Decision(Reason.unexplained, parts=parts) if old is None else _difference(old, parts)
 
 
 # The kinds of parts, causes before consequences: what a person changes comes first.
@@ -68,6 +75,7 @@ KINDS = {
 }
 # Their values are digests, which a person can't read.
 DIGESTS = (Reason.code, Reason.source, Reason.external, Reason.input)
+SHOWN = 80  # characters of a name in a reason
 
 
 def _difference(old: Parts, new: Parts) -> Decision:
@@ -76,13 +84,23 @@ def _difference(old: Parts, new: Parts) -> Decision:
     def kind(part: str) -> str:
         return part.replace(".", " ").split()[0]
 
-    changed = (part for part in {**old, **new} if old.get(part) != new.get(part))
-    part = min(changed, key=lambda part: (list(KINDS).index(kind(part)), part))
-    reason, name = KINDS[kind(part)], part.partition(" ")[2]
+    changed = _differing(old, new)
+    known = [part for part in changed if kind(part) in KINDS]
+    if not known:
+        return Decision(Reason.unexplained, parts=new)
+    part = min(known, key=lambda part: (list(KINDS).index(kind(part)), part))
+    reason, name = KINDS[kind(part)], shortened(part.partition(" ")[2], SHOWN)
     if reason in DIGESTS:
         return Decision(reason, f"({name})" if name else "", parts=new)
-    name = part if reason is Reason.setting else name
-    return Decision(reason, f"{name} {old.get(part, 'none')} -> {new.get(part, 'none')}".strip(), parts=new)
+    name = shortened(part, SHOWN) if reason is Reason.setting else name
+    before, after = readable(old, new, part)
+    return Decision(reason, f"{name} {before} -> {after}".strip(), parts=new)
+
+
+def _differing(old: Parts, new: Parts) -> list[str]:
+    """Return the parts whose values or types differ, without a mapping that was or becomes empty if its keys differ."""
+    changed = [part for part in {**old, **new} if differs(old, new, part)]
+    return [part for part in changed if not any(other.startswith(f"{part}.") for other in changed)]
 
 
 def _is_intact(memory: Memory, config: Config, step: Step, run: Run) -> bool:
@@ -93,7 +111,7 @@ def _is_intact(memory: Memory, config: Config, step: Step, run: Run) -> bool:
         try:
             if table := lineage.table_of(run, name):
                 prefix = locations.absolute_prefix(config.table_prefix)
-                if not table.uri.startswith(f"{prefix}/") or memory.measure(table.uri, table.version) != (
+                if not locations.is_below(table.uri, prefix) or memory.measure(table.uri, table.version) != (
                     table.rows,
                     table.digest,
                 ):
@@ -140,9 +158,18 @@ def decision_tags(decision: Decision) -> dict[str, str]:
     """Return the tags of a step's run that record why it ran and its fingerprint."""
     tags = {"reason": str(decision)}
     if decision.parts is not None:
-        parts = json.dumps(dict(decision.parts), separators=(",", ":"))
-        tags |= {"fingerprint": fingerprint_of(decision.parts), "fingerprint.parts": parts}
+        tags |= {"fingerprint": fingerprint_of(decision.parts), lineage.POLARS: str(decision.parts["library polars"])}
     return tags
+
+
+def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str] | None = None) -> None:
+    """Record on a step's run why it runs and its fingerprint, with the parts as an artifact, and set more tags.
+
+    The parts come first: a run with a fingerprint can always explain it.
+    """
+    if decision.parts is not None:
+        store.client.log_dict(run_id, dict(decision.parts), lineage.PARTS)
+    store.set_tags(run_id, {**decision_tags(decision), **(more or {})})
 
 
 def final_decision(decision: Decision, run: Run) -> Decision:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.planning.fingerprint import differs, readable
 from ml_pipelines.report.contents import Change
 from ml_pipelines.report.render import number
+from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store, parent_of
 
@@ -28,36 +30,38 @@ def champion_runs(store: Store, qa: Mapping[str, Any]) -> dict[str, Run]:
     return {run.data.tags["step"]: run for run in step_runs} | {"train": train}
 
 
-def changes(before: Mapping[str, Run], now: Mapping[str, Run], steps: Iterable[str]) -> list[Change]:
+def changes(reader: RunReader, before: Mapping[str, Run], now: Mapping[str, Run], steps: Iterable[str]) -> list[Change]:
     """Return the changes in params, tables, settings, code and libraries that the model depends on.
 
     Args:
+        reader: reads the runs' artifacts.
         before: step -> run of the champion's pipeline run.
         now: step -> run of this pipeline run.
         steps: the steps that the model depends on.
     """
     common = sorted(step for step in steps if step in before and step in now)
-    (old, old_code), (new, new_code) = (_dependencies(runs, common) for runs in (before, now))
+    (old, old_code), (new, new_code) = (_dependencies(reader, runs, common) for runs in (before, now))
     changes = [
-        Change(what, old.get(what, "-"), new.get(what, "-"))
-        for what in {**new, **old}
-        if old.get(what) != new.get(what)
+        Change(what, *readable(old, new, what, absent="-")) for what in {**new, **old} if differs(old, new, what)
     ]
     if modules := [name for name in {**new_code, **old_code} if old_code.get(name) != new_code.get(name)]:
         changes.append(Change("code", "", ", ".join(modules)))
     return changes
 
 
-def _dependencies(runs: Mapping[str, Run], steps: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the steps' dependencies as name -> readable value, and their code as module -> digest."""
-    values, code = {}, {}
+def _dependencies(
+    reader: RunReader, runs: Mapping[str, Run], steps: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the steps' dependencies as name -> value, and their code as module -> digest."""
+    values: dict[str, Any] = {}
+    code: dict[str, str] = {}
     for step in steps:
-        for part, value in json.loads(runs[step].data.tags.get("fingerprint.parts", "{}")).items():
+        for part, value in (reader.json(reader.origin(runs[step]), lineage.PARTS) or {}).items():
             kind, _, name = part.partition(" ")
             if kind == "code":
                 code[name] = value
             elif kind in ("source", "external"):
-                values[part] = f"content {value[:8]}"
+                values[part] = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"content \1", value)
             elif kind != "input":  # the tables are added below, and other inputs follow from these parts
                 values[f"{step}.{name}" if kind == "param" else part] = value
     for name, table in written_tables(runs[step] for step in steps).items():

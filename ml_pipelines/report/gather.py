@@ -67,7 +67,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
         champion_run=reader.link(champion["train"]) if champion else None,
-        changes=changes(champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
+        changes=changes(reader, champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
         qa=qa,
         curves=artifact("evaluate", "curves.json"),
         importances=[

@@ -84,8 +84,8 @@ class PipelineRun:
         state, backend = self.scheduler.states[step.name], self.plan.backend
         state.submitted = running = backend.follow(self.store, step, submitted)
         state.attempts += 1
-        tags = reuse.decision_tags(_decision(state)) | ({"attempt": str(state.attempts)} if state.attempts > 1 else {})
-        self.store.set_tags(str(running.run_id), tags)
+        attempt = {"attempt": str(state.attempts)} if state.attempts > 1 else {}
+        reuse.record(self.store, str(running.run_id), _decision(state), attempt)
         events.report(events.StepStarted(step.name, str(running.run_id), state.attempts))
         self._share()
 
@@ -159,7 +159,7 @@ class PipelineRun:
     def _succeed(self, state: StepState, run: Run) -> None:
         step, decision = state.step, reuse.final_decision(_decision(state), run)
         if decision != state.decision:
-            self.store.set_tags(run.info.run_id, reuse.decision_tags(decision))
+            reuse.record(self.store, str(run.info.run_id), decision)
             run = self.store.get_run(run.info.run_id)
         state.phase = Phase.done
         self._producers |= dict.fromkeys(step.outputs, run)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,15 +63,15 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     store.reap(experiment)
     groups = _groups(store)
     kept_roots = _kept_roots(store, groups, experiment, time.time() - older_than_s, keep)
-    needed = {uri for root in kept_roots for run in groups[root] for uri in _named_uris(run)}
-    needed |= {uri for root in kept_roots for run in _kept_steps(groups, root) for uri in _named_uris(run)}
+    kept_runs = [run for root in kept_roots for run in (*groups[root], *_kept_steps(groups, root))]
+    needed = _with_parents(uri for run in kept_runs for uri in _named_uris(run))
     base = Path(
         locations.table_path(config.data.delta_prefix.local, [config.env_name, config.experiment_name], "s", "r", "d")
     )
     return [
         Leftover(folder, root, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
         for root, folder in _folders(base.parents[1])
-        if root in groups and root not in kept_roots and not any(uri.startswith(f"{folder}/") for uri in needed)
+        if root in groups and root not in kept_roots and locations.canonical(str(folder)) not in needed
     ]
 
 
@@ -126,8 +126,13 @@ def _active(run: Run, experiment: str) -> bool:
 
 def _named_uris(run: Run) -> Iterator[str]:
     """Yield the outputs, params and inputs of a run. The URIs of tables are among them."""
-    inputs = [tag.value for logged in run.inputs.dataset_inputs for tag in logged.tags if tag.key == "dataset_path"]
-    yield from (f"{uri}/" for uri in [*lineage.outputs(run).values(), *run.data.params.values(), *inputs])
+    yield from (*lineage.outputs(run).values(), *run.data.params.values(), *lineage.input_uris(run))
+
+
+def _with_parents(uris: Iterable[str]) -> set[str]:
+    """Return the paths among `uris` and the folders above them, resolved."""
+    found = {locations.canonical(uri) for uri in set(uris) if "/" in uri and not uri.startswith("[")}
+    return found | {str(parent) for path in found if "://" not in path for parent in Path(path).parents}
 
 
 def _kept_steps(groups: dict[str, list[Run]], root: str) -> Iterator[Run]:

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.tracking.store import Store
+from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, Store, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 OUTPUT = "output."
-BATCH = 100  # the most params that MLflow accepts in one request
+PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which may be longer than a tag
+POLARS = "polars"  # tag: the version of Polars that computed the digests of a step's tables
 NEWEST_FIRST = ["attributes.start_time DESC"]
 # Tags that the copy of a reused run keeps.
 COPIED_TAGS = (
-    *("step", "summary", "mlflow.note.content", "fingerprint", "fingerprint.parts"),
+    *("step", "summary", "mlflow.note.content", "fingerprint", POLARS),
     *("verdict", "failed_checks", "conclusion", "external.champion"),
 )
 
@@ -94,23 +96,11 @@ def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[
 
     The copy has the outputs, params, metrics and dataset inputs of the run that computed them.
     """
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.utils.time import get_current_time_millis
-
     copied = {tag: value for tag, value in run.data.tags.items() if tag.startswith(OUTPUT) or tag in COPIED_TAGS}
     origin = run.data.tags.get("reused_from", run.info.run_id)
     copy = store.create_step_run(run.info.experiment_id, copied["step"], parent)
     all_tags = {**copied, **tags, "reused_from": origin, "mlflow.runName": step_name, "exit_code": "0"}
-    params = [Param(name, value) for name, value in run.data.params.items()]
-    now = get_current_time_millis()
-    store.client.log_batch(
-        copy,
-        metrics=[Metric(name, value, now, 0) for name, value in run.data.metrics.items()],
-        params=params[:BATCH],
-        tags=[RunTag(name, value) for name, value in all_tags.items()],
-    )
-    for start in range(BATCH, len(params), BATCH):
-        store.client.log_batch(copy, params=params[start : start + BATCH])
+    store.log(copy, metrics=run.data.metrics, params=run.data.params, tags=all_tags)
     if run.inputs and run.inputs.dataset_inputs:
         store.client.log_inputs(copy, list(run.inputs.dataset_inputs))
     store.client.set_terminated(copy, "FINISHED")
@@ -172,7 +162,13 @@ def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) ->
 def digests_compare(run: Run) -> bool:
     """Return whether the run used this version of Polars: each version computes other digests."""
     installed = version("polars")
-    return bool(json.loads(run.data.tags.get("fingerprint.parts", "{}")).get("library polars", installed) == installed)
+    return bool(run.data.tags.get(POLARS, installed) == installed)
+
+
+def fingerprint_parts(store: Store, run: Run) -> dict[str, Any] | None:
+    """Return the parts of a step's fingerprint, or None if the run that computed the result no longer has them."""
+    parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), PARTS)
+    return parts if isinstance(parts, dict) else None
 
 
 def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> None:
@@ -212,4 +208,15 @@ def _log_input(
     digest = (digest or hashlib.sha256(content.encode()).hexdigest())[:8]
     dataset = Dataset(name=name, digest=digest, source_type="delta_table", source=content, profile=profile)
     all_tags = {"mlflow.data.context": context, **tags}
-    store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(k, v) for k, v in all_tags.items()])])
+    input_tags = [InputTag(key, shortened(value, INPUT_TAG_LENGTH)) for key, value in all_tags.items()]
+    store.client.log_inputs(run_id, [DatasetInput(dataset, input_tags)])
+
+
+def input_uris(run: Run) -> Iterator[str]:
+    """Yield the paths or URIs of the Delta tables that are inputs of a run. Only the source has a long one whole."""
+    for logged in run.inputs.dataset_inputs:
+        yield from (tag.value for tag in logged.tags if tag.key == "dataset_path")
+        with suppress(ValueError):  # a step may log inputs in another format
+            source = json.loads(logged.dataset.source)
+            if isinstance(source, dict) and isinstance(uri := source.get("path"), str):
+                yield uri

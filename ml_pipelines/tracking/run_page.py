@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.config.schema import NONE, Config, Step
 from ml_pipelines.system.processes import PROCESS
 from ml_pipelines.tracking import provenance
-from ml_pipelines.tracking.store import PROJECT_RUN, Store
+from ml_pipelines.tracking.store import PROJECT_RUN, Store, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+SHOWN = 300  # characters of the settings, and of each line, in the description
 VERDICT = ("verdict", "conclusion")  # tags of a step that its pipeline run gets too
 
 
@@ -51,10 +52,13 @@ def describe_step(store: Store, run_id: str, step: Step, config: Config) -> None
 
 
 def description_of(config: Config, backend: str, lines: Iterable[str]) -> str:
-    """Return the description of a pipeline run, in Markdown. MLflow's table of runs shows the first line only."""
-    changed = [config.overrides] if config.overrides != NONE else []
+    """Return the description of a pipeline run, in Markdown. MLflow's table of runs shows the first line only.
+
+    Long settings and lines are shortened, so that the description of a hundred steps fits into a tag.
+    """
+    changed = [shortened(config.overrides, SHOWN)] if config.overrides != NONE else []
     how = [*changed, config.profile, config.data.source.kind.name, config.spark.engine, backend]
-    return "\n".join([" · ".join(how), "", *(f"    {line}" for line in lines)])
+    return "\n".join([" · ".join(how), "", *(f"    {shortened(line, SHOWN)}" for line in lines)])
 
 
 def verdict_tags(run: Run) -> dict[str, str]:

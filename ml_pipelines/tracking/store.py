@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the parent's name
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
 REMOTE = "databricks.run_id"  # the tag of a step run on Databricks, which continues even if its driver ends
+# The longest texts that MLflow stores: it cuts or refuses longer ones.
+NAME_LENGTH, TAG_LENGTH, PARAM_LENGTH, INPUT_TAG_LENGTH = 250, 8_000, 6_000, 500
 GONE = "its process is gone: killed, or its machine went down"
 
 
@@ -140,10 +143,8 @@ class Store:
         return list(self.client.search_runs([experiment], query, order_by=["attributes.start_time ASC"]))
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags in one batch."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        """Set tags."""
+        self.log(run_id, tags=tags)
 
     def close(self, run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
         """Set the tags and end the run with status FINISHED, FAILED or KILLED."""
@@ -181,19 +182,37 @@ class Store:
     # -- params, metrics and tables of runs
 
     def log_params(self, run_id: str, values: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
-        """Log nested values as params with dotted names, together with tags, in one batch."""
-        from mlflow.entities import Param, RunTag
-
-        params = [Param(name, str(value)) for name, value in flatten(values).items()]
-        self.client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
+        """Log nested values as params with dotted names, together with tags."""
+        self.log(run_id, params={name: str(value) for name, value in flatten(values).items()}, tags=tags or {})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log numbers in one batch."""
-        from mlflow.entities import Metric
+        """Log numbers."""
+        self.log(run_id, metrics=metrics)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log metrics, params and tags. Texts that are too long are shortened, and MLflow splits large requests."""
+        from mlflow.entities import Metric, Param, RunTag
         from mlflow.utils.time import get_current_time_millis
 
         now = get_current_time_millis()
-        self.client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()])
+        numbers = [
+            Metric(shortened(name, NAME_LENGTH), float(value), now, 0) for name, value in (metrics or {}).items()
+        ]
+        texts = [
+            Param(shortened(name, NAME_LENGTH), shortened(value, PARAM_LENGTH))
+            for name, value in (params or {}).items()
+        ]
+        labels = [
+            RunTag(shortened(name, NAME_LENGTH), shortened(value, TAG_LENGTH)) for name, value in (tags or {}).items()
+        ]
+        self.client.log_batch(run_id, numbers, texts, labels)
 
     def log_table(self, run_id: str, frame: pl.DataFrame, name: str) -> None:
         """Log a table: a small one as `.json`, which MLflow's page shows as a table, or any size as `.parquet`."""
@@ -202,8 +221,9 @@ class Store:
             content = {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}
             self.client.log_dict(run_id, content, name)
             others = json.loads(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
-            entries = [*(other for other in others if other != entry), entry]
-            self.client.set_tag(run_id, SHOWN_TABLES, json.dumps(entries))
+            entries = json.dumps([*(other for other in others if other != entry), entry])
+            if len(entries) <= TAG_LENGTH:  # otherwise the table is an artifact that the page doesn't list
+                self.client.set_tag(run_id, SHOWN_TABLES, entries)
             return
         with tempfile.TemporaryDirectory() as folder:
             frame.write_parquet(Path(folder, name))
@@ -227,6 +247,17 @@ class Store:
                 return pl.DataFrame(content["data"], schema=content["columns"], orient="row", infer_schema_length=None)
         except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
             raise StepFailed(f"{name} of run {run_id} can't be read: {message_of(error)}") from error
+
+    def load_json(self, run_id: str, name: str) -> Any:
+        """Return a JSON artifact of a run, or None if it is missing or can't be read."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(self.client.download_artifacts(run_id, name, folder))
+                return json.loads(path.read_text(encoding="utf-8"))
+        except (MlflowException, OSError, ValueError):
+            return None
 
     def withdraw_secret(self, run_id: str) -> str:
         """Delete the run that `mlflow run` made with a secret in its params, and return what a person must do next."""
@@ -252,6 +283,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
         )
     return flat
+
+
+def shortened(text: str, length: int) -> str:
+    """Return the text with at most `length` characters; a cut text ends in a digest of the whole text."""
+    if len(text) <= length:
+        return text
+    end = f"... {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:10]}"
+    return text[: length - len(end)] + end
 
 
 def silence_database_errors() -> None:

@@ -178,6 +178,8 @@ def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
     assert "k=b (1,200 rows)" in result.reason
     assert worst_slice(auc(0.85), slices[:1], threshold=0.1).verdict == "passed"
     assert worst_slice(auc(0.85), [], threshold=0.1).verdict == "skipped"
+    long = worst_slice(auc(0.85), [{"slice": "k=" + "c" * 9_000, "rows": 9, "auc": 0.5}], threshold=0.1)
+    assert "k=ccc" in long.reason and len(long.reason) < 200
 
 
 def drift_rows(psi: float, p_value: float | None) -> list[dict[str, Any]]:

@@ -10,20 +10,23 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from click.testing import CliRunner
-from conftest import FAST, ROOT, Store, change, rows, use
+from conftest import FAST, ROOT, Result, Store, change, rows, use
 from mlflow.entities import Run
 
 import driver
 from ml_pipelines.config.loading import load
 from ml_pipelines.planning import fingerprint
 from ml_pipelines.planning.memory import Memory
+from ml_pipelines.system import paths
 
 STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
 
@@ -225,10 +228,38 @@ def test_a_step_that_did_not_finish_is_not_reused(own: Finished) -> None:
 
 def test_another_library_version_invalidates_a_step(own: Finished) -> None:
     run = own.store.child("train")
-    parts = json.loads(run.data.tags["fingerprint.parts"])
-    own.store.client.set_tag(run.info.run_id, "fingerprint", "of another day")
-    own.store.client.set_tag(run.info.run_id, "fingerprint.parts", json.dumps({**parts, "library scikit-learn": "1.0"}))
-    assert re.match(r"runs: library scikit-learn 1.0 -> \d", own.reasons()["train"])
+    own.store.client.set_tag(run.info.run_id, "fingerprint", "another fingerprint")
+    with parts_of(own.store, run, lambda parts: {**parts, "library scikit-learn": "1.0"}):
+        assert re.match(r"runs: library scikit-learn 1.0 -> \d", own.reasons()["train"])
+
+
+@contextmanager
+def parts_of(store: Store, run: Run, changed: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Iterator[None]:
+    """Change the parts of a run's fingerprint in the block, or remove them."""
+    file = Path(run.info.artifact_uri, "fingerprint.json")
+    before = file.read_text()
+    try:
+        parts = changed(json.loads(before))
+        file.unlink() if parts is None else file.write_text(json.dumps(parts))
+        yield
+    finally:
+        file.write_text(before)
+
+
+def test_reusing_an_unchanged_step_does_not_read_its_parts(finished: Finished) -> None:
+    with ExitStack() as stack:
+        for step in STEPS:
+            stack.enter_context(parts_of(finished.store, finished.store.child(step), lambda parts: None))
+        assert "Up to date" in finished.drive()
+        reason = finished.reasons("--set=seed=7")["prepare_data"]
+        assert reason == "runs: unknown change: fingerprint.json of the earlier run is missing"
+
+
+def test_the_parts_of_a_reused_step_are_read_from_its_origin(own: Finished) -> None:
+    own.drive("--set=steps.train.params.options.max_iter=6")
+    reused = own.store.child("prepare_data")
+    assert "fingerprint.json" not in own.store.artifacts(reused)
+    assert own.reasons("--set=seed=7")["prepare_data"] == "runs: setting seed 42 -> 7"
 
 
 @pytest.mark.slow
@@ -279,12 +310,223 @@ def test_code_that_a_step_imports_invalidates_it_and_other_code_does_not(
     assert project != ROOT
 
 
-@pytest.mark.parametrize(("options", "part_names"), [("{}", set()), ("{max_iter: 9}", {"param options.max_iter"})])
-def test_each_option_of_the_estimator_is_named_in_the_fingerprint(
-    store: Store, options: str, part_names: set[str]
+CHECKS = "steps.model_qa.params.checks"
+
+
+@pytest.mark.parametrize(
+    ("change", "step", "reason"),
+    [
+        ("steps.train.params.options.max_iter='5'", "train", 'param options.max_iter 5 -> "5"'),
+        ("steps.train.params.options.max_iter=5.0", "train", "param options.max_iter 5 -> 5.0"),
+        ("steps.train.params.options.max_iter=true", "train", "param options.max_iter 5 -> true"),
+        ("steps.train.params.options.early_stopping=true", "train", "param options.early_stopping none -> true"),
+        ("steps.train.params.options.early_stopping='true'", "train", "param options.early_stopping none -> true"),
+        ("steps.train.params.options.early_stopping=none", "train", 'param options.early_stopping none -> "none"'),
+        ("steps.train.params.options.early_stopping={}", "train", "param options.early_stopping none -> {}"),
+        (f"{CHECKS}.signature=null", "model_qa", "param checks.signature {} -> null"),
+        ("data.positive='1'", "prepare_data", "setting data.positive null -> 1"),
+        ("data.positive='None'", "prepare_data", "setting data.positive null -> None"),
+        ("data.positive='null'", "prepare_data", 'setting data.positive null -> "null"'),
+        ("data.key=null", "prepare_data", "setting data.key id -> null"),
+        (
+            "contract.x={type: text, categories: ['1']}",
+            "prepare_data",
+            "setting contract.x none -> {type: text, categories: ['1']}",
+        ),
+    ],
+)
+def test_a_value_of_another_type_invalidates_a_step(finished: Finished, change: str, step: str, reason: str) -> None:
+    assert finished.reasons(f"--set={change}")[step] == f"runs: {reason}"
+
+
+def test_a_check_removed_from_conf_invalidates_model_qa(finished: Finished, project: Path) -> None:
+    change(project / "conf" / "config.yaml", "        signature: {}\n", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "conf", lambda: project / "conf")
+        assert finished.reasons()["model_qa"] == "runs: param checks.signature {} -> none"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": True}),
+        ({"a": 1}, {"a": 1.0}),
+        ({"a": None}, {"a": "None"}),
+        ({"a": None}, {}),
+        ({"a": {}}, {}),
+        ({"a": {}}, {"a": []}),
+        ({"a": {}}, {"a": None}),
+        ({"a": {"b": 1}}, {"a.b": 1}),
+        ({"a": {"b.c": 1}}, {"a": {"b": {"c": 1}}}),
+        ({1: "x"}, {"1": "x"}),
+        ({1: "x"}, {"(int 1)": "x"}),
+        ({"a": [{1: 2}]}, {"a": [{"1": 2}]}),
+        ({"a": [1, "2"]}, {"a": ["1", 2]}),
+        ({"a": ["1, 2"]}, {"a": ["1", "2"]}),
+        ({"a": date(2026, 1, 2)}, {"a": "2026-01-02"}),
+    ],
+)
+def test_params_that_differ_have_different_fingerprints(
+    store: Store, one: dict[Any, Any], other: dict[Any, Any]
 ) -> None:
-    config = load("local", [f"steps.train.params.options={options}"])
-    parts = fingerprint.fingerprint_parts(
-        Memory(), store.opened, config, dataclasses.replace(config.steps["train"], inputs=[]), {}
-    )
-    assert {part for part in parts if part.startswith("param options")} == part_names
+    train = load("local").steps["train"]
+
+    def fingerprint_with(options: dict[Any, Any]) -> str:
+        step = dataclasses.replace(train, inputs=[], params=dataclasses.replace(train.params, options=options))
+        parts = fingerprint.fingerprint_parts(Memory(), store.opened, load("local"), step, {})
+        return fingerprint.fingerprint_of(json.loads(json.dumps(parts)))  # as the artifact has them
+
+    assert fingerprint_with(one) != fingerprint_with(other)
+    assert fingerprint_with(one) == fingerprint_with(dict(reversed(one.items())))
+
+
+def test_the_reason_shows_where_two_long_values_differ(finished: Finished) -> None:
+    names = [f"name_{i}" for i in range(300)]
+    with parts_of(finished.store, finished.store.child("prepare_data"), lambda parts: {**parts, "data.drop": names}):
+        changed = ",".join([*names[:200], "other", *names[201:]])
+        reason = finished.reasons(f"--set=data.drop=[{changed}]")["prepare_data"]
+    assert re.fullmatch(r'runs: setting data.drop \.\.\..*"name_200".*\.\.\. -> \.\.\..*"other".*\.\.\.', reason)
+    assert len(reason) < 250
+
+
+def test_the_first_option_in_an_empty_mapping_is_the_reason(own: Finished) -> None:
+    with parts_of(
+        own.store,
+        own.store.child("train"),
+        lambda parts: {name: value for name, value in parts.items() if "max_iter" not in name} | {"param options": {}},
+    ):
+        own.store.client.set_tag(own.store.child("train").info.run_id, "fingerprint", "another fingerprint")
+        assert own.reasons()["train"] == "runs: param options.max_iter none -> 5"
+
+
+# -- files below the source
+
+
+@pytest.fixture
+def files(once: Finished, store: Store, tmp_path: Path) -> Callable[[], str]:
+    """Return a function that computes the part `source` for a folder of Parquet files, partitioned by code."""
+    import polars as pl
+
+    frame = pl.read_csv(once.csv)
+    for code in ("2A001", "3B001"):
+        folder = tmp_path / "rows" / f"code={code}"
+        folder.mkdir(parents=True)
+        frame.write_parquet(folder / "part-0.parquet")
+
+    def source() -> str:
+        change = f"data.source={{kind: file, path: {tmp_path / 'rows'}, format: parquet}}"
+        config = load("local", [change])
+        parts = fingerprint.fingerprint_parts(Memory(), store.opened, config, config.steps["prepare_data"], {})
+        return str(parts["source"])
+
+    return source
+
+
+def rename(old: str, new: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / old).rename(folder / new)
+
+
+def write(name: str) -> Callable[[Path], object]:
+    def written(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("done", "changes"),
+    [
+        (rename("code=2A001", "code=9ZZZZ"), True),
+        (rename("code=2A001", "kind=2A001"), True),
+        (rename("code=2A001", "_code"), True),
+        (lambda folder: shutil.copytree(folder / "code=2A001", folder / "code=4C001"), True),
+        (lambda folder: (folder / "code=4C001").symlink_to(folder / "code=2A001"), True),
+        (write("_SUCCESS"), False),
+        (write(".part-0.parquet.crc"), False),
+        (write("_temporary/part-0.parquet"), False),
+        (write("part-1.parquet._COPYING_"), False),
+        (write("_year=2026/part-0.parquet"), True),
+        (write("code=2A001/.part-0.parquet.crc"), False),
+        (rename("", "../elsewhere"), None),
+    ],
+)
+def test_names_of_files_below_the_source_change_the_fingerprint(
+    files: Callable[[], str], tmp_path: Path, done: Callable[[Path], object], changes: bool | None
+) -> None:
+    before = files()
+    done(tmp_path / "rows")
+    if changes is None:
+        (tmp_path / "elsewhere").rename(tmp_path / "rows")
+    assert (files() != before) is bool(changes)
+
+
+def test_a_renamed_partition_folder_invalidates_prepare_data(files: Callable[[], str], own: Finished) -> None:
+    folder = own.folder / "rows"
+    source = f"--set=data.source.path={folder},data.source.format=parquet,data.key=null"
+    own.drive("--only=prepare_data", source)
+    assert own.reasons(source)["prepare_data"] == "reused: unchanged"
+    (folder / "code=2A001").rename(folder / "code=9ZZZZ")
+    assert own.reasons(source)["prepare_data"] == "runs: source changed"
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_renamed_single_file_is_reused(finished: Finished, tmp_path: Path, is_folder: bool) -> None:
+    source = tmp_path / "rows"
+    source.mkdir()
+    shutil.copy(finished.csv, source / "another_name.csv")
+    path = source if is_folder else source / "another_name.csv"
+    assert finished.reasons(f"--set=data.source.path={path}")["prepare_data"] == "reused: unchanged"
+
+
+# -- tables below our own prefix
+
+
+@pytest.mark.parametrize("by", ["dots", "a link"])
+def test_a_table_outside_the_prefix_is_not_reused(own: Finished, tmp_path: Path, by: str) -> None:
+    run = own.store.child("prepare_data")
+    table = Path(run.data.tags["output.train_uri"])
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(table, elsewhere)
+    link = own.store.tables / "link"
+    if by == "a link":
+        link.symlink_to(tmp_path)
+    uri = own.store.tables / (os.path.relpath(elsewhere, own.store.tables) if by == "dots" else "link/elsewhere")
+    assert uri.is_dir() and str(uri).startswith(f"{own.store.tables}/")
+    try:
+        own.store.client.set_tag(run.info.run_id, "output.train_uri", str(uri))
+        assert own.reasons()["prepare_data"] == "runs: outputs are missing or damaged"
+    finally:
+        link.unlink(missing_ok=True)
+
+
+# -- texts longer than MLflow stores
+
+
+def test_a_wide_table_with_a_full_contract_is_reused(
+    store: Store, drive: Callable[..., Result], tmp_path: Path
+) -> None:
+    names = [f"feature_{i:03}_".ljust(200, "x") for i in range(100)]
+    dropped = [f"dropped_{i:03}_".ljust(200, "y") for i in range(300)]
+    lines = [",".join(["id", *names, *dropped, "label"])]
+    for row in range(300):
+        values = [str((row * (i + 3) + i) % 5) for i in range(400)]
+        lines.append(",".join([str(row), *values, str(int(row % 3 == 0 or row * 3 % 5 > 2))]))
+    (tmp_path / "wide.csv").write_text("\n".join(lines) + "\n")
+    wide = [
+        f"--set=data.source.kind=file,data.source.path={tmp_path / 'wide.csv'}",
+        f"--set=data.drop=[{','.join(dropped)}]",
+        f"--set=contract={{{', '.join(f'{name}: {{type: number, min: 0, max: 9}}' for name in names)}}}",
+        f"--set=steps.model_qa.params.slices=[{','.join(names)}]",
+        "--set=steps.model_qa.params.slice_rows=10,steps.model_qa.params.on_failure=warn",
+    ]
+    first = drive(*wide)
+    assert first.code == 0, first.text
+    assert "Up to date" in drive(*wide).out
+    parts = json.loads(store.artifact(store.child("prepare_data"), "fingerprint.json").read_text())
+    assert parts["data.drop"] == dropped and len([part for part in parts if part.startswith("contract.")]) == 100
+    for run in store.runs():
+        assert max(len(value) for value in run.data.tags.values()) <= 8_000
+        assert max((len(value) for value in run.data.params.values()), default=0) <= 6_000
+    again = drive(*wide[:1], *wide[2:], f"--set=data.drop=[{','.join(dropped[:-1])}]", "--dry-run")
+    assert re.search(r"runs: setting data.drop \.\.\..{1,100} -> \.\.\..{1,100}\n", again.out)

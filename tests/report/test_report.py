@@ -164,10 +164,11 @@ def report_with_champion(store: Store, digest: str = "d1", **overrides: object) 
     """Return the report of a run whose champion comes from an earlier run."""
     earlier = Made().log()[1]["train"]
     champion = {**CHAMPION, "run_id": earlier, **overrides}
-    parts = {**reporting.PARTS, "param options.max_iter": "200", "code steps.train": "ffff"}
-    tags = {"train": {"fingerprint.parts": json.dumps(parts)}}
-    tags["prepare_data"] = {**reporting.table_tags("train", 9000, "d2"), **reporting.table_tags("test", 2000, digest)}
-    return page(Made(artifacts=everything(qa_report(champion=champion)), tags=tags))
+    parts = {**reporting.PARTS, "param options.max_iter": 200, "code steps.train": "ffff"}
+    parts |= {"source": f"csv , {'b' * 64}", "data.positive": "null"}
+    tags = {"prepare_data": {**reporting.table_tags("train", 9000, "d2"), **reporting.table_tags("test", 2000, digest)}}
+    artifacts = {**everything(qa_report(champion=champion)), "train": {"fingerprint.json": parts}}
+    return page(Made(artifacts=artifacts, tags=tags))
 
 
 def test_the_changes_since_the_champion_are_listed(store: Store) -> None:
@@ -176,6 +177,8 @@ def test_the_changes_since_the_champion_are_listed(store: Store) -> None:
     assert "train.options.max_iter 100 200" in section
     assert "train 8,012 rows, content d1 9,000 rows, content d2" in section
     assert "code steps.train" in section
+    assert "source csv , content aaaaaaaa csv , content bbbbbbbb" in section
+    assert "data.positive null &#34;null&#34;" in section
     assert "scikit-learn" not in section and "seed" not in section  # they are the same
 
 

@@ -79,3 +79,11 @@ def test_run_logs_the_table_the_figure_and_the_metrics() -> None:
     assert sorted(step.metrics) == ["importance.colour", "importance.noise", "importance.telling"]
     assert str(step.summary_text).startswith("telling ")
     assert step.reads == ["table"]
+
+
+def test_long_names_are_cut_in_the_figure_and_keep_their_bars() -> None:
+    names = ["x" * 200 + str(i) for i in range(3)]
+    table = pl.DataFrame({"feature": names, "importance": [0.3, 0.2, 0.1], "std": [0.0] * 3})
+    axes = figure(table).axes[0]
+    assert {len(tick.get_text()) for tick in axes.get_yticklabels()} == {60}
+    assert len({patch.get_y() for patch in axes.patches}) == 3

@@ -101,6 +101,22 @@ def test_clean_keeps_a_table_that_a_newer_run_read(own_store: Store, clean: Clea
     assert folders(own_store) == {parents(own_store)[-1]}
 
 
+@pytest.mark.parametrize("by", ["dots", "a link"])
+def test_clean_keeps_a_table_that_a_kept_run_names_by_another_path(
+    own_store: Store, clean: Clean, tmp_path: Path, by: str
+) -> None:
+    first, newest = (own_store.runs("tags.step = 'prepare_data'")[i] for i in (-1, 0))
+    uri = lineage.outputs(first)["train_uri"]
+    if by == "dots":
+        other = f"{own_store.tables}/nowhere/../{Path(uri).relative_to(own_store.tables)}"
+    else:
+        (tmp_path / "link").symlink_to(own_store.tables)
+        other = f"{tmp_path}/link/{Path(uri).relative_to(own_store.tables)}"
+    own_store.client.set_tag(newest.info.run_id, "output.train_uri", other)
+    clean("--keep=1", "--delete")
+    assert folders(own_store) == {parents(own_store)[-1], parents(own_store)[0]}
+
+
 def test_clean_keeps_the_tables_of_a_registered_model(own_store: Store, clean: Clean) -> None:
     assert drive_in(own_store, "--to=train", "--set=seed=1").code == 0
     train = own_store.child("train")

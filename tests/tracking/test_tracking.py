@@ -1,5 +1,7 @@
 """What a pipeline run records in the MLflow store, and where the store is."""
 
+import functools
+import importlib
 import json
 import re
 import shlex
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 from conftest import Result, Store, change
 from mlflow.entities import Run
+from mlflow.utils import validation
 from pyspark.sql import SparkSession
 
 from ml_pipelines.config.loading import load
@@ -20,6 +23,12 @@ from ml_pipelines.data import tables
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
 from ml_pipelines.tracking import lineage, opening, provenance
+from ml_pipelines.tracking.store import (
+    INPUT_TAG_LENGTH,
+    NAME_LENGTH,
+    PARAM_LENGTH,
+    TAG_LENGTH,
+)
 
 Drive = Callable[..., Result]
 
@@ -31,6 +40,74 @@ READS = {"train": "train_uri", "evaluate": "test_uri", "feature_importance": "tr
 def content(store: Store, run: Run, name: str) -> dict[str, object]:
     """Return a JSON artifact."""
     return dict(json.loads(store.artifact(run, name).read_text()))
+
+
+# -- texts longer than MLflow stores
+
+
+def test_the_limits_equal_those_of_mlflow() -> None:
+    assert validation.MAX_ENTITY_KEY_LENGTH == NAME_LENGTH
+    assert validation.MAX_TAG_VAL_LENGTH == TAG_LENGTH
+    assert validation.MAX_PARAM_VAL_LENGTH == PARAM_LENGTH
+    assert validation.MAX_INPUT_TAG_VALUE_SIZE == INPUT_TAG_LENGTH
+
+
+def test_long_names_and_texts_are_shortened_and_stay_different(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    names = ["x" * 300 + end for end in "ab"]
+    values = ["y" * 9_000 + end for end in "ab"]
+    store.opened.log(
+        run_id,
+        metrics=dict(zip(names, (1.0, 2.0), strict=True)),
+        params=dict(zip(names, values, strict=True)),
+        tags=dict(zip(names, values, strict=True)),
+    )
+    data = store.client.get_run(run_id).data
+    tags = {name: value for name, value in data.tags.items() if name.startswith("x")}
+    assert set(data.metrics) == set(data.params) == set(tags) and {len(name) for name in tags} == {250}
+    assert sorted(data.metrics.values()) == [1, 2]
+    assert len(set(tags.values())) == 2 and {len(value) for value in tags.values()} == {8_000}
+    assert len(set(data.params.values())) == 2 and {len(value) for value in data.params.values()} == {6_000}
+
+
+def test_any_number_of_values_is_logged(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    texts = {f"name_{i}": str(i) for i in range(230)}
+    metrics = {f"name_{i}": float(i) for i in range(2_100)}
+    store.opened.log(run_id, metrics=metrics, params=texts, tags=texts)
+    data = store.client.get_run(run_id).data
+    assert data.metrics == metrics and data.params == texts and texts.items() <= data.tags.items()
+
+
+def test_a_step_that_returns_more_than_a_tag_holds_fails(
+    earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = importlib.import_module("steps.model_qa")
+    outputs = {"qa_complete": "x" * 8_001, "qa_passed": True}
+    monkeypatch.setattr(step, "run", functools.wraps(step.run)(lambda *_, **__: outputs))
+    result = drive("--only=model_qa")
+    assert result.code == 4
+    text = " ".join(result.text.split())
+    assert "returned 8,001 characters as the output qa_complete, and a tag of MLflow holds 8,000." in text
+
+
+def test_the_tag_of_shown_tables_stays_valid_json(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    for i in range(12):
+        store.opened.log_table(
+            run_id, pl.DataFrame({"x": [i]}), f"{'t' * 200}/{'t' * 200}/{'t' * 200}/{'t' * 200}/{i}.json"
+        )
+    shown = json.loads(store.client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
+    assert 8 < len(shown) < 12
+
+
+def test_a_table_with_a_long_path_is_an_input_with_its_whole_path(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    uri = f"/{'/'.join(['long' * 40] * 5)}/train"
+    lineage.log_delta_input(store.opened, run_id, tables.Table(uri, 3, 1, "digest"), "train")
+    run = store.client.get_run(run_id)
+    assert uri in lineage.input_uris(run)
+    assert max(len(tag.value) for logged in run.inputs.dataset_inputs for tag in logged.tags) == 500
 
 
 # -- outputs of a step
