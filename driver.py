@@ -1,7 +1,6 @@
 """Run the pipeline, or one step of it: `python driver.py --help`.
 
-On Databricks, MLflow puts a preamble in front of this file's text. So this file uses neither `from __future__` nor
-`__file__`, and it adds the working directory to the import path itself.
+On Databricks, MLflow pastes this text below its own preamble: no `from __future__`, and perhaps no `__file__`.
 """
 
 import importlib.util
@@ -9,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path.cwd()))
+sys.path.insert(0, str(Path(globals().get("__file__", "driver.py")).resolve().parent))
+if not Path(sys.path[0], "ml_pipelines").is_dir():
+    sys.path[0] = str(Path.cwd())
 if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") if not importlib.util.find_spec(n)]:
     sys.exit(
         f"driver.py: {sys.executable} can't import {', '.join(absent)}. "
@@ -23,10 +24,8 @@ from ml_pipelines.config import loading, rules
 from ml_pipelines.errors import Interrupted, PipelineError
 from ml_pipelines.execution import standalone
 from ml_pipelines.planning import plan, reuse
-from ml_pipelines.system import imports, signals, terminal
+from ml_pipelines.system import environment, imports, signals, terminal
 from ml_pipelines.tracking import opening
-
-terminal.silence_mlflow()
 
 
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
@@ -77,6 +76,7 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
     python driver.py --from train                     train and all steps that need it, on the last run's tables
     """
     try:
+        environment.prepare()
         rules.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
         settings = loading.load(profile, overrides)
         if step:

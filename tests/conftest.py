@@ -125,6 +125,11 @@ def rows(count: int, first: float = 0.5) -> str:
     return "\n".join(["id,x,kind,label", *lines]) + "\n"
 
 
+def mlflow_run_tags(entry_point: str) -> dict[str, str]:
+    """Return the tags that `mlflow run` gives a run before our code starts."""
+    return {"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point, "mlflow.project.env": "local"}
+
+
 def change(path: Path, old: str, new: str) -> None:
     """Replace a text that occurs once in a file; fail if it does not occur exactly once."""
     text = path.read_text(encoding="utf-8")

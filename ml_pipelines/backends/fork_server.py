@@ -7,23 +7,31 @@ reads. It dies with this process, even if this process is killed.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths, processes
 
+FOLDER = "ml-pipelines-driver-"  # the folder of a driver's socket and logs; mkdtemp adds eight characters
+SOCKET_BYTES = 107  # the longest path of a socket (unix(7))
+LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # multiprocessing names the socket
 CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the server must not pass these on to every child
 
 # Modules that the server imports for every step (ALWAYS), to read the source (SPARK), to fit and evaluate (FITTING).
@@ -64,8 +72,67 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     first = [*ALWAYS, *(FITTING if fitting_first else SPARK)]
     forkserver.set_forkserver_preload(["ml_pipelines.backends.preload", *first])
     path = os.pathsep.join([str(paths.code()), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with _environment_with({"PYTHONPATH": path, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
+    # `python -c` would import from the working directory first, which may be another project's.
+    extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    multiprocessing.current_process()._config["tempdir"] = str(folder())  # type: ignore[attr-defined]
+    with _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
         forkserver.ensure_running()
+
+
+@cache
+def folder() -> Path:
+    """Return the temporary folder of this driver: for the server's socket, and for the logs of running steps.
+
+    The folder is locked as long as this process lives, and deleted when the process ends. A killed process can't
+    delete its folder: the next one does.
+
+    Raises:
+        ConfigError: each temporary folder has too long a path for a socket.
+    """
+    import fcntl  # Windows has no such module, and no fork server
+
+    place = _place()
+    _delete_abandoned(place)
+    while True:
+        created = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
+        with suppress(OSError):
+            descriptor = os.open(created, os.O_RDONLY)  # open until the process ends, because it holds the lock
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if created.exists():  # otherwise another driver deleted it before it was locked
+                atexit.register(_delete, created, os.getpid())
+                return created
+            os.close(descriptor)
+
+
+def _place() -> Path:
+    """Return the temporary folder, or one of the system's if its path is too long for a socket."""
+    default = tempfile.gettempdir()
+    for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a folder that only this user can open
+        if len(os.fsencode(place)) + LISTENER_BYTES <= SOCKET_BYTES and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    limit = SOCKET_BYTES - LISTENER_BYTES
+    raise ConfigError(f"TMPDIR: {default} is too long for a socket. Use a folder of at most {limit} bytes.")
+
+
+def _delete_abandoned(place: Path) -> None:
+    """Delete the folders of this user's drivers that were killed: nobody holds their locks."""
+    import fcntl
+
+    for abandoned in place.glob(f"{FOLDER}*"):
+        with suppress(OSError):
+            descriptor = os.open(abandoned, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(abandoned, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _delete(created: Path, process: int) -> None:
+    if os.getpid() == process:  # not in a fork of this process
+        shutil.rmtree(created, ignore_errors=True)
 
 
 @contextmanager
@@ -81,6 +148,7 @@ def quick_exit() -> Iterator[None]:
         if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
             sys.stdout.flush()
             sys.stderr.flush()
+            shutil.rmtree(folder(), ignore_errors=True)
             os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
         if end.code:  # a Databricks cluster treats every SystemExit as a failure
             raise

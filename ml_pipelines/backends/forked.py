@@ -30,7 +30,7 @@ class ForkedStep:
         self.run_id = run_id
         self._store = store
         self._step = step
-        self._folder = Path(tempfile.mkdtemp(prefix="ml-pipelines-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=fork_server.folder()))
         self._log = self._folder / f"{step}.log"
         self._threads = processes.processors()
         self._share = self._folder / "share"

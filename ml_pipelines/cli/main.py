@@ -8,6 +8,7 @@ import click
 
 from ml_pipelines.cli import configuration, data, models, reports
 from ml_pipelines.errors import PipelineError, one_line
+from ml_pipelines.system import environment, imports
 from ml_pipelines.system.terminal import complain
 
 
@@ -30,8 +31,10 @@ for command in (
 
 
 def main() -> None:
-    """Run a command. A PipelineError prints one line on standard error, and sets the exit code."""
+    """Run a command. A PipelineError becomes one line on standard error, and its exit code."""
+    imports.put_project_first()
     try:
+        environment.prepare()
         commands(prog_name="ml-pipelines")
     except PipelineError as error:
         complain(one_line(error))

@@ -6,7 +6,6 @@ returns normally, and a failure raises its error. In a shell, a failure prints o
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ from ml_pipelines.errors import (
 )
 from ml_pipelines.execution import job_run, standalone, step_run
 from ml_pipelines.planning import plan
-from ml_pipelines.system import processes, terminal
+from ml_pipelines.system import environment, imports, paths, processes, terminal
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import PROJECT_RUN
@@ -38,7 +37,7 @@ from ml_pipelines.tracking.store import PROJECT_RUN
 
 def __getattr__(name: str) -> Callable[[], None]:
     """Return the console script of step `name`. pyproject.toml refers to it as `ml_pipelines.cli.tasks:<step>`."""
-    if name.startswith("_") or importlib.util.find_spec(f"steps.{name}") is None:
+    if name.startswith("_") or not (paths.code() / "steps" / f"{name}.py").is_file():
         raise AttributeError(f"module {__name__} has no attribute {name}: steps/{name}.py doesn't exist")
     return partial(_run_script, name)
 
@@ -63,10 +62,11 @@ def _run_script(step: str) -> None:
 
 
 def _call(command: Callable[[], click.Command], arguments: Sequence[str]) -> None:
+    imports.put_project_first()
     try:
         if threading.current_thread() is threading.main_thread():
             raise_on_signals()
-        terminal.silence_mlflow()
+        environment.prepare()
         try:
             command().main(list(arguments), standalone_mode=False)
         except click.ClickException as error:

@@ -6,12 +6,14 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ml_pipelines.config.schema import Step
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.system import paths
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -20,7 +22,8 @@ def typed(step: Step) -> Step:
     """Return the step with its `params` converted to the Params class of the step's module.
 
     Raises:
-        ConfigError: the step has no module or no Params, a param is unknown, or its value is refused.
+        ConfigError: the step has no module or no Params, its module belongs to another project, a param is unknown,
+            or its value is refused.
     """
     if not IDENTIFIER.fullmatch(step.name):
         raise ConfigError(
@@ -32,6 +35,7 @@ def typed(step: Step) -> Step:
     if not isinstance(step.params, Mapping):
         raise ConfigError(f"{key}.params: {step.params!r} is not a mapping of names to values.")
     try:
+        _refuse_other_project(key)
         params_type = importlib.import_module(key).Params
     except ModuleNotFoundError as error:
         if error.name != key:
@@ -47,6 +51,22 @@ def typed(step: Step) -> Step:
     except (TypeError, ValueError) as error:
         names = getattr(params_type, "__annotations__", {})
         raise ConfigError(_in_full(f"{key}.params", _what(error), names)) from error
+
+
+def _refuse_other_project(key: str) -> None:
+    """Refuse a package `steps` that Python has found in another project, before a module of it runs.
+
+    Raises:
+        ConfigError: the package is not this project's.
+    """
+    own, package = paths.code() / "steps", importlib.import_module("steps")
+    folders = [Path(folder) for folder in getattr(package, "__path__", [])]
+    if own.resolve() not in (folder.resolve() for folder in folders):
+        other = folders[0] if folders else Path(str(package.__file__))
+        raise ConfigError(
+            f"{key}: Python imports the steps from {other}, but this project's steps are in {own}. "
+            f"Remove {other.parent} from PYTHONPATH, or start from another folder."
+        )
 
 
 def _in_full(prefix: str, message: str, names: Collection[str]) -> str:

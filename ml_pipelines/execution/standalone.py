@@ -38,7 +38,7 @@ def run_step(name: str, config: Config, inputs: Mapping[str, str]) -> int:
     """
     step = config.step(name)
     store = opening.open_store(config)
-    run_id = opening.adopt_run()
+    run_id = opening.adopt_run(store, name)
     if run_id is None:
         experiment = store.experiment_id(config.experiment_name)
         store.reap(experiment)

@@ -316,10 +316,10 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     from mlflow.exceptions import MlflowException
 
     memory = Memory()
-    adopted = opening.adopt_run()
-    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if the prefix is unusable
+    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if no table can be there
     plan.backend.check(plan.config, plan.steps)
     store = opening.open_store(plan.config)
+    adopted = opening.adopt_run(store, "main")
     if adopted:
         store.set_tags(adopted, provenance.provenance_tags())
         experiment = str(store.get_run(adopted).info.experiment_id)

@@ -51,6 +51,12 @@ def is_gone(process: str) -> bool:
     return len(ids) == 2 and bool(process_tag()) and host == _host() and _start_time(int(ids[0])) != ids[1]
 
 
+def is_driver(process: str) -> bool:
+    """Return whether the process that a tag names is the driver that started this process as a step."""
+    host, *ids = process.split(" ")
+    return host == _host() and ids[:1] == [os.environ.get(DRIVER, "")]
+
+
 @contextmanager
 def alone_at(uri: str) -> Iterator[None]:
     """Lock the folder of a sqlite file, so that no other pipeline on this machine opens the file inside the block.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_pipelines.errors import ConfigError, SecretGiven, message_of, one_line
-from ml_pipelines.system import imports, paths, processes, signals
+from ml_pipelines.errors import ConfigError, SecretGiven, Unreachable, message_of, one_line
+from ml_pipelines.system import events, imports, paths, processes, signals
 from ml_pipelines.tracking.store import Store, silence_database_errors
 
 if TYPE_CHECKING:
@@ -24,10 +25,61 @@ SERVER_BUDGET = {
 FIRST_BUDGET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
 
 
-def adopt_run() -> str | None:
-    """Return the id of the run that `mlflow run` made for this process, and hide it from child processes."""
+def adopt_run(store: Store, entry_point: str) -> str | None:
+    """Return the id of the run that `mlflow run` made for this process, and hide it from child processes.
+
+    Any other run that MLFLOW_RUN_ID names stays as it is: a shell or a notebook has left the variable behind. The
+    process reports that it ignores the variable, and makes a run of its own.
+
+    Args:
+        store: the store that has the run.
+        entry_point: what this process runs: `main` or a step.
+
+    Raises:
+        Unreachable: the store fails.
+    """
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    return os.environ.pop("MLFLOW_RUN_ID", None)
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    if not run_id:
+        return None
+    if reason := _why_not_ours(store, run_id, entry_point):
+        events.report(events.Notice(f"MLFLOW_RUN_ID={run_id} is ignored: {reason}. Unset the variable."))
+        return None
+    return run_id
+
+
+def _why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
+    """Return why `mlflow run` can't have made this run for this process, or nothing.
+
+    Args:
+        store: the store to look into.
+        run_id: the run.
+        entry_point: the entry point that this process runs. None means any.
+
+    Raises:
+        Unreachable: the store fails.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise store.failed(error) from error
+        return f"the store {store.uri} has no such run"
+    tags = run.data.tags
+    if run.info.lifecycle_stage != "active":
+        return "the run is deleted"
+    if run.info.status != "RUNNING":
+        return f"the run is {run.info.status}"
+    if tags.get("mlflow.source.type") != "PROJECT" or "mlflow.project.entryPoint" not in tags:
+        return "`mlflow run` didn't make the run"
+    if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
+        return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
+    process = tags.get(processes.PROCESS)  # a backend of this project lets the driver create the run
+    if (process and not processes.is_driver(process)) or store.children(run_id):
+        return "another process uses the run"
+    return ""
 
 
 def store_uri(config: Config) -> str:
@@ -85,9 +137,15 @@ def migrate() -> None:
 
 
 def complaint(error: BaseException) -> str:
-    """Return the error as one line for a person. If it is a secret, delete the run in which `mlflow run` stored it."""
+    """Return the error as one line for a person. If it is a secret, delete the run in which `mlflow run` stored it.
+
+    A run that `mlflow run` can't have made for this process is not deleted.
+    """
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not isinstance(error, SecretGiven) or run_id is None:
+    if not isinstance(error, SecretGiven) or not run_id:
         return one_line(error)
-    uri = paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri())
-    return one_line(error) + Store(uri).withdraw_secret(run_id)
+    store = Store(paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()))
+    with suppress(Unreachable):  # the secret must be changed even if the store doesn't answer
+        if _why_not_ours(store, run_id):
+            return one_line(error)
+    return one_line(error) + store.withdraw_secret(run_id)

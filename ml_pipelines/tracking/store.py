@@ -90,10 +90,19 @@ class Store:
         """Return the id of the experiment, and create the experiment if it does not exist.
 
         The artifacts of a sqlite store go beside the database. MLflow's default is the working directory.
+
+        Raises:
+            ConfigError: the experiment is deleted, or can't be created.
         """
         from mlflow.exceptions import MlflowException
 
         if experiment := self.client.get_experiment_by_name(name):
+            if experiment.lifecycle_stage == "deleted":
+                raise ConfigError(
+                    f"Experiment {name} is deleted. Restore it "
+                    f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`), "
+                    "or set experiment_name to another name."
+                )
             return str(experiment.experiment_id)
         database = re.fullmatch(r"sqlite:///(/[^?]+).*", self.uri)
         location = str(Path(database[1]).parent / "mlruns" / paths.slug(name)) if database else None

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Result, Store
+from conftest import Result, Store, mlflow_run_tags
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.execution.standalone import parse_parameters
 from ml_pipelines.tracking import lineage
-from ml_pipelines.tracking.store import parent_of
+from ml_pipelines.tracking.store import PARENT, parent_of
 
 Drive = Callable[..., Result]
 
@@ -93,7 +93,7 @@ def test_a_standalone_step_has_no_parent_run_and_prints_its_outputs(earlier: Sto
 
 
 def test_a_step_uses_the_run_that_mlflow_created(earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id = earlier.client.create_run("0").info.run_id
+    run_id = earlier.client.create_run("0", tags=mlflow_run_tags("train")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     assert drive("--step=train", *input_options(earlier, "train")).code == 0
@@ -105,7 +105,8 @@ def test_a_step_uses_the_run_that_mlflow_created(earlier: Store, drive: Drive, m
 
 def test_a_step_with_a_parent_run_prints_nothing(earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = earlier.parent().info
-    monkeypatch.setenv("MLFLOW_RUN_ID", earlier.opened.create_step_run(parent.experiment_id, "train", parent.run_id))
+    tags = {**mlflow_run_tags("train"), PARENT: parent.run_id}
+    monkeypatch.setenv("MLFLOW_RUN_ID", earlier.client.create_run(parent.experiment_id, tags=tags).info.run_id)
     result = drive("--step=train", *input_options(earlier, "train"))
     assert (result.code, result.out) == (0, "")
 
