@@ -49,7 +49,7 @@ SETTINGS = st.builds("{}={}".format, KEYS, VALUES)
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a copy of the project's conf that replaces the project; the tests fuzz its profile `mine`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("conf/loading.yaml", "conf/local.yaml", "MLproject"):
+    for name in ("conf/config.yaml", "conf/local.yaml", "MLproject"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text((ROOT / name).read_text())
     with pytest.MonkeyPatch.context() as patch:

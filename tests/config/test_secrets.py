@@ -19,7 +19,7 @@ def test_the_run_is_deleted_and_the_message_says_to_change_the_secret(
     assert result.code == 1
     warnings = [line for line in result.text.splitlines() if "looks like a secret" in line]
     assert len(warnings) == 1
-    assert "change the secret" in warnings[0]
+    assert "MLflow had stored the secret: change it." in warnings[0]
     assert "hunter2" not in warnings[0]
     assert store.runs() == []
     [deleted_run] = store.client.search_runs(["0"], run_view_type=ViewType.DELETED_ONLY)

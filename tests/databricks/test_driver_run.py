@@ -110,7 +110,7 @@ def test_a_killed_driver_is_resumed_without_submitting_twice(
     pipeline_result: Result, shell: Shell, workspace: Workspace
 ) -> None:
     before = len(workspace.jobs.runs)
-    driver = begin("--only=train", until="train | RUNNING")
+    driver = begin("--only=train", until="train | PENDING")  # long before the task ends
     driver.kill()
     driver.communicate()
     (remote,) = list(workspace.jobs.runs)[before:]

@@ -122,13 +122,14 @@ print(WorkspaceClient().current_user.me().user_name)
     assert workspace.jobs.find(run.run_id).wait(120).result == "SUCCESS"
     job_run = client.jobs.get_run(run.run_id)
     logs = str(client.jobs.get_run_output(job_run.tasks[0].run_id).logs)
-    assert re.match(rf"\['go', '--run={run.run_id}', '{ROOT}'\] 17\.3 0101-\d+-emulated\n", logs)
+    first_line = re.match(rf"\['go', '--run={run.run_id}', '{ROOT}'\] 17\.3 (0101-\d+-emulated)\n", logs)
+    assert first_line
     assert f"spark None cwd [] checkout []\n{workspace.user}" in logs
     assert client.files.download("/Volumes/ml_artifacts/dev/testing/left.txt").contents.read() == b"here"
     assert not Path("/Volumes/ml_artifacts").exists()
     [execution] = [item for item in workspace.executed if item.job_run_id == run.run_id]
     assert (execution.task_key, execution.spec["node_type_id"]) == ("only", spec().node_type_id)
-    assert not workspace.clusters.running
+    assert first_line[1] not in workspace.clusters.running
 
 
 def test_only_a_spark_cluster_has_spark(submit: Callable[..., Run], client: WorkspaceClient) -> None:

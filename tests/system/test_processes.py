@@ -159,7 +159,7 @@ def test_with_fail_fast_a_failed_step_stops_the_parallel_steps(
     assert "- 05_model_qa" in result.out and "skipped (03_evaluate failed)" in result.out
     expected_statuses = {"01_prepare_data": "FINISHED", "02_train": "FINISHED", "03_evaluate": "FAILED"}
     assert store.statuses() == {**expected_statuses, "04_feature_importance": "KILLED"}
-    assert store.child("feature_importance").data.tags["cause"] == "stopped, since 03_evaluate failed"
+    assert store.child("feature_importance").data.tags["cause"] == "stopped because 03_evaluate failed"
     assert store.parent().info.status == "FAILED"
 
 
