@@ -1,6 +1,6 @@
 """Updates MLproject, the bundle and the pins from conf/, resources/clusters/ and requirements.lock.
 
-People edit these files too. So `sync` changes only values that the declarations determine. A round-trip YAML library
+People edit these files too. So `sync` changes only the values that come from the files above. A round-trip YAML library
 keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
 """
 

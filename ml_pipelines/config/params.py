@@ -42,7 +42,7 @@ def typed(step: Step) -> Step:
             raise
         raise ConfigError(f"{key}: declared in conf, but steps/{step.name}.py does not exist. Write it.") from error
     except AttributeError as error:
-        raise ConfigError(f"{key}: steps/{step.name}.py has no dataclass Params (it may be empty).") from error
+        raise ConfigError(f"{key}: steps/{step.name}.py has no dataclass Params. Add an empty one.") from error
     try:
         merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
         return dataclasses.replace(step, params=OmegaConf.to_object(merged))

@@ -79,7 +79,7 @@ def fingerprint_of(parts: Parts) -> str:
 
 
 def differs(old: Parts, new: Parts, part: str) -> bool:
-    """Return whether a part has another value or another type, or is in one fingerprint only."""
+    """Return whether a part differs between two fingerprints: in value, in type, or because one of them lacks it."""
     return _json(old, part) != _json(new, part)
 
 

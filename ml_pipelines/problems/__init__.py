@@ -1,4 +1,4 @@
-"""Metrics, curves, intervals and comparisons, which depend on the kind of problem. So far: two classes.
+"""Metrics, curves, intervals and comparisons, which depend on the kind of problem: binary classification so far.
 
 May import config.
 """

@@ -34,7 +34,7 @@ GONE = "its process is gone: killed, or its machine went down"
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store and its registry. `opening.open_store` opens one; the process of a step inherits it."""
+    """A tracking store and its registry. `opening.open_store` opens it; a step's process uses its parent's store."""
 
     uri: str
     registry_uri: str | None = None  # None: MLflow's default for this store

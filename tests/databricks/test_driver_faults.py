@@ -236,7 +236,9 @@ def test_mlflows_own_backend_reports_what_a_workspace_without_dbfs_root_needs(
 
 
 def test_mlflows_own_backend_refuses_serverless_and_values_that_need_quotes(drive: Drive) -> None:
-    assert "starts new clusters only" in drive("--backend=databricks", "--set=compute.spark=serverless").err
+    assert (
+        "backend databricks needs a new cluster" in drive("--backend=databricks", "--set=compute.spark=serverless").err
+    )
     assert (
         "MLflow's backend databricks breaks values that need quotes"
         in drive("--backend=databricks", "--set=data.drop=[a]").err
