@@ -59,9 +59,8 @@ def locate_source(source: Source) -> tuple[str, Path | None]:
     """
     path = str(source.path)
     is_uri = "://" in path and not path.startswith("file://")
-    if is_uri or (
-        path.startswith("/Volumes/") and not Path("/Volumes").is_dir()
-    ):  # a Volume, seen from outside a cluster
+    is_remote_volume = path.startswith("/Volumes/") and not Path("/Volumes").is_dir()  # seen from outside a cluster
+    if is_uri or is_remote_volume:
         return path, None
     local = paths.root() / Path(path.removeprefix("file://")).expanduser()
     if not local.exists():

@@ -36,7 +36,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if t
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
 NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source covers the source
 
-SHOWN = 80  # characters of a value that a reason shows
+SHOWN = 80  # characters of a name or a value that a reason shows
 
 Parts = Mapping[str, Any]  # part -> its value, as JSON has it: 1, 1.0, "1", true and null are five different values
 

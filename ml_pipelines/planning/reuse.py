@@ -16,6 +16,7 @@ from ml_pipelines.errors import PipelineError
 from ml_pipelines.models import model_files
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
+    SHOWN,
     Parts,
     differs,
     fingerprint_of,
@@ -55,7 +56,7 @@ def decide(
     earlier = lineage.finished_steps(store, experiment, step.name)
     if not earlier:
         return Decision(Reason.first_run, parts=parts)
-    old = lineage.fingerprint_parts(store, earlier[0])
+    old = lineage.recorded_parts(store, earlier[0])
     return Decision(Reason.unexplained, parts=parts) if old is None else _difference(old, parts)
 
 
@@ -75,7 +76,6 @@ KINDS = {
 }
 # Their values are digests, which a person can't read.
 DIGESTS = (Reason.code, Reason.source, Reason.external, Reason.input)
-SHOWN = 80  # characters of a name in a reason
 
 
 def _difference(old: Parts, new: Parts) -> Decision:

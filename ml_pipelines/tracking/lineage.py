@@ -165,7 +165,7 @@ def digests_compare(run: Run) -> bool:
     return bool(run.data.tags.get(POLARS, installed) == installed)
 
 
-def fingerprint_parts(store: Store, run: Run) -> dict[str, Any] | None:
+def recorded_parts(store: Store, run: Run) -> dict[str, Any] | None:
     """Return the parts of a step's fingerprint, or None if the run that computed the result no longer has them."""
     parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), PARTS)
     return parts if isinstance(parts, dict) else None
