@@ -37,7 +37,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 
         from ml_pipelines.running.pipeline_run import pipeline_run
 
-    catalog.register()
+    catalog.register_backends()
     with pipeline_run(planned, resume) as parent:
         for step in parent.schedule():
             submitted = mlflow.projects.run(

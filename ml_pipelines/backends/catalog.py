@@ -43,7 +43,7 @@ def entry_points() -> dict[str, str]:
     return {name: f"ml_pipelines.backends.{place}" for name, place in ours}
 
 
-def register() -> None:
+def register_backends() -> None:
     """Register the backends with MLflow, even if the package is not installed. Make `local` use this Python."""
     from mlflow.projects.backend import loader
 

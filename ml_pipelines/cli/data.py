@@ -62,7 +62,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
 @profile_option
 @set_option
 @click.option("--rows", default=10_000, show_default=True, help="Compare the first N rows of a file source.")
-def compare_engines(profile: str, overrides: tuple[str, ...], rows: int) -> None:
+def check_parity(profile: str, overrides: tuple[str, ...], rows: int) -> None:
     """Run prepare_data on Sail and on the JVM, and compare the tables."""
     from ml_pipelines.running import parity
 

@@ -21,7 +21,7 @@ for command in (
     configuration.show_config,
     configuration.sync_files,
     data.propose_contract,
-    data.compare_engines,
+    data.check_parity,
     data.clean_tables,
     models.promote_version,
     models.roll_back,

@@ -64,7 +64,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
         overrides=",".join(assignments) or NONE,
         written=OmegaConf.to_container(layers, resolve=False),
     )
-    rules.check(config)
+    rules.check_config(config)
     return config
 
 

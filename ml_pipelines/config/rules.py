@@ -46,7 +46,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
             )
 
 
-def check(config: Config) -> None:
+def check_config(config: Config) -> None:
     """Raise ConfigError if a rule is broken."""
     for key, step in config.steps.items():
         for name in [*step.inputs, *step.outputs]:

@@ -231,7 +231,9 @@ class TrackedContext(StepContext[P]):
         for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
-        challenger = registry.register(self._store, self._config, self._logged(train_run_id).uri, train_run_id, tags)
+        challenger = registry.register_version(
+            self._store, self._config, self._logged(train_run_id).uri, train_run_id, tags
+        )
 
         def auc_of(version: Version) -> float | None:
             if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:

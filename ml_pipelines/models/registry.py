@@ -60,7 +60,9 @@ def champion_identity(store: Store, config: Config) -> str:
     return f"{model_name(config)} {f'{holder.version} {holder.run_id}' if holder else 'none'}"
 
 
-def register(store: Store, config: Config, model_uri: str, train_run_id: str, tags: Mapping[str, str]) -> Version:
+def register_version(
+    store: Store, config: Config, model_uri: str, train_run_id: str, tags: Mapping[str, str]
+) -> Version:
     """Register the model of a train run, set these tags and the alias `challenger`, and return the version.
 
     A second call for the same train run updates the first version.
