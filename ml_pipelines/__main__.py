@@ -14,4 +14,4 @@ if __name__ == "__main__":
         del sys.argv[1]
         main.main()
     else:
-        tasks.main()
+        tasks.run_named_script()

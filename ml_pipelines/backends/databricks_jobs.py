@@ -10,7 +10,7 @@ from typing import Any
 from ml_pipelines.backends.on_databricks import SUBMITTING, OnDatabricks
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import NONE, Config, Step
-from ml_pipelines.databricks import preflight, specs, submissions
+from ml_pipelines.databricks import job_payload, preflight, specs
 from ml_pipelines.databricks.remote import RemoteStep
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, StepFailed, one_line
 from ml_pipelines.execution import standalone, step_run
@@ -32,7 +32,7 @@ class JobsBackend(OnDatabricks):
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
         """Return the submissions that would be made, and the number of cluster starts."""
-        return ["", submissions.describe_submissions(config, steps, needs)]
+        return ["", job_payload.describe_submissions(config, steps, needs)]
 
     def run(
         self,
@@ -93,7 +93,7 @@ def _submit(
     store.set_tags(run_id, {REMOTE: SUBMITTING})
     store.log_params(run_id, given | inputs)
     try:
-        return RemoteStep(store, step, run_id).submit(submissions.submission_of(config, step, compute, inputs, run_id))
+        return RemoteStep(store, step, run_id).submit(job_payload.submission_of(config, step, compute, inputs, run_id))
     except (PipelineError, Interrupted) as error:
         status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
         store.close(run_id, status, {"exit_code": str(error.exit_code), "cause": one_line(error)})

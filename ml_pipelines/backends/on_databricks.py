@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.backends.common import ThisMachine
 from ml_pipelines.config.compute import cluster_spec
 from ml_pipelines.config.schema import Config, Step
-from ml_pipelines.databricks import preflight, projects, submissions
+from ml_pipelines.databricks import job_payload, preflight, projects
 from ml_pipelines.databricks.remote import RemoteStep
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.planning.backend import SubmittedStep
@@ -49,7 +49,7 @@ class OnDatabricks(ThisMachine):
         if remote != SUBMITTING:
             return RemoteStep(store, step, run_id).attach(int(remote))
         # Its driver was killed while it submitted the step. The idempotency token returns the run, if it exists.
-        submission = submissions.submission_of(config, step, preflight.compute_of(config, step), inputs, run_id)
+        submission = job_payload.submission_of(config, step, preflight.compute_of(config, step), inputs, run_id)
         return RemoteStep(store, step, run_id).submit(submission)
 
     def explain(self, error: Exception) -> PipelineError | None:

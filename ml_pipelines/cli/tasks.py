@@ -52,7 +52,7 @@ def close_pipeline() -> None:
     _call(_close_command, sys.argv[1:])
 
 
-def main() -> None:
+def run_named_script() -> None:
     """Run a console script. The first argument names the script or its step. The script gets the other arguments."""
     _call(_group, sys.argv[1:])
 

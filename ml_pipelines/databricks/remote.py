@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from ml_pipelines.config.schema import Step
 from ml_pipelines.databricks import workspace
+from ml_pipelines.databricks.job_payload import Submission
 from ml_pipelines.databricks.outcome import Outcome, has_ended, outcome_of, output_of, state_of
-from ml_pipelines.databricks.submissions import Submission
 from ml_pipelines.errors import Interrupted, PipelineError, StepFailed, one_line
 from ml_pipelines.system import events
 from ml_pipelines.tracking.store import REMOTE, Store

@@ -69,7 +69,7 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     charts = {
         "roc": {"false_positive_rate": fpr[thin], "true_positive_rate": tpr[thin]},
         "precision_recall": {"recall": tpr[thin], "precision": precision[thin]},
-        "calibration": calibration(truth, score),
+        "calibration": calibration_curve(truth, score),
         "threshold": {
             "threshold": threshold,
             "precision": precision[at],
@@ -81,7 +81,7 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     return {name: {axis: values.round(6).tolist() for axis, values in chart.items()} for name, chart in charts.items()}
 
 
-def calibration(truth: Array, score: Array) -> dict[str, Array]:
+def calibration_curve(truth: Array, score: Array) -> dict[str, Array]:
     """Return mean score, share of class 1 and number of rows for each tenth of the rows, ordered by score.
 
     Rows with the same score are in the same tenth.

@@ -10,7 +10,7 @@ from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.fingerprint import differs, readable
 from ml_pipelines.report.contents import Change
-from ml_pipelines.report.render import number
+from ml_pipelines.report.render import format_number
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store, parent_of
@@ -65,7 +65,7 @@ def _dependencies(
             elif kind != "input":  # the tables are added below, and other inputs follow from these parts
                 values[f"{step}.{name}" if kind == "param" else part] = value
     for name, table in written_tables(runs[step] for step in steps).items():
-        values[name.removesuffix("_uri")] = f"{number(table.rows)} rows, content {(table.digest or '')[:8]}"
+        values[name.removesuffix("_uri")] = f"{format_number(table.rows)} rows, content {(table.digest or '')[:8]}"
     return values, code
 
 

@@ -17,7 +17,7 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.problems.binary import COUNTS, METRICS
 from ml_pipelines.report.changes import champion_runs, changes, written_tables
 from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
-from ml_pipelines.report.render import number, wilson
+from ml_pipelines.report.render import format_number, wilson
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.system import terminal
 from ml_pipelines.tracking.store import PROJECT_RUN
@@ -137,7 +137,7 @@ def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: 
     rows = {name: table.rows for name, table in written_tables(origins.values()).items()}
     train = origins["train"].data.params if "train" in origins else {}
     facts = {
-        "Data": ", ".join(f"{number(count)} {name.removesuffix('_uri')} rows" for name, count in rows.items()),
+        "Data": ", ".join(f"{format_number(count)} {name.removesuffix('_uri')} rows" for name, count in rows.items()),
         "Class 1": class_1,
         "Model": train.get("estimator", "").rpartition(".")[2],
         "Started": datetime.fromtimestamp(parent.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),

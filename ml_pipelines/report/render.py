@@ -19,11 +19,11 @@ def render(report: Report) -> str:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals["charts"] = charts
-    environment.filters |= {"number": number, "percent": percent, "probability": probability, "wilson": wilson}
+    environment.filters |= {"number": format_number, "percent": percent, "probability": probability, "wilson": wilson}
     return environment.get_template(f"{NAME}.j2").render(report=report).strip()
 
 
-def number(value: object, digits: int = 3) -> str:
+def format_number(value: object, digits: int = 3) -> str:
     """Return a number as text: `1,234` if it is whole, otherwise rounded to `digits`. A missing number is a dash."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return str(value) if value and isinstance(value, str | bool) else "-"
@@ -39,7 +39,7 @@ def percent(share: object) -> str:
 
 def probability(value: object) -> str:
     """Return a p-value as text, for example `p = 0.041`."""
-    return "p < 0.001" if isinstance(value, float) and value < 0.001 else f"p = {number(value)}"
+    return "p < 0.001" if isinstance(value, float) and value < 0.001 else f"p = {format_number(value)}"
 
 
 def wilson(hits: float, rows: float) -> tuple[float, float]:

@@ -128,7 +128,7 @@ def test_the_interval_of_a_proportion_is_wilsons(hits: int, rows: int) -> None:
     ],
 )
 def test_numbers_are_formatted_for_people(value: object, text_shown: str) -> None:
-    assert render.number(value) == text_shown
+    assert render.format_number(value) == text_shown
 
 
 def test_each_step_shows_its_duration_reason_and_summary(store: Store) -> None:
