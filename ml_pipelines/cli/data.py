@@ -9,7 +9,7 @@ import click
 
 from ml_pipelines.cli.options import profile_option, set_option
 from ml_pipelines.config import loading
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.errors import ConfigError, StepFailed, message_of
 from ml_pipelines.system.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -90,9 +90,17 @@ def clean_tables(profile: str, overrides: tuple[str, ...], older_than: str, keep
     config, seconds = loading.load(profile, overrides), cleaning.age_in_seconds(older_than)
     cleaning.check_local(config)
     leftovers = cleaning.leftovers(opening.open_store(config), config, seconds, keep)
+    removed, failed = [], 0
     for leftover in leftovers:
         say(f"{leftover.size / 1e6:10,.1f} MB  {leftover.folder}")
-    if delete:
-        cleaning.remove_leftovers(leftovers)
-    total = f"{sum(leftover.size for leftover in leftovers) / 1e6:,.1f} MB in {len(leftovers)} folders"
+        try:
+            if delete:
+                cleaning.remove_leftover(leftover)
+            removed.append(leftover.size)
+        except OSError as error:
+            complain(f"{leftover.folder} can't be deleted: {message_of(error)}")
+            failed += 1
+    total = f"{sum(removed) / 1e6:,.1f} MB in {len(removed)} folders"
     say(f"{total} deleted." if delete else f"{total} can be deleted: add --delete.")
+    if failed:
+        raise StepFailed(f"{failed} of {len(leftovers)} folders can't be deleted: see the lines above.")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ml_pipelines.errors import BadData, StepFailed, message_of
+from ml_pipelines.system import folders
 
 if TYPE_CHECKING:
     import polars as pl
@@ -158,13 +158,16 @@ def files_digest(uri: str, version: int | None) -> str:
     ).hexdigest()
 
 
-def remove_table(table: Table) -> None:
-    """Delete a local table, and the parent folders that this leaves empty. A table with a URI is not deleted."""
+def remove_table(table: Table, prefix: str) -> None:
+    """Delete a local table below `prefix`, and the folders in between that this leaves empty.
+
+    The prefix itself stays, and a table with a URI does too.
+    """
     if "://" not in table.uri:
-        shutil.rmtree(table.uri)
-        with suppress(OSError):  # the first folder that isn't empty
-            for folder in Path(table.uri).parents:
-                folder.rmdir()
+        base, folder = Path(prefix), Path(table.uri)
+        folders.remove_below(base, folder)
+        while (folder := folder.parent) != base and folders.remove_if_empty(base, folder):
+            pass
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class TrackedContext(StepContext[P]):
         written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
         if violations := contract.find_violations(self._config.contract, written):
             for table in written.values():
-                tables.remove_table(table)
+                tables.remove_table(table, locations.absolute_prefix(self._config.table_prefix))
             self.log_table(contract.violation_table(violations), "contract_violations.json")
             raise BadData(contract.violation_summary(violations, self.key_column))
         if {"train", "test"} <= written.keys():

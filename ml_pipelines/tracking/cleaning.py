@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_pipelines.config.schema import Config
 from ml_pipelines.data import locations
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.system import events, folders
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store, parent_of
 
@@ -28,7 +29,8 @@ class Leftover:
     """A folder with the tables of one step run, which no kept run needs."""
 
     folder: Path
-    pipeline_run: str
+    prefix: Path  # the folder is below it
+    identity: folders.Identity
     size: int  # bytes
 
 
@@ -62,25 +64,30 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     experiment = store.experiment_id(config.experiment_name)
     store.reap(experiment)
     groups = _groups(store)
-    kept_roots = _kept_roots(store, groups, experiment, time.time() - older_than_s, keep)
+    known = {run.info.run_id for runs in groups.values() for run in runs}  # a tag may name another store's run
+    prefix = Path(locations.absolute_prefix(config.data.delta_prefix.local))
+    tables = locations.table_path(str(prefix), [config.env_name, config.experiment_name], "s", "r", "d")
+    step_folders = [pair for pair in _step_folders(prefix, Path(tables).parents[1]) if pair[0] in known]
+    here = {root for root, _ in step_folders}  # plain `mlflow run` puts runs with tables here into experiment 0
+    kept_roots = _kept_roots(store, groups, experiment, here, time.time() - older_than_s, keep)
     kept_runs = [run for root in kept_roots for run in (*groups[root], *_kept_steps(groups, root))]
     needed = _with_parents(uri for run in kept_runs for uri in _named_uris(run))
-    base = Path(
-        locations.table_path(config.data.delta_prefix.local, [config.env_name, config.experiment_name], "s", "r", "d")
-    )
-    return [
-        Leftover(folder, root, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
-        for root, folder in _folders(base.parents[1])
-        if root in groups and root not in kept_roots and locations.canonical(str(folder)) not in needed
-    ]
+    found = []
+    for root, folder in step_folders:
+        if root not in kept_roots and locations.canonical(str(folder)) not in needed:
+            with suppress(FileNotFoundError):  # another command has removed it
+                found.append(Leftover(folder, prefix, folders.identity(folder), folders.size(folder)))
+    return found
 
 
-def remove_leftovers(leftovers: list[Leftover]) -> None:
-    """Remove the folders, and the folders of pipeline runs that are empty after that."""
-    for leftover in leftovers:
-        shutil.rmtree(leftover.folder)
-        if not any(leftover.folder.parent.iterdir()):
-            leftover.folder.parent.rmdir()
+def remove_leftover(leftover: Leftover) -> None:
+    """Remove the folder, and the folder of its pipeline run if that is empty then.
+
+    Raises:
+        OSError: a file can't be removed, or the folder is not the one that was found before.
+    """
+    folders.remove_below(leftover.prefix, leftover.folder, leftover.identity)
+    folders.remove_if_empty(leftover.prefix, leftover.folder.parent)
 
 
 def _groups(store: Store) -> dict[str, list[Run]]:
@@ -98,9 +105,17 @@ def _groups(store: Store) -> dict[str, list[Run]]:
             return groups
 
 
-def _kept_roots(store: Store, groups: dict[str, list[Run]], experiment: str, before_s: float, keep: int) -> set[str]:
+def _kept_roots(
+    store: Store, groups: dict[str, list[Run]], experiment: str, here: set[str], before_s: float, keep: int
+) -> set[str]:
+    """Return the pipeline runs that stay. The newest are chosen from the experiment and from those with tables here."""
     registered = {version.run_id for version in store.client.search_model_versions()}
-    active = [root for root, runs in groups.items() if any(_is(run, root) and _active(run, experiment) for run in runs)]
+
+    def is_candidate(run: Run, root: str) -> bool:
+        mine = root in here or str(run.info.experiment_id) == experiment
+        return str(run.info.run_id) == root and mine and run.info.lifecycle_stage == "active"
+
+    active = [root for root, runs in groups.items() if any(is_candidate(run, root) for run in runs)]
     newest = sorted(active, key=lambda root: -max(run.info.start_time for run in groups[root]))[:keep]
 
     def stays(root: str) -> bool:
@@ -114,14 +129,6 @@ def _kept_roots(store: Store, groups: dict[str, list[Run]], experiment: str, bef
         )
 
     return {*newest, *(root for root in groups if stays(root))}
-
-
-def _is(run: Run, run_id: str) -> bool:
-    return str(run.info.run_id) == run_id
-
-
-def _active(run: Run, experiment: str) -> bool:
-    return run.info.lifecycle_stage == "active" and str(run.info.experiment_id) == experiment
 
 
 def _named_uris(run: Run) -> Iterator[str]:
@@ -141,10 +148,23 @@ def _kept_steps(groups: dict[str, list[Run]], root: str) -> Iterator[Run]:
     yield from (run for runs in groups.values() for run in runs if run.info.run_id in ids)
 
 
-def _folders(base: Path) -> Iterator[tuple[str, Path]]:
+def _step_folders(prefix: Path, base: Path) -> Iterator[tuple[str, Path]]:
     """Yield (pipeline run, folder of a step run) from the tables of an experiment. Links are not followed."""
+    for folder in (base, *base.parents):
+        if folder == prefix:
+            break
+        if folder.is_symlink():
+            events.report(events.Notice(f"{folder} is a link: the tables in it stay."))
+            return
     for pipeline in sorted(base.glob("pipeline_run_*")):
-        if pipeline.is_dir() and not pipeline.is_symlink():
+        if pipeline.is_symlink():
+            continue
+        try:
             with os.scandir(pipeline) as entries:
-                folders = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-            yield from ((pipeline.name.removeprefix("pipeline_run_"), Path(path)) for path in folders)
+                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):  # another command has removed it, or it is a file
+            continue
+        except OSError as error:
+            events.report(events.Notice(f"{pipeline} can't be read, so it stays: {message_of(error)}"))
+            continue
+        yield from ((pipeline.name.removeprefix("pipeline_run_"), pipeline / name) for name in names)

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import click.testing
 import pytest
 from click.testing import CliRunner
 from conftest import Result, Store, drive_in, use
 
 from ml_pipelines.cli import main
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.errors import ConfigError, StepFailed
+from ml_pipelines.system import folders as system_folders
 from ml_pipelines.system import processes
 from ml_pipelines.tracking import lineage
 
@@ -45,15 +47,17 @@ def own_store(three_runs: Store, store: Store) -> Iterator[Store]:
 
 @pytest.fixture
 def clean(own_store: Store) -> Clean:
-    def run(*arguments: str) -> str:
-        prefix = f"--set=data.delta_prefix.local={own_store.tables}"
-        result = CliRunner().invoke(
-            main.commands, ["clean", prefix, "--older-than=0m", *arguments], catch_exceptions=False
-        )
+    def run(*arguments: str, prefix: Path = own_store.tables) -> str:
+        result = run_clean(prefix, *arguments)
         assert result.exit_code == 0, result.output
         return result.output
 
     return run
+
+
+def run_clean(prefix: Path, *arguments: str) -> click.testing.Result:
+    options = [f"--set=data.delta_prefix.local={prefix}", "--older-than=0m"]
+    return CliRunner().invoke(main.commands, ["clean", *options, *arguments], catch_exceptions=False)
 
 
 def folders(store: Store) -> set[str]:
@@ -143,6 +147,106 @@ def test_clean_keeps_the_tables_of_another_store(own_store: Store, clean: Clean)
     clean("--keep=0", "--delete")
     assert folders(own_store) == {OTHER}
     shutil.rmtree(other.parent.parent)
+
+
+def test_clean_keeps_the_tables_of_another_store_that_a_tag_of_this_store_names(own_store: Store, clean: Clean) -> None:
+    other = next(own_store.tables.glob("*/*")) / f"pipeline_run_{OTHER}" / "01_x" / "train"
+    other.mkdir(parents=True)
+    own_store.client.set_tag(own_store.runs()[0].info.run_id, "mlflow.parentRunId", OTHER)
+    clean("--keep=0", "--delete")
+    assert other.is_dir()
+    shutil.rmtree(other.parent.parent)
+
+
+def test_keep_counts_a_pipeline_run_that_mlflow_run_put_into_experiment_0(own_store: Store, clean: Clean) -> None:
+    run_id = own_store.client.create_run("0", tags={"mlflow.runName": "pipeline_run"}).info.run_id
+    table = next(own_store.tables.glob("*/*")) / f"pipeline_run_{run_id}" / "01_prepare_data_deadbeef" / "train"
+    table.mkdir(parents=True)
+    own_store.client.set_terminated(run_id)
+    clean("--keep=1", "--delete")
+    assert folders(own_store) == {run_id}
+
+
+@pytest.mark.parametrize("spelling", ["a link", "dots"])
+def test_clean_keeps_a_reused_table_if_the_prefix_is_spelled_another_way(
+    own_store: Store, clean: Clean, tmp_path: Path, spelling: str
+) -> None:
+    if spelling == "dots":  # as two checkouts in one folder spell ../delta, which they share
+        (own_store.tables.parent / "checkout").mkdir()
+        prefix = Path(f"{own_store.tables.parent}/checkout/../{own_store.tables.name}")
+    else:
+        prefix = tmp_path / "link"
+        prefix.symlink_to(own_store.tables)
+    first, newest = (own_store.runs("tags.step = 'prepare_data'")[i] for i in (-1, 0))
+    own_store.client.set_tag(newest.info.run_id, "output.train_uri", lineage.outputs(first)["train_uri"])
+    clean("--keep=1", "--delete", prefix=prefix)
+    assert folders(own_store) == {parents(own_store)[-1], parents(own_store)[0]}
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["env", "experiment", "pipeline run", "step"])
+def test_a_folder_that_became_a_link_is_not_followed(
+    own_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """Between the look and the removal, somebody moves the folder away and puts a link in its place."""
+    victim = tmp_path / "moved"
+    remove = system_folders.remove_below
+
+    def swap(base: Path, folder: Path, *more: system_folders.Identity) -> None:
+        place = base.joinpath(*folder.relative_to(base).parts[:part])
+        place.rename(victim)
+        place.symlink_to(victim)
+        try:
+            remove(base, folder, *more)
+        finally:
+            place.unlink()
+            victim.rename(place)
+
+    monkeypatch.setattr(system_folders, "remove_below", swap)
+    before = set(own_store.tables.rglob("*"))
+    with pytest.raises(StepFailed, match="1 of 1 folders can't be deleted"):
+        run_clean(own_store.tables, "--keep=2", "--delete")
+    assert set(own_store.tables.rglob("*")) == before
+
+
+def test_clean_deletes_no_folder_that_took_the_place_of_another(
+    own_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = system_folders.remove_below
+
+    def swap(base: Path, folder: Path, *more: system_folders.Identity) -> None:
+        folder.rename(tmp_path / "moved")
+        (folder / "mine").mkdir(parents=True)
+        remove(base, folder, *more)
+
+    monkeypatch.setattr(system_folders, "remove_below", swap)
+    with pytest.raises(StepFailed):
+        run_clean(own_store.tables, "--keep=2", "--delete")
+    assert len(list(own_store.tables.rglob("mine"))) == 1
+
+
+def test_tables_behind_a_link_below_the_prefix_stay(own_store: Store, clean: Clean, tmp_path: Path) -> None:
+    env = next(own_store.tables.glob("*"))
+    env.rename(tmp_path / "elsewhere")
+    env.symlink_to(tmp_path / "elsewhere")
+    assert f"{env} is a link: the tables in it stay." in clean("--keep=0", "--delete")
+    assert len(list((tmp_path / "elsewhere").glob("*/pipeline_run_*"))) == 3
+
+
+def test_clean_reports_a_folder_that_it_cannot_delete_and_goes_on(
+    own_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = min(own_store.tables.glob("*/*/pipeline_run_*/*"))
+    remove = shutil.rmtree
+
+    def rmtree(name: str, **options: int) -> None:
+        if name == stuck.name:
+            raise PermissionError(13, "Permission denied", f"{name}/train")
+        remove(name, **options)
+
+    monkeypatch.setattr(system_folders.shutil, "rmtree", rmtree)
+    with pytest.raises(StepFailed, match=r"1 of 3 folders can't be deleted: see the lines above\."):
+        run_clean(own_store.tables, "--keep=0", "--delete")
+    assert list(own_store.tables.glob("*/*/pipeline_run_*/*")) == [stuck]
 
 
 def test_clean_deletes_the_incomplete_table_of_a_killed_run(own_store: Store, clean: Clean) -> None:
