@@ -15,6 +15,8 @@ A message says what is wrong, where, and what to do next, in one line.
 
 import errno
 
+from ml_pipelines.text import escaped
+
 
 class PipelineError(Exception):
     """The base of the tree. It is never raised itself."""
@@ -104,8 +106,8 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def message_of(error: object, limit: int | None = 200) -> str:
-    """Return what an error says, on one line: at most `limit` characters of it, or all if `limit` is None."""
-    return " ".join(str(error).split())[:limit]
+    """Return what an error says, escaped and on one line: at most `limit` characters, or all if `limit` is None."""
+    return escaped(" ".join(str(error).split()))[:limit]
 
 
 def one_line(error: BaseException) -> str:

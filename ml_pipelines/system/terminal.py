@@ -8,6 +8,7 @@ import shlex
 import sys
 
 from ml_pipelines.system import paths
+from ml_pipelines.text import escaped
 
 MARKS = {"done": "✓", "failed": "✗", "skipped": "-", "reused": "="}  # state of a step -> the mark before its line
 PLAIN = {"✓": "ok", "✗": "x", "·": "|"}  # for a terminal without Unicode
@@ -22,7 +23,8 @@ def silence_mlflow() -> None:
 
 
 def say(text: str = "") -> None:
-    """Print a line without delay; in ASCII if the terminal can't show Unicode."""
+    """Print a line without delay. Control characters are escaped, and Unicode if the terminal can't show it."""
+    text = escaped(text, keep="\n\t")
     encoding = sys.stdout.encoding or "ascii"
     if "utf" not in encoding.lower():
         text = re.sub("^  ([-=✗]) ", r"  \1  ", text)  # as wide as "ok"
@@ -41,6 +43,6 @@ def resume_command(profile: str, run_id: str, overrides: str) -> str:
 
 
 def complain(text: str) -> None:
-    """Print an error message to standard error."""
-    sys.stderr.write(f"{text}\n")
+    """Print an error message to standard error. Control characters are escaped."""
+    sys.stderr.write(f"{escaped(text, keep=chr(10))}\n")
     sys.stderr.flush()
