@@ -303,5 +303,6 @@ def workspace(started_workspace: "Workspace", store: Store, monkeypatch: pytest.
     yield started_workspace
     mlflow.set_tracking_uri(store.uri)
     started_workspace.faults.clear()
+    started_workspace.catalog.reset()
     unhandled, started_workspace.unhandled[:] = list(started_workspace.unhandled), []
     assert not unhandled, f"routes that the emulator lacks: {unhandled}"

@@ -17,6 +17,7 @@ from ml_pipelines.data import locations, sources
 from ml_pipelines.errors import ConfigError, PipelineError
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.system import paths
+from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import Store
 
 
@@ -35,11 +36,15 @@ class ThisMachine:
         """Do nothing."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the source and the folder of the tables, if one of the steps reads the source.
+        """Check the registry if it is Unity Catalog; and the source and the tables' folder if a step reads the source.
 
         Raises:
-            ConfigError, BadData: the source is missing, or the folder can't be written.
+            ConfigError, BadData: a privilege or the source is missing, or the folder can't be written.
         """
+        if opening.registry_uri(config).startswith("databricks"):
+            from ml_pipelines.databricks import unity_catalog
+
+            unity_catalog.check_registry(config, steps)
         if not reads_source(steps):
             return
         if config.data.source.kind is SourceKind.file:

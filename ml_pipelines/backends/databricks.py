@@ -22,7 +22,7 @@ class DatabricksBackend(OnDatabricks):
         """Check this machine, the cluster specs and the workspace."""
         computes = preflight.computes_of(config, steps)
         projects.check_mlflow_backend(computes, config.overrides)
-        preflight.check_workspace(config, computes, wheel=False)
+        preflight.check_workspace(config, steps, computes, wheel=False)
 
     def project(self) -> str:
         """Return an archive of the files that git knows."""

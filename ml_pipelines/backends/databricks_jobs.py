@@ -28,7 +28,7 @@ class JobsBackend(OnDatabricks):
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
         """Check this machine, the cluster specs and the workspace, and upload the wheel if the Volume lacks it."""
-        preflight.check_workspace(config, preflight.computes_of(config, steps))
+        preflight.check_workspace(config, steps, preflight.computes_of(config, steps))
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
         """Return the submissions that would be made, and the number of cluster starts."""
@@ -87,7 +87,7 @@ def _submit(
     compute = specs.parse_compute(backend_config, f"the backend config of {name}")
     if store is None:
         store = opening.open_store(config)
-        preflight.check_workspace(config, [compute])
+        preflight.check_workspace(config, [step], [compute])
     inputs = step_run.find_inputs(store, step, given)
     run_id = store.create_step_run(experiment, name, parent)
     store.set_tags(run_id, {REMOTE: SUBMITTING})

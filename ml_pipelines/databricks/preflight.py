@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ml_pipelines.config.compute import cluster_spec
 from ml_pipelines.config.schema import Config, SourceKind, Step
 from ml_pipelines.data import locations
-from ml_pipelines.databricks import specs, volume, workspace
+from ml_pipelines.databricks import specs, unity_catalog, volume, workspace
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import events
 from ml_pipelines.tracking import opening
@@ -35,11 +35,14 @@ def compute_of(config: Config, step: Step) -> specs.Compute:
     return specs.parse_compute(raw, where)
 
 
-def check_workspace(config: Config, computes: Iterable[specs.Compute], wheel: bool = True) -> None:
+def check_workspace(
+    config: Config, steps: Iterable[Step], computes: Iterable[specs.Compute], wheel: bool = True
+) -> None:
     """Check the settings and the workspace for steps that run on these computes.
 
     Args:
         config: the configuration of the steps.
+        steps: the steps.
         computes: what the steps run on.
         wheel: upload the wheel too, if the Volume lacks it.
 
@@ -53,6 +56,7 @@ def check_workspace(config: Config, computes: Iterable[specs.Compute], wheel: bo
     events.report(events.Notice(f"Databricks {workspace.host()} as {me.user_name}"))
     check_experiment(config.experiment_name)
     volume.check_volume(config)
+    unity_catalog.check_registry(config, steps)
     for compute in computes:
         specs.check_available(compute)
     if path:

@@ -202,11 +202,16 @@ def _create(store: Store, name: str, model_uri: str, train_run_id: str, tags: Ma
     from mlflow.exceptions import MlflowException
 
     client = store.client
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if "ALREADY_EXISTS" not in error.error_code:
+    try:  # to create a model that exists, Unity Catalog asks for a privilege that its owner may lack
+        client.get_registered_model(name)
+    except MlflowException as absent:
+        if absent.error_code not in ABSENT:
             raise
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if "ALREADY_EXISTS" not in error.error_code:  # another pipeline has just created it
+                raise
     model_id = model_uri.removeprefix("models:/")
     return int(client.create_model_version(name, model_uri, train_run_id, dict(tags), model_id=model_id).version)
 

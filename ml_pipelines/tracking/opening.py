@@ -88,6 +88,16 @@ def store_uri(config: Config) -> str:
     return paths.absolute_uri(uri)
 
 
+def registry_uri(config: Config) -> str:
+    """Return the URI of the model registry: MLFLOW_REGISTRY_URI, or else the profile's, or else the store's own.
+
+    The registry of a workspace is Unity Catalog, unless the profile says `databricks`.
+    """
+    given = os.environ.get("MLFLOW_REGISTRY_URI") or config.mlflow.registry_uri
+    store = store_uri(config)
+    return given or (store.replace("databricks", "databricks-uc", 1) if store.startswith("databricks") else store)
+
+
 def has_store(config: Config) -> bool:
     """Return whether the store exists and can be read without a workspace. This creates nothing."""
     uri = store_uri(config)

@@ -125,6 +125,21 @@ def test_a_cluster_spec_that_the_workspace_refuses_is_reported_before_anything_i
     assert (result.code, result.err.count("\n")) == (2, 1) and message in result.err and "mine.json: " in result.err
 
 
+@pytest.mark.parametrize("backend", ["databricks-jobs", "databricks", "inline"])
+def test_a_model_of_somebody_else_is_reported_before_anything_is_created(
+    drive: Drive, workspace: Workspace, backend: str
+) -> None:
+    name = f"ml_artifacts.dev.asked_by_{backend.replace('-', '_')}"
+    mlflow.MlflowClient(registry_uri="databricks-uc").create_registered_model(name)
+    workspace.catalog.owners[name] = "alice@example.com"
+    before = len(workspace.jobs.runs)
+    result = drive(f"--backend={backend}", f"--set=registry.model={name}", only="model_qa")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.text
+    message = f"registry.model: {name} belongs to alice@example.com, and only a model's owner may set its aliases"
+    assert message in result.err and "pipeline_run" not in result.out
+    assert len(workspace.jobs.runs) == before and nothing_runs(workspace)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "code", "message"),
     [

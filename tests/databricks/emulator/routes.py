@@ -26,6 +26,7 @@ def make(workspace: Workspace) -> Flask:
     app.url_map.merge_slashes = False
     app.before_request(lambda: _admit(workspace))
     _files(app, workspace)
+    _unity_catalog(app, workspace)
     jobs, clusters = workspace.jobs, workspace.clusters
 
     @app.route("/.well-known/databricks-config")
@@ -42,7 +43,9 @@ def make(workspace: Workspace) -> Flask:
 
     @app.route("/api/2.0/preview/scim/v2/Me")
     def me() -> dict[str, Any]:
-        return {"id": "1", "userName": workspace.user, "active": True, "displayName": "Emulated User"}
+        groups = [{"display": name, "type": "direct"} for name in sorted(workspace.catalog.groups)]
+        user = {"id": "1", "userName": workspace.user, "active": True, "displayName": "Emulated User"}
+        return {**user, "groups": groups}
 
     @app.route("/api/<version>/jobs/<path:name>", methods=["GET", "POST"])
     def job(version: str, name: str) -> Any:
@@ -137,6 +140,22 @@ def _files(app: Flask, workspace: Workspace) -> None:
     def workspace_import() -> Any:
         files.import_file(_request_data())
         return {}
+
+
+def _unity_catalog(app: Flask, workspace: Workspace) -> None:
+    catalog = workspace.catalog
+
+    @app.route("/api/2.1/unity-catalog/metastore_summary")
+    def metastore() -> Any:
+        return catalog.metastore()
+
+    @app.route("/api/2.1/unity-catalog/<any(catalogs, schemas, models):kind>/<name>")
+    def securable(kind: str, name: str) -> Any:
+        return {"catalogs": catalog.catalog, "schemas": catalog.schema, "models": catalog.model}[kind](name)
+
+    @app.route("/api/2.1/unity-catalog/effective-permissions/<kind>/<name>")
+    def effective(kind: str, name: str) -> Any:
+        return catalog.effective(kind, name, request.args.get("page_token"))
 
 
 def _admit(workspace: Workspace) -> Any:

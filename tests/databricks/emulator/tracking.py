@@ -18,6 +18,7 @@ import requests
 from flask import Request, Response, jsonify
 
 from emulator import machine
+from emulator.catalog import Catalog
 from emulator.errors import ApiError, invalid, missing
 from emulator.files import Files
 
@@ -32,8 +33,9 @@ def free_port() -> int:
 class Tracking:
     """The MLflow server of one workspace."""
 
-    def __init__(self, folder: Path, files: Files, store: Path | None) -> None:
+    def __init__(self, folder: Path, files: Files, user: str, store: Path | None) -> None:
         self.folder, self.files = folder, files
+        self.catalog = Catalog(user, self._has_model)
         if store:
             shutil.copy(store, folder / "mlflow.db")
         self.port = free_port()
@@ -114,9 +116,8 @@ class Tracking:
         model = str(fields.get("name", "a.b.c"))
         if model.count(".") != 2:
             raise invalid(f"Invalid name: {model}. A model in Unity Catalog is named <catalog>.<schema>.<model>.")
-        catalog, schema, _ = model.split(".")
-        if "name" in fields and not self.files.local(f"/Volumes/{catalog}/{schema}").is_dir():
-            raise missing(f"Schema '{catalog}.{schema}' does not exist.")
+        if "name" in fields:
+            self.catalog.admit(request.method, name, model)
         path = path.replace("/unity-catalog/", "/")
         if name == "model-versions/finalize":
             return _as_unity_catalog(self._send("GET", path.replace("/finalize", "/get"), params=fields))
@@ -128,6 +129,9 @@ class Tracking:
             }
         content = {"params": fields} if request.method == "GET" else {"json": fields}
         return _as_unity_catalog(self._send(request.method, path, **content))
+
+    def _has_model(self, name: str) -> bool:
+        return self._send("GET", "api/2.0/mlflow/registered-models/get", params={"name": name}).status_code == 200
 
     def _send(self, method: str, path: str, **content: Any) -> Response:
         headers = {"Content-Type": "application/json"}

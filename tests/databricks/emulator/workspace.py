@@ -59,7 +59,8 @@ class Workspace:
         self.token, self.task_token = (f"emulated-{secrets.token_urlsafe(24)}" for _ in range(2))
         self._ids = itertools.count(1001)
         self.clusters = Clusters(folder / "clusters")
-        self.tracking = Tracking(folder, self.files, store)
+        self.tracking = Tracking(folder, self.files, self.user, store)
+        self.catalog = self.tracking.catalog
         self.jobs = Jobs(self)
         self.files.local(f"/Workspace/Users/{self.user}").mkdir()
         self._server = make_server("127.0.0.1", port, routes.make(self), threaded=True)
