@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 
+# The error conditions with which Databricks refuses time travel, and the history, of tables with policies.
+NO_TIME_TRAVEL = re.compile(r"(ROW_LEVEL_SECURITY|COLUMN_MASK)\w*_NOT_SUPPORTED|FGAC_TIME_TRAVEL_NOT_SUPPORTED")
+POLICY = "has a row filter or a column mask, so Databricks reads it at no version but the newest"
+
+
 class Raw(NamedTuple):
     """Unchanged rows of a source. `text` is true for a CSV: all cells are text, and their types are unknown."""
 
@@ -88,23 +93,31 @@ def _sample(spark: SparkSession) -> DataFrame:
 
 def _table(spark: SparkSession, source: Source) -> DataFrame:
     reader = spark.read if source.version is None else spark.read.option("versionAsOf", source.version)
-    return _opened(lambda: reader.table(_quoted(str(source.table))), f"data.source.table: {source.table}")
+    try:
+        return _opened(lambda: reader.table(_quoted(str(source.table))), f"data.source.table: {source.table}")
+    except BadData as error:
+        if not NO_TIME_TRAVEL.search(str(error)):
+            raise
+        raise BadData(f"data.source.version: {source.table} {POLICY}. Remove data.source.version.") from error
 
 
-def pin_table_version(spark: SparkSession, source: Source) -> Source:
+def pin_table_version(spark: SparkSession, source: Source) -> tuple[Source, str]:
     """Return the source with the newest version of its catalog table, so that lineage names the version that is read.
 
-    The version stays unknown for views, and on Sail, which keeps no history of tables.
+    If the version stays unknown, the text says why: a view, a row filter or column mask, or Sail, which has no history.
     """
     if source.kind is not SourceKind.table or source.version is not None:
-        return source
+        return source, ""
     from pyspark.errors import PySparkException
 
     try:
         newest = spark.sql(f"DESCRIBE HISTORY {_quoted(str(source.table))} LIMIT 1").collect()
-    except PySparkException:
-        return source
-    return replace(source, version=int(newest[0]["version"]))
+        version = int(newest[0]["version"])
+        _ = spark.read.option("versionAsOf", version).table(_quoted(str(source.table))).schema
+    except PySparkException as error:
+        policy = NO_TIME_TRAVEL.search(str(error))
+        return source, POLICY if policy else f"has no history that this engine can read: {message_of(error, 80)}"
+    return replace(source, version=version), ""
 
 
 def _quoted(table: str) -> str:

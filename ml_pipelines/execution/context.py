@@ -12,6 +12,7 @@ from ml_pipelines.data import contract, data_warnings, engines, ingest, location
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.models import model_files, registry
+from ml_pipelines.system import events
 from ml_pipelines.tracking import lineage, provenance
 from ml_pipelines.tracking.store import Store
 
@@ -60,7 +61,9 @@ class TrackedContext(StepContext[P]):
         Raises:
             BadData: the source does not match the configuration.
         """
-        source = sources.pin_table_version(self.spark, self.data.source)
+        source, unpinned = sources.pin_table_version(self.spark, self.data.source)
+        if unpinned:
+            events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
         raw = sources.read_source(self.spark, source, self.seed)
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)

@@ -1,6 +1,7 @@
 """Sources: what each kind of source reads as, and the error for a bad file."""
 
 import csv as csv_writer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_breast_cancer
@@ -238,10 +240,81 @@ def test_the_name_of_a_catalog_table_has_the_same_quotes_for_reading_and_for_its
     table: str, quoted: str
 ) -> None:
     session: Any = Recorded()
-    pinned = sources.pin_table_version(session, Source(kind=SourceKind.table, table=table))
+    pinned, unpinned = sources.pin_table_version(session, Source(kind=SourceKind.table, table=table))
     sources.read_source(session, pinned, seed=1)
-    assert pinned.version == 7
-    assert session.received == [f"DESCRIBE HISTORY {quoted} LIMIT 1", quoted]
+    assert (pinned.version, unpinned) == (7, "")
+    assert session.received == [f"DESCRIBE HISTORY {quoted} LIMIT 1", quoted, quoted]
+
+
+POLICIES = [
+    "ROW_LEVEL_SECURITY_FEATURE_NOT_SUPPORTED.TIME_TRAVEL",
+    "COLUMN_MASKS_FEATURE_NOT_SUPPORTED.TIME_TRAVEL",
+    "ROW_LEVEL_SECURITY_COLUMN_MASK_FEATURE_NOT_SUPPORTED.TIME_TRAVEL",
+    "ROW_LEVEL_SECURITY_COLUMN_MASK_FEATURE_NOT_SUPPORTED.DESCRIBE_HISTORY",
+    "FGAC_TIME_TRAVEL_NOT_SUPPORTED.DEDICATED_COMPUTE",
+]
+
+
+class Policed:
+    """A session whose catalog tables have a row filter or column mask, as on Databricks: no time travel.
+
+    Everything else goes to the real session. The error conditions are those of Databricks' reference.
+    """
+
+    def __init__(self, session: SparkSession, condition: str, travels: bool = False) -> None:
+        self._session, self._condition, self._travels = session, condition, travels
+
+    @property
+    def read(self) -> Any:
+        return self
+
+    @property
+    def schema(self) -> Any:
+        raise AnalysisException(f"[{self._condition}] It is not supported. SQLSTATE: 0A000")
+
+    def option(self, name: str, value: object) -> "Policed":
+        assert name == "versionAsOf"
+        return Policed(self._session, self._condition, travels=True)
+
+    def table(self, name: str) -> Any:
+        return self if self._travels else self._session.read.table(name)
+
+    def sql(self, statement: str) -> Any:
+        if self._condition.endswith("DESCRIBE_HISTORY"):
+            return self.schema
+        return self._session.createDataFrame([(3,)], "version bigint")
+
+
+@pytest.fixture
+def policed_table(spark: SparkSession, tmp_path: Path) -> Iterator[str]:
+    TWO.write_delta(str(tmp_path / "table"))
+    spark.sql(f"CREATE TABLE default.with_policy USING delta LOCATION '{tmp_path / 'table'}'")
+    yield "default.with_policy"
+    spark.sql("DROP TABLE default.with_policy")
+
+
+@pytest.mark.parametrize("condition", POLICIES)
+def test_a_table_with_a_row_filter_or_column_mask_is_read_without_a_version(
+    spark: SparkSession, policed_table: str, condition: str
+) -> None:
+    session: Any = Policed(spark, condition)
+    source, unpinned = sources.pin_table_version(session, Source(kind=SourceKind.table, table=policed_table))
+    assert source.version is None and "has a row filter or a column mask" in unpinned
+    assert sorted(map(tuple, sources.read_source(session, source, seed=1).frame.collect())) == [(1, "x"), (2, "y")]
+
+
+def test_a_declared_version_of_a_table_with_a_policy_is_refused(spark: SparkSession, policed_table: str) -> None:
+    source = Source(kind=SourceKind.table, table=policed_table, version=0)
+    with pytest.raises(BadData, match=r"row filter or a column mask, so .* newest\. Remove data\.source\.version\."):
+        sources.read_source(Policed(spark, POLICIES[1]), source, seed=1)  # type: ignore[arg-type]
+
+
+def test_another_failure_of_a_pinned_read_is_no_policy(spark: SparkSession, policed_table: str) -> None:
+    session: Any = Policed(spark, "DELTA_TABLE_NOT_FOUND")
+    source, unpinned = sources.pin_table_version(session, Source(kind=SourceKind.table, table=policed_table))
+    assert source.version is None and unpinned.startswith("has no history that this engine can read: [DELTA_TABLE_N")
+    with pytest.raises(BadData, match="DELTA_TABLE_NOT_FOUND"):
+        sources.read_source(session, Source(kind=SourceKind.table, table=policed_table, version=0), seed=1)
 
 
 def test_a_declared_format_overrides_the_suffix(spark: SparkSession, tmp_path: Path) -> None:
