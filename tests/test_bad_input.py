@@ -170,6 +170,9 @@ SETTINGS = [
     ("data.columns={id: number}", "neither stands in data.drop or data.columns"),
     ("data.columns={f0: date}", "data.columns"),
     ("data.labels=y", "data.labels"),
+    ("data.drop=[Unnamed: 0]", "--set data.drop: YAML reads 'Unnamed: 0' as a mapping."),
+    ("data.columns.petal.length=category", 'Quote a name that has dots: data.columns."petal.length"=category.'),
+    ('experiment_name="\\x24{oc.env:HOME}"', "interpolations (${...}) are not allowed"),
     ("spark.engine=duckdb", "spark.engine: 'duckdb' is none of sail, jvm, databricks, sc://host:port"),
 ]
 

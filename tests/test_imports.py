@@ -16,7 +16,7 @@ LIBRARY = sorted((ROOT / "ml_pipelines").rglob("*.py"))
 SOURCES = [ROOT / "driver.py", *LIBRARY, *STEPS]
 
 LIBRARIES = {"polars", "numpy", "scipy", "sklearn", "matplotlib", "pyspark"}
-FOR_STEPS = {f"ml_pipelines.{name}" for name in ("authoring", "checks", "errors", "modelling", "problems")}
+FOR_STEPS = {f"ml_pipelines.{name}" for name in ("authoring", "checks", "errors", "modelling", "problems", "text")}
 ONLY_WHERE_USED = {"databricks", "pyspark", "sklearn", "scipy", "matplotlib", "pysail", "pandera"}
 
 

@@ -8,6 +8,7 @@ import click
 
 from ml_pipelines.cli.options import profile_option, set_option
 from ml_pipelines.config import loading
+from ml_pipelines.config.overrides import split_overrides
 from ml_pipelines.system.terminal import complain, say
 
 
@@ -19,7 +20,7 @@ def show_config(profile: str, overrides: tuple[str, ...]) -> None:
     from omegaconf import OmegaConf
 
     loading.load(profile, overrides)
-    assignments = [part for text in overrides for part in loading.split_overrides(text)]
+    assignments = [part for text in overrides for part in split_overrides(text)]
     say(OmegaConf.to_yaml(loading.merged_layers(profile, assignments), resolve=False).rstrip())
 
 

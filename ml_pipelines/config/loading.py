@@ -6,7 +6,7 @@ Only this package uses OmegaConf. All other code gets the frozen dataclasses of 
 from __future__ import annotations
 
 import dataclasses
-import re
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,24 +14,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ml_pipelines.config import params, rules
+from ml_pipelines.config import params, rules, spelling
+from ml_pipelines.config.overrides import assigned_values, split_overrides
 from ml_pipelines.config.schema import NONE, Config
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
-
-_COMMA_BEFORE_KEY = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is faster, but not every PyYAML has it
-_TRAP = re.compile(r"(?i)yes|no|on|off|[-+]?0[0-9_]+|[-+]?0[bx][0-9a-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+")
+from ml_pipelines.text import quoted, shown
 
 
 def profiles() -> list[str]:
     """Return the names of the profiles in conf/."""
     return sorted(p.stem for p in paths.conf().glob("*.yaml") if p.stem != "config")
-
-
-def split_overrides(text: str) -> list[str]:
-    """Split `a.b=1,c=2` into its assignments. A comma inside a value, as in `drop=[x,y]`, doesn't split."""
-    return [] if text in ("", NONE) else [part.strip() for part in _COMMA_BEFORE_KEY.split(text)]
 
 
 def load(profile: str, overrides: Iterable[str] = ()) -> Config:
@@ -52,7 +45,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, profile)) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"Profile {profile}: the configuration can't be read: {error}") from error
+        raise ConfigError(f"Profile {profile}: the configuration can't be read: {message_of(error)}") from error
     steps = {
         key: params.typed(dataclasses.replace(step, name=key, script=step.script or key.replace("_", "-")))
         for key, step in config.steps.items()
@@ -76,20 +69,20 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
     """
     if profile not in profiles():
         raise ConfigError(
-            f"Profile {profile!r} doesn't exist. Use one of: {', '.join(profiles())}, or write conf/{profile}.yaml."
+            f"Profile {quoted(profile)} doesn't exist. Use one of: {', '.join(profiles())}, "
+            f"or write conf/{shown(profile)}.yaml."
         )
     layers: dict[str, Any] = {}
     try:
         for stem in ("config", profile):
             name, path = f"conf/{stem}.yaml", paths.conf() / f"{stem}.yaml"
-            layers[name] = OmegaConf.load(path)
-            _refuse_traps(name, path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"conf/config.yaml or conf/{profile}.yaml is not valid YAML: {message_of(error, None)}"
-        ) from error
+            text = spelling.as_written(name, path.read_text(encoding="utf-8"), Config)
+            layers[name] = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError, OmegaConfBaseException) as error:
+        raise ConfigError(f"conf/config.yaml or conf/{profile}.yaml is not valid YAML: {message_of(error)}") from error
+    assigned = assigned_values(assignments)
     merged = OmegaConf.create()
-    for name, layer in {**layers, "--set": _assigned(assignments)}.items():
+    for name, layer in {**layers, "--set": OmegaConf.create(assigned)}.items():
         if not isinstance(layer, DictConfig):
             raise ConfigError(f"{name} is a list. Write it as a mapping of keys to values.")
         plain, added = OmegaConf.to_container(merged, resolve=False), OmegaConf.to_container(layer, resolve=False)
@@ -98,24 +91,9 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
                 f"{name}: {key} is a list in one layer and a mapping in another. Use the same kind in both."
             )
         merged.merge_with(layer)
-    rules.refuse_secrets(_keys(OmegaConf.to_container(_assigned(assignments))), given=True)
+    rules.refuse_secrets(_keys(assigned), given=True)
     rules.refuse_secrets(_keys(OmegaConf.to_container(merged, resolve=False)))
     return merged
-
-
-def _assigned(assignments: Iterable[str]) -> DictConfig:
-    assignments = list(assignments)
-    for text in assignments:
-        if not re.match(r"[A-Za-z_][\w.]*=", text):
-            raise ConfigError(f"--set {text}: write it as key=value, for example data.test_fraction=0.3.")
-        if "${" in text:
-            raise ConfigError(f"--set {text}: interpolations (${{...}}) are not allowed. Write a plain value.")
-    try:
-        for text in assignments:
-            _refuse_traps(f"--set {text}", text.partition("=")[2])
-        return OmegaConf.from_dotlist(assignments)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"--set {' '.join(assignments)}: {message_of(error, None)}") from error
 
 
 def _clash(base: Any, layer: Any, prefix: str = "") -> str | None:
@@ -129,17 +107,6 @@ def _clash(base: Any, layer: Any, prefix: str = "") -> str | None:
     return None
 
 
-def _refuse_traps(where: str, text: str) -> None:
-    """Refuse values that YAML 1.1 misreads: `no` as false, `010` as 8, `1:30` as 90."""
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.ScalarEvent) and not event.style and _TRAP.fullmatch(event.value):
-            line = f", line {event.start_mark.line + 1}" if where.startswith("conf/") else ""
-            raise ConfigError(
-                f"{where}{line}: YAML reads {event.value} as {yaml.safe_load(event.value)}. "
-                f'For text, quote it ("{event.value}"). Otherwise write true, false, or a plain decimal number.'
-            )
-
-
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -148,7 +115,6 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 
 def _explain(error: OmegaConfBaseException, profile: str) -> str:
-    problem = str(error).split("\n", 1)[0].rstrip(".")
-    problem += "" if problem.endswith("?") else "."
     key = getattr(error, "full_key", None)
-    return f"{f'{key}: ' if key else ''}{problem} (profile {profile}; conf/config.yaml lists all keys)"
+    where = f"{shown(key)}: " if key else ""
+    return f"{where}{params.problem_of(error)} (profile {profile}; conf/config.yaml lists all keys)"

@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ml_pipelines.config.schema import Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
+from ml_pipelines.text import quoted, shown
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -33,7 +35,7 @@ def typed(step: Step) -> Step:
         raise ConfigError("steps.main: main is the entry point of the whole pipeline. Give the step another name.")
     key = f"steps.{step.name}"
     if not isinstance(step.params, Mapping):
-        raise ConfigError(f"{key}.params: {step.params!r} is not a mapping of names to values.")
+        raise ConfigError(f"{key}.params: {quoted(step.params)} is not a mapping of names to values.")
     try:
         _refuse_other_project(key)
         params_type = importlib.import_module(key).Params
@@ -47,10 +49,25 @@ def typed(step: Step) -> Step:
         merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
         return dataclasses.replace(step, params=OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{_where(key, error)}: {_what(error)} (types: steps/{step.name}.py)") from error
+        raise ConfigError(f"{_where(key, error)}: {problem_of(error)} (types: steps/{step.name}.py)") from error
     except (TypeError, ValueError) as error:
         names = getattr(params_type, "__annotations__", {})
-        raise ConfigError(_in_full(f"{key}.params", _what(error), names)) from error
+        raise ConfigError(_in_full(f"{key}.params", problem_of(error), names)) from error
+
+
+def params_type(step: str) -> Any:
+    """Return the Params class of a step, or Any if the step has none.
+
+    Raises:
+        ConfigError: the step's module belongs to another project.
+    """
+    if not IDENTIFIER.fullmatch(step):
+        return Any
+    _refuse_other_project(f"steps.{step}")
+    try:
+        return importlib.import_module(f"steps.{step}").Params
+    except (ModuleNotFoundError, AttributeError):  # `typed` explains it
+        return Any
 
 
 def _refuse_other_project(key: str) -> None:
@@ -80,6 +97,7 @@ def _where(key: str, error: OmegaConfBaseException) -> str:
     return f"{key}.params.{param}" if param else f"{key}.params"
 
 
-def _what(error: Exception) -> str:
-    text = str(error).split("\n", 1)[0].rstrip(".")
-    return text if text.endswith("?") else f"{text}."
+def problem_of(error: Exception) -> str:
+    """Return the first line of a message of OmegaConf or of Params, with its long values cut."""
+    text = re.sub(r"'([^']{81,})'", lambda match: quoted(match[1]), str(error).split("\n", 1)[0].rstrip("."))
+    return shown(text if text.endswith("?") else f"{text}.", 300)

@@ -12,6 +12,7 @@ from ml_pipelines.config.params import IDENTIFIER
 from ml_pipelines.config.schema import Column, ColumnType, Config, Data, FileFormat, SourceKind
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.system import paths
+from ml_pipelines.text import listed, quoted, shown
 
 RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
 # Options of driver.py and of the console scripts. An input with such a name would be read as the option.
@@ -36,12 +37,12 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
         ConfigError: a name looks like a secret's, and `given` is false.
     """
     for name in names:
-        if re.fullmatch(r"contract\.[^.]+", name):  # a column's name: the key holds a declaration
+        if re.match(r"(contract|data\.columns)\.", name):  # the name of a column: the key holds a declaration
             continue
         if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
             kind = SecretGiven if given else ConfigError
             raise kind(
-                f"{name} looks like a secret, and a secret must not be here: it would be logged. "
+                f"{shown(name)} looks like a secret, and a secret must not be here: it would be logged. "
                 "Read it from the environment or from a Databricks secret scope where it is used."
             )
 
@@ -52,23 +53,23 @@ def check_config(config: Config) -> None:
         for name in [*step.inputs, *step.outputs]:
             if not IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
                 raise ConfigError(
-                    f"steps.{key}: {name!r} can't name an input or output. Use small letters, digits and underscores, "
-                    "and no Python keyword."
+                    f"steps.{key}: {quoted(name)} can't name an input or output. Use small letters, digits and "
+                    "underscores, and no Python keyword."
                 )
             if name in OPTIONS:
                 raise ConfigError(f"steps.{key}: {name} is an option of driver.py. Give the output another name.")
         if not re.fullmatch(r"[a-z][a-z0-9-]*", step.script):
             raise ConfigError(
-                f"steps.{key}.script: {step.script!r} can't name a command. Use small letters, digits, dashes."
+                f"steps.{key}.script: {quoted(step.script)} can't name a command. Use small letters, digits, dashes."
             )
         if taken := [k for k, other in config.steps.items() if k != key and other.script == step.script]:
             raise ConfigError(f"steps.{key}.script: {step.script} is already the script of {taken[0]}.")
         if step.script in SCRIPTS:
             raise ConfigError(f"steps.{key}.script: {step.script} is a script of the wheel. Choose another name.")
         if step.compute not in config.compute:
-            known = ", ".join(config.compute) or "none"
+            known = listed(config.compute) or "none"
             raise ConfigError(
-                f"steps.{key}.compute: {step.compute!r} is not in compute ({known}). Add it to the profile."
+                f"steps.{key}.compute: {quoted(step.compute)} is not in compute ({known}). Add it to the profile."
             )
         if step.timeout_s is not None and not 0 < step.timeout_s < float("inf"):
             raise ConfigError(f"steps.{key}.timeout_s: {step.timeout_s} is not above 0. Write seconds, or null.")
@@ -83,14 +84,16 @@ def check_config(config: Config) -> None:
     if not 0 < config.data.test_fraction < 1:
         raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
     if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
-        raise ConfigError(f"spark.engine: {config.spark.engine!r} is none of sail, jvm, databricks, sc://host:port.")
+        raise ConfigError(
+            f"spark.engine: {quoted(config.spark.engine)} is none of sail, jvm, databricks, sc://host:port."
+        )
     model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
     if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
         wanted = "catalog.schema.model" if catalog else "a name without / and :"
-        raise ConfigError(f"registry.model: {model!r} can't name a model in this registry; it takes {wanted}.")
+        raise ConfigError(f"registry.model: {quoted(model)} can't name a model in this registry; it takes {wanted}.")
     _check_source(config.data)
     for name, column in config.contract.items():
-        _check_column(f"contract.{name}", column)
+        _check_column(f"contract.{shown(name)}", column)
 
 
 def _check_external(key: str, names: Iterable[str]) -> None:
@@ -110,14 +113,14 @@ def _check_source(data: Data) -> None:
     if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
         raise ConfigError("data.source: synthetic rows and features are counts; features is at least 1.")
     if len(source.separator) != 1:
-        raise ConfigError(f"data.source.separator: {source.separator!r} is not one character.")
+        raise ConfigError(f"data.source.separator: {quoted(source.separator)} is not one character.")
     if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
-        raise ConfigError(f"data.source.table: {source.table!r} is not catalog.schema.table.")
+        raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
     versioned = source.kind is SourceKind.table or source.format is FileFormat.delta
     if versioned and source.version is not None and source.version < 0:
         raise ConfigError(f"data.source.version: {source.version} is not a version of a table; it is at least 0.")
     if source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
-        raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {data.positive!r}.")
+        raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {quoted(data.positive)}.")
     taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
     if taken or data.label == data.key:
         raise ConfigError("data: label and key are two columns, and neither stands in data.drop or data.columns.")

@@ -13,7 +13,7 @@ from conftest import ROOT
 from databricks.sdk.service.compute import ClusterSpec, DataSecurityMode
 
 import driver
-from ml_pipelines.config import loading, schema
+from ml_pipelines.config import loading, overrides, schema
 from ml_pipelines.config.compute import cluster_spec
 from ml_pipelines.config.rules import OPTIONS
 from ml_pipelines.errors import ConfigError
@@ -82,10 +82,17 @@ def test_an_empty_profile_lacks_the_required_keys(profile: Callable[..., str]) -
         ("a=[x,y],b=[1, 2], c=3", ["a=[x,y]", "b=[1, 2]", "c=3"]),
         ("a={x: 1, y: 2},b=1", ["a={x: 1, y: 2}", "b=1"]),
         ("data.source.separator=,,seed=1", ["data.source.separator=,", "seed=1"]),
+        ("data.drop=[group,odds=ratio],seed=1", ["data.drop=[group,odds=ratio]", "seed=1"]),
+        ("data.label='a,b=c',seed=1", ["data.label='a,b=c'", "seed=1"]),
+        ('a={"x]": [1,b=2]},b=1', ['a={"x]": [1,b=2]}', "b=1"]),
+        ("a=x[1,b=2", ["a=x[1", "b=2"]),
+        ("a=[1,b=2", ["a=[1", "b=2"]),
+        ("""a."b.c,d='e"=1,a.'"'=2""", ["""a."b.c,d='e"=1""", """a.'"'=2"""]),
     ],
 )
 def test_set_splits_at_commas_between_assignments_only(text: str, assignments: list[str]) -> None:
-    assert loading.split_overrides(text) == assignments
+    assert overrides.split_overrides(text) == assignments
+    assert overrides.split_overrides(",".join(assignments)) == assignments
 
 
 def test_overrides_written_as_one_text_load_the_same_configuration() -> None:
@@ -93,6 +100,60 @@ def test_overrides_written_as_one_text_load_the_same_configuration() -> None:
     assert loading.load("local", [first.overrides]) == first
     assert (first.data.drop, first.seed, first.data.columns) == (["a", "b"], 3, {"c": schema.Treatment.category})
     assert loading.load("local").overrides == schema.NONE
+
+
+@pytest.mark.parametrize(
+    ("assignment", "key"),
+    [
+        ('data.columns."petal.length"=category', "petal.length"),
+        ("data.columns.'petal.length'=category", "petal.length"),
+        (r'data.columns."a\"b"=category', 'a"b'),
+        ('data.columns."Unnamed: 0"=category', "Unnamed: 0"),
+        ("data.columns.1E5=category", "1E5"),
+        ("data.columns={7E1: category}", "7E1"),
+        ("data.columns={petal.length: category}", "petal.length"),
+        ("data.columns.password=category", "password"),
+    ],
+)
+def test_a_column_with_an_odd_name_can_be_set(assignment: str, key: str) -> None:
+    loaded = loading.load("local", [assignment])
+    assert loaded.data.columns == {key: schema.Treatment.category}
+    assert loading.load("local", [loaded.overrides]) == loaded
+
+
+SPELLINGS = ["1E5", "7E1", "1e5", "-999.00", "1.50", "1_000", ".5", "true", "TRUE", ".inf", "2024-01-01"]
+
+
+def test_text_that_looks_like_a_number_keeps_its_spelling(profile: Callable[..., str]) -> None:
+    listed = ", ".join(SPELLINGS)
+    written = f"data: {{null_values: [{listed}], drop: [é, 1E5]}}\nregistry: {{model: 1E5}}"
+    for loaded in (
+        loading.load("local", [f"data.null_values=[{listed}],data.drop=[é, 1E5],registry.model=1E5"]),
+        loading.load(profile(written.replace("é", "e"))),
+    ):
+        assert loaded.data.null_values == SPELLINGS
+        assert loaded.data.drop[1] == "1E5"
+        assert loaded.registry.model == "1E5"
+
+
+def test_text_that_looks_like_a_number_keeps_its_spelling_in_a_contract_and_in_params(
+    profile: Callable[..., str],
+) -> None:
+    loaded = loading.load(profile("contract: {7E1: {type: text, categories: [1E5, &a 2E5, *a]}}"))
+    assert loaded.contract["7E1"].categories == ["1E5", "2E5", "2E5"]
+    loaded = loading.load("local", ["steps.model_qa.params.slices=[1E5],data.columns={a: &a category, b: *a}"])
+    assert loaded.steps["model_qa"].params.slices == ["1E5"]
+    assert set(loaded.data.columns) == {"a", "b"}
+
+
+def test_null_is_null_except_in_a_list_of_texts() -> None:
+    loaded = loading.load("local", ["data.key=null,data.positive=,data.null_values=[null, ~]"])
+    assert (loaded.data.key, loaded.data.positive, loaded.data.null_values) == (None, None, ["null", "~"])
+
+
+@pytest.mark.parametrize("text", ["data: {positive: 1E5, label: y}", "data:\n  label: y\n  positive: 1E5\n"])
+def test_the_positive_value_keeps_its_spelling(profile: Callable[..., str], text: str) -> None:
+    assert loading.load(profile(text)).data.positive == "1E5"
 
 
 def test_a_profile_can_read_a_value_from_the_environment(
@@ -179,12 +240,34 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("seed=[1", ["--set", "seed=[1"]),
         ("data.label=${seed}", ["--set", "${seed}", "interpolation"]),
         ("data.label=${oc.env:HOME}", ["--set", "interpolation"]),
+        (r'data.label="\x24{oc.env:HOME}"', ["--set data.label", "interpolation"]),
+        (r'data.label="\u0024{oc.env:HOME}"', ["--set data.label", "interpolation"]),
+        (r'data.drop=[a, {b: "\x24{oc.env:HOME}"}]', ["--set data.drop"]),
+        (r'steps.train.params.options={"\x24{seed}": 1}', ["--set steps.train.params.options", "interpolation"]),
         ("data.label=!!python/object/apply:os.getcwd []", ["--set", "tag"]),
+        # names of columns
+        ("data.drop=[Unnamed: 0]", ["--set data.drop", "as a mapping", 'write "Unnamed: 0"']),
+        ("data.label=a: b", ["--set data.label", 'write "a: b"']),
+        ("data.columns.petal.length=category", ['data.columns."petal.length"=category']),
+        ("contract.petal.length.type=number", ['contract."petal.length".type=number']),
+        ("contract.age.typ=number", ["contract.age.typ", "Did you mean"]),
+        # too much
+        (f"data.drop={'[' * 3000}", ["--set data.drop", "more than 50 levels"]),
+        (f"data.drop={'[' * 3000}{']' * 3000}", ["--set data.drop", "more than 50 levels"]),
     ],
 )
 def test_the_error_for_a_wrong_key_or_value_names_it_in_one_line(assignment: str, parts: list[str]) -> None:
     message = refusal(assignment)
     assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "assignment", ["seed", "data.source.separator", "backend", "spark.engine", "steps.train.compute", "x", "data.drop"]
+)
+def test_a_long_value_is_cut_in_the_message(assignment: str) -> None:
+    for text in (f"{assignment}={'y' * 9999}", f"{assignment}.{'y' * 9999}=1", f"{'y' * 9999} {assignment}"):
+        if not text.startswith("backend="):  # driver.py looks up the backend
+            assert len(refusal(text)) < 400
 
 
 @pytest.mark.parametrize("key", ["mlflow.password", "data.api_key", "aws_access_key", "x.db_secret", "GITHUB_TOKEN"])
@@ -221,6 +304,9 @@ def test_the_error_for_an_unknown_profile_lists_the_profiles(name: str) -> None:
     [
         ("seed: [1", "conf/mine.yaml is not valid YAML"),
         ("\tseed: 1", "conf/mine.yaml is not valid YAML"),
+        (f"seed: {'[' * 3000}", "conf/mine.yaml: lists and mappings are nested in more than 50 levels"),
+        ("seed: &a [*a]", "conf/mine.yaml is not valid YAML"),
+        ("data: {drop: [Unnamed: 0]}", """conf/mine.yaml, line 5: YAML reads 'Unnamed: 0' as a mapping"""),
         ("seed: 1\nseed: 2", "duplicate key seed"),
         ("seed: !!python/object/apply:os.getcwd []", "tag"),
         ("label: \xff", "conf/mine.yaml is not valid YAML"),

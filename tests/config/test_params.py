@@ -224,7 +224,7 @@ def test_a_valid_setting_is_accepted(assignment: str) -> None:
 
 # -- the configuration imports each step's module
 
-LIGHT = {"errors", "system", "config", "data", "authoring", "checks", "modelling", "problems"}
+LIGHT = {"errors", "text", "system", "config", "data", "authoring", "checks", "modelling", "problems"}
 HEAVY = {"mlflow", "polars", "deltalake", "pyspark", "sklearn", "matplotlib", "numpy", "pandas", "scipy"}
 
 

@@ -31,3 +31,10 @@ def test_a_secret_on_our_own_command_line_is_refused_and_not_stored(store: Store
     assert result.code == 2
     assert "password looks like a secret" in result.err and "hunter2" not in result.text
     assert "MLflow" not in result.err
+
+
+@pytest.mark.parametrize("value", ["hunter2", "[hunter2", "${hunter2}", "hunter2: 1", "[" * 99 + "hunter2"])
+def test_a_secret_is_not_shown_whatever_its_value_is(shell: Shell, value: str) -> None:
+    result = shell("python", "driver.py", f"--set=mlflow.password={value}")
+    assert result.code == 2
+    assert "mlflow.password looks like a secret" in result.err and "hunter2" not in result.text
