@@ -183,12 +183,18 @@ def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> No
 
 
 def log_named_input(store: Store, run_id: str, name: str, version: int | None, context: str) -> None:
-    """Log a table of a catalog as an input of the run, by its name. MLflow's page links to tables of Unity Catalog."""
+    """Log a table of a catalog as an input of the run, by its name; a table of Unity Catalog also by its id.
+
+    MLflow follows only tables with both to a model, and only from inputs of the run that trained the model.
+    """
     tags = {"dataset_path": name, "dataset_version": "unknown" if version is None else str(version)}
     source: dict[str, Any] = {"delta_table_name": name}
     source |= {} if version is None else {"delta_table_version": version}
     if name.count(".") == 2 and name.partition(".")[0] not in ("hive_metastore", "spark_catalog", "samples"):
-        source["is_databricks_uc_table"] = True
+        from mlflow.data.delta_dataset_source import DeltaDatasetSource
+
+        known = DeltaDatasetSource(delta_table_name=name).to_dict()  # asks for the id; None if nobody knows it
+        source |= {"is_databricks_uc_table": True} | {key: known[key] for key in ("delta_table_id",) if known[key]}
     _log_input(store, run_id, context, name, source, tags)
 
 

@@ -274,8 +274,10 @@ class Store:
 
         with suppress(MlflowException):  # without the permission to delete it, the secret must still be changed
             self.client.delete_run(run_id)
-        erase = f"`mlflow gc --run-ids {run_id}`"
-        return f" MLflow had stored the secret: change it. Run {run_id} is deleted; {erase} erases it."
+        erase = (
+            "Databricks erases it after 30 days" if self.is_databricks else f"`mlflow gc --run-ids {run_id}` erases it"
+        )
+        return f" MLflow had stored the secret: change it. Run {run_id} is deleted; {erase}."
 
 
 def parent_of(run: Run) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, Result, change
+from databricks.sdk.service.jobs import JobSettings
 
 from ml_pipelines.bundle import merge, rules
 from ml_pipelines.config import loading
@@ -90,6 +91,14 @@ def test_dev_is_the_default_and_paused_and_a_service_principal_runs_prod() -> No
 def test_the_notified_addresses_are_a_variable() -> None:
     assert merge.bundle_job("dev")["email_notifications"]["on_failure"] == []
     assert merge.bundle_job("dev", {"notify": ["a@b"]})["email_notifications"]["on_failure"] == ["a@b"]
+
+
+@pytest.mark.parametrize("target", ["dev", "prod"])
+def test_a_run_that_is_due_while_another_one_runs_is_skipped_without_a_mail(target: str) -> None:
+    job = JobSettings.from_dict(merge.bundle_job(target))
+    assert (job.max_concurrent_runs, job.queue.enabled) == (1, False)
+    assert job.notification_settings.no_alert_for_skipped_runs is True
+    assert job.email_notifications.no_alert_for_skipped_runs is None  # deprecated
 
 
 def test_only_prod_demands_the_service_principal() -> None:

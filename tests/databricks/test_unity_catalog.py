@@ -1,5 +1,6 @@
 """The preflight asks Unity Catalog whether the user may register the model, before the first cluster starts."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from emulator import Workspace
 from emulator.catalog import EVERYBODY
 from mlflow.exceptions import MlflowException
+from mlflow.store._unity_catalog.registry.rest_store import UcModelRegistryStore
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
@@ -16,6 +18,7 @@ from ml_pipelines.databricks import unity_catalog
 from ml_pipelines.databricks import workspace as api
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import registry
+from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store
 
 pytestmark = pytest.mark.slow
@@ -195,3 +198,24 @@ def test_without_a_registry_of_its_own_the_workspace_uses_unity_catalog(client: 
     with pytest.raises(ConfigError, match=r"registry.model: ml-pipelines-dev can't name a model in Unity Catalog"):
         config = load("dev", ["mlflow.registry_uri=null,registry.model=ml-pipelines-dev"])
         unity_catalog.check_registry(config, config.steps.values())
+
+
+# -- lineage
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_table_of_unity_catalog_is_an_input_by_name_and_id(
+    workspace: Workspace, client: mlflow.MlflowClient, known: bool
+) -> None:
+    """MLflow's own client judges: only with both does it tell Unity Catalog which tables a model comes from."""
+    if known:
+        workspace.catalog.tables["main.sales.orders"] = "8dc8a2f5"
+    experiment = mlflow.set_experiment("/Shared/lineage").experiment_id
+    run_id = client.create_run(experiment).info.run_id
+    lineage.log_named_input(Store("databricks"), run_id, "main.sales.orders", 0, "prepare_data")
+    run = client.get_run(run_id)
+    source = {"delta_table_name": "main.sales.orders", "delta_table_version": 0, "is_databricks_uc_table": True}
+    [logged] = run.inputs.dataset_inputs
+    assert json.loads(logged.dataset.source) == source | ({"delta_table_id": "8dc8a2f5"} if known else {})
+    upstream = UcModelRegistryStore("databricks-uc", "databricks")._get_lineage_input_sources(run)
+    assert [one.table.table_id for one in upstream] == (["8dc8a2f5"] if known else [])

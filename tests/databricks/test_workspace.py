@@ -22,6 +22,8 @@ from emulator.clusters import check
 from emulator.errors import ApiError
 from mlflow.exceptions import MlflowException
 
+from ml_pipelines.tracking.store import Store
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILES = "/Volumes/ml_artifacts/dev/testing/files"
@@ -150,6 +152,16 @@ def test_mlflows_client_logs_to_the_workspace(workspace: Workspace) -> None:
     assert mlflow.artifacts.load_text(f"{stored_run.info.artifact_uri}/notes/hello.txt") == "hello"
 
 
+def test_a_secret_in_a_run_of_a_workspace_is_erased_by_databricks_itself(workspace: Workspace) -> None:
+    """`mlflow gc` works on a database, which a workspace shows to nobody."""
+    store = Store("databricks")
+    experiment = mlflow.set_experiment("/Shared/secrets").experiment_id
+    run_id = store.client.create_run(experiment).info.run_id
+    advice = f"MLflow had stored the secret: change it. Run {run_id} is deleted; Databricks erases it after 30 days."
+    assert store.withdraw_secret(run_id).strip() == advice
+    assert store.client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
 def test_unity_catalog_stores_models_with_aliases(workspace: Workspace) -> None:
     class Twice(mlflow.pyfunc.PythonModel):
         def predict(self, model_input: list[float]) -> list[float]:
@@ -220,9 +232,11 @@ def test_a_fault_keeps_a_run_from_starting(
         headers={"Authorization": f"Bearer {workspace.token}"},
         timeout=10,
     )
-    state = workspace.jobs.find(answer.json()["run_id"]).wait(60)
+    state = workspace.jobs.find(answer.json()["run_id"]).wait(500)  # the very first cluster builds the image
     assert (state.life, state.result) == (life, None if kind == "skip" else "FAILED")
     assert message in state.message
+    clusters = {attempt.cluster_id for attempt in workspace.jobs.find(answer.json()["run_id"]).attempts}
+    assert not clusters & workspace.clusters.running.keys()  # a cluster ends with its task, whatever happened
 
 
 # -- started by a person

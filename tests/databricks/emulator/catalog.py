@@ -20,6 +20,7 @@ class Catalog:
         groups: the groups that the user is a member of.
         hidden_groups: more of these groups, which the workspace does not list.
         owners: full name of a model -> its owner. A model that is not in it belongs to the user.
+        tables: full name of a table -> its id.
         grants: full name of a catalog, schema or model -> principal -> privileges.
     """
 
@@ -28,6 +29,7 @@ class Catalog:
         self._has_model = has_model
         self.schemas = {".".join(name.split("/")[:2]) for name in VOLUMES}
         self.owners: dict[str, str] = {}
+        self.tables: dict[str, str] = {}
         self.groups: set[str] = set()
         self.hidden_groups: set[str] = set()
         self.grants: dict[str, dict[str, set[str]]] = {}
@@ -36,6 +38,7 @@ class Catalog:
     def reset(self) -> None:
         """Give the user all privileges and all models, as before the first test."""
         self.owners.clear()
+        self.tables.clear()
         self.groups, self.hidden_groups = set(), set()
         self.grants = {name.partition(".")[0]: {self.user: {"ALL_PRIVILEGES"}} for name in self.schemas}
 
@@ -74,6 +77,12 @@ class Catalog:
         """Answer GET unity-catalog/schemas/<name>."""
         self._use(name)
         return {"full_name": name, "owner": self._owner(name)}
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Answer GET unity-catalog/tables/<name>."""
+        if name not in self.tables:
+            raise missing(f"Table '{name}' does not exist.")
+        return {"full_name": name, "table_id": self.tables[name]}
 
     def metastore(self) -> dict[str, Any]:
         """Answer GET unity-catalog/metastore_summary."""

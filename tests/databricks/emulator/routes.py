@@ -149,9 +149,10 @@ def _unity_catalog(app: Flask, workspace: Workspace) -> None:
     def metastore() -> Any:
         return catalog.metastore()
 
-    @app.route("/api/2.1/unity-catalog/<any(catalogs, schemas, models):kind>/<name>")
-    def securable(kind: str, name: str) -> Any:
-        return {"catalogs": catalog.catalog, "schemas": catalog.schema, "models": catalog.model}[kind](name)
+    @app.route("/api/2.<minor>/unity-catalog/<any(catalogs, schemas, models, tables):kind>/<name>")
+    def securable(minor: str, kind: str, name: str) -> Any:
+        answers = {"catalogs": catalog.catalog, "schemas": catalog.schema, "models": catalog.model}
+        return (answers | {"tables": catalog.table})[kind](name)
 
     @app.route("/api/2.1/unity-catalog/effective-permissions/<kind>/<name>")
     def effective(kind: str, name: str) -> Any:

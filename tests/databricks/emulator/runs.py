@@ -294,16 +294,22 @@ class Run:
             elif fault := faults.strike({"cluster"}, task.task_key):
                 raise TaskFault(f"Unexpected failure while waiting for the cluster to be ready: {fault.message}")
             else:
-                shared = {item.job_cluster_key: item.new_cluster.as_dict() for item in self.job.job_clusters or []}
-                payload = task.new_cluster.as_dict() if task.new_cluster else shared.get(task.job_cluster_key or "")
+                specs = {item.job_cluster_key: item.new_cluster.as_dict() for item in self.job.job_clusters or []}
+                payload = task.new_cluster.as_dict() if task.new_cluster else specs.get(task.job_cluster_key or "")
                 cluster = clusters.start(payload or SERVERLESS)
                 if task.job_cluster_key:
                     self._clusters[task.job_cluster_key] = cluster
             attempt.cluster_id = cluster.id
-            if fault := faults.strike({"library"}, task.task_key):
-                raise TaskFault(fault.message)
-            cluster.install(libraries + self._environment(task), self.workspace.files)
-        return cluster, bool(task.existing_cluster_id or task.job_cluster_key)
+            shared = bool(task.existing_cluster_id or task.job_cluster_key)
+            try:
+                if fault := faults.strike({"library"}, task.task_key):
+                    raise TaskFault(fault.message)
+                cluster.install(libraries + self._environment(task), self.workspace.files)
+            except TaskFault:
+                if not shared:
+                    clusters.terminate(cluster)
+                raise
+        return cluster, shared
 
     def _environment(self, task: Task) -> list[Library]:
         for environment in self.job.environments or []:
