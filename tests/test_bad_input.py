@@ -89,6 +89,11 @@ FILE = [
     Case("csv-name-twice", csv("id,x,x,label", "{i},1,2,0", "{i},1,2,1"), "the header has two columns named x."),
     Case("parquet-is-text", GOOD, "rows.parquet is not a Parquet file", file="rows.parquet"),
     Case("parquet-empty", rows().clear(), "The source has too few rows: 0."),
+    Case(
+        "parquet-duration",
+        rows(waited=[dt.timedelta(1)]),
+        "rows.parquet has type duration[us], which can't be a feature. Write it as a number",
+    ),
     Case("unknown-suffix", GOOD, "ends in .xlsx. Set data.source.format", file="cells.xlsx"),
     Case("pattern-in-the-name", GOOD, "as a pattern. Rename the file", file="cells[1].csv"),
     Case("not-a-delta-table", GOOD, "is not a Delta table: it has no _delta_log", "data.source.format=delta"),

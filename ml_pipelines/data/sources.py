@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import math
 import random
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ml_pipelines.config.schema import FileFormat, Source, SourceKind
 from ml_pipelines.data import locations
+from ml_pipelines.data.files import parquet_files
 from ml_pipelines.errors import BadData, message_of
 
 if TYPE_CHECKING:
@@ -31,8 +37,22 @@ class Raw(NamedTuple):
     text: bool = False
 
 
-def read_source(spark: SparkSession, source: Source, seed: int) -> Raw:
+def read_source(
+    spark: SparkSession,
+    source: Source,
+    seed: int,
+    dropped: AbstractSet[str] = frozenset(),
+    folder: Path | None = None,
+) -> Raw:
     """Return the rows of `source`.
+
+    Args:
+        spark: the session.
+        source: the source.
+        seed: the seed of synthetic rows.
+        dropped: columns whose values nobody needs. They may have types that no engine reads.
+        folder: a folder for copies of files that engines read differently. It must exist until the rows are written.
+            None: a folder that is deleted when this process ends.
 
     Raises:
         BadData: the file or table is missing, empty, or not in the declared format.
@@ -43,7 +63,14 @@ def read_source(spark: SparkSession, source: Source, seed: int) -> Raw:
         return Raw(_sample(spark))
     if source.kind is SourceKind.table:
         return Raw(_table(spark, source))
-    return _file(spark, source)
+    return _file(spark, source, dropped, folder or _temporary_folder())
+
+
+@cache
+def _temporary_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="ml-pipelines-source-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> DataFrame:
@@ -125,14 +152,15 @@ def _quoted(table: str) -> str:
     return ".".join(f"`{part}`" for part in table.split("."))
 
 
-def _file(spark: SparkSession, source: Source) -> Raw:
+def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder: Path) -> Raw:
     uri, local = locations.locate_source(source)
     kind = file_format(source)
     if kind is FileFormat.csv:
         return Raw(_csv(spark, uri, local, source.separator), text=True)
     if kind is FileFormat.parquet:
-        hint = _check_parquet(local) if local else ""
-        return Raw(_opened(lambda: spark.read.parquet(uri), f"{uri}{hint}"))
+        if local is None:
+            return Raw(_opened(lambda: spark.read.parquet(uri), uri))
+        return Raw(_opened(lambda: parquet_files.read_parquet(spark, local, dropped, folder), uri))
     delta = spark.read.format("delta")
     delta = delta if source.version is None else delta.option("versionAsOf", source.version)
     unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
@@ -242,19 +270,3 @@ def _header(row: list[str], file: Path) -> list[str]:
     if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), None)):
         raise BadData(f"{file} has only one column, {names[0]!r}. Set data.source.separator, perhaps to {other!r}.")
     return names
-
-
-def _check_parquet(local: Path) -> str:
-    """Return a hint for the error message: the columns that Spark may fail to read. Spark's own message lacks them."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    unsafe = {}  # columns with types that only pandas writes; an engine may read them wrongly
-    for file in locations.data_files(local):
-        try:
-            for field in parquet.read_schema(file):
-                if str(field.type).startswith(("dictionary", "timestamp[ns", "halffloat")):
-                    unsafe[field.name] = f"{field.name} ({field.type})"
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadData(f"{file} is not a Parquet file: {message_of(error)}") from error
-    return f" (write {', '.join(unsafe.values())} as text or a plain type)" if unsafe else ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.authoring.context import StepContext, Version
@@ -28,8 +31,16 @@ class TrackedContext(StepContext[P]):
     """The context of one step run. When the step has returned, the runner uses `check_tables`, `tags` and `refusal`."""
 
     def __init__(
-        self, store: Store, config: Config, name: str, run_id: str, pipeline_run_id: str, experiment_id: str
+        self,
+        store: Store,
+        config: Config,
+        name: str,
+        run_id: str,
+        pipeline_run_id: str,
+        experiment_id: str,
+        folder: Path | None = None,
     ) -> None:
+        """Set up the context. `folder` is a temporary folder that exists until the step has ended."""
         self.name = name
         self.params = config.steps[name].params
         self.seed = config.seed
@@ -44,6 +55,7 @@ class TrackedContext(StepContext[P]):
         self._store = store
         self._config = config
         self._experiment_id = experiment_id
+        self._folder = folder
         self._tags: dict[str, str] = {}
         self._tables: dict[str, tables.Table] = {}
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
@@ -64,12 +76,23 @@ class TrackedContext(StepContext[P]):
         source, unpinned = sources.pin_table_version(self.spark, self.data.source)
         if unpinned:
             events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
-        raw = sources.read_source(self.spark, source, self.seed)
+        raw = sources.read_source(self.spark, source, self.seed, frozenset(self.data.drop), self._copies())
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
         ingested = ingest.ingest(raw, self.data)
         self.log_json(ingested.decisions(), "columns.json")
         return ingested.frame
+
+    def _copies(self) -> Path | None:
+        """Return the folder for copies of source files: on a cluster, a folder that all its nodes can read."""
+        return Path(self._table_path("source")) if self._config.spark.engine == "databricks" else self._folder
+
+    def remove_copies(self) -> None:
+        """Delete the copies of source files. Call this at the end of the step, also if it has failed."""
+        if self._config.spark.engine == "databricks" and (copies := self._copies()) and copies.exists():
+            shutil.rmtree(copies, ignore_errors=True)
+            with suppress(OSError):  # it has tables
+                copies.parent.rmdir()
 
     def write(self, output: str, frame: DataFrame) -> Table:
         """Write `frame` as the table of the output `<dataset>_uri`. Only this run uses its path. Tags record the table.

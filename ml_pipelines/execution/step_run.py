@@ -76,10 +76,10 @@ def _execute(
     run = mlflow.start_run(run_id=run_id, nested=True)
     status, tags = "FAILED", {"step": name, "exit_code": "0"}
     try:
-        with _logging_to(store, log, run_id, name):
+        with _logging_to(store, log, run_id, name) as folder:
             try:
                 config = config or load(parameters.get("profile", LOCAL), [parameters.get("set", NONE)])
-                tags |= _run(store, config.step(name), config, parameters, run)
+                tags |= _run(store, config.step(name), config, parameters, run, folder)
                 status = "FINISHED"
             except (Exception, SystemExit) as error:
                 if isinstance(error, MlflowException):
@@ -103,17 +103,22 @@ def _execute(
     return int(tags["exit_code"])
 
 
-def _run(store: Store, step: Step, config: Config, parameters: Mapping[str, str], run: Run) -> dict[str, str]:
-    """Call the step's module, and return the tags that record its outputs."""
+def _run(
+    store: Store, step: Step, config: Config, parameters: Mapping[str, str], run: Run, folder: Path
+) -> dict[str, str]:
+    """Call the step's module, and return the tags that record its outputs. `folder` is for temporary files."""
     run_id = str(run.info.run_id)
     run_page.describe_step(store, run_id, step, config)
     inputs = find_inputs(store, step, parameters)
     module = importlib.import_module(f"steps.{step.name}")
     context: TrackedContext[Any] = TrackedContext(
-        store, config, step.name, run_id, parent_of(run) or run_id, str(run.info.experiment_id)
+        store, config, step.name, run_id, parent_of(run) or run_id, str(run.info.experiment_id), folder
     )
-    with _time_limit(step.timeout_s):
-        outputs = module.run(context, **_typed_inputs(module, inputs))
+    try:
+        with _time_limit(step.timeout_s):
+            outputs = module.run(context, **_typed_inputs(module, inputs))
+    finally:
+        context.remove_copies()
     _check_outputs(step, outputs)
     context.check_tables()
     task_values.set_task_values(outputs)
@@ -201,8 +206,11 @@ def _text(value: Output) -> str:
 
 
 @contextmanager
-def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Iterator[None]:
-    """Write log lines and warnings of the block to `log`, or to an artifact of the run if `log` is None."""
+def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Iterator[Path]:
+    """Write log lines and warnings of the block to `log`, or to an artifact of the run if `log` is None.
+
+    The block gets a folder for temporary files. The driver deletes the folder of `log`, also after a kill.
+    """
     with tempfile.TemporaryDirectory() as folder:
         handler = logging.FileHandler(log or Path(folder, f"{name}.log"), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -211,7 +219,7 @@ def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Itera
         logging.getLogger().addHandler(handler)
         logging.getLogger(f"steps.{name}").info("run %s", run_id)
         try:
-            yield
+            yield Path(handler.baseFilename).parent
         finally:
             logging.getLogger().removeHandler(handler)
             logging.captureWarnings(False)

@@ -52,10 +52,8 @@ def excerpt(config: Config, rows: int, folder: Path) -> str:
     """Write the first rows of a local file source into `folder` and return the path. CSV is copied byte by byte."""
     uri, local = locations.locate_source(config.data.source)
     kind = sources.file_format(config.data.source)
-    if local is None or (kind is FileFormat.csv and local.is_dir()):
-        return uri  # an object store, or a folder of CSV files: compare the whole source
-    import polars as pl
-
+    if local is None or local.is_dir():
+        return uri  # an object store, or a folder: compare the whole source
     if kind is FileFormat.csv:
         target = folder / "excerpt.csv"
         csv.field_size_limit(2**31 - 1)
@@ -67,11 +65,21 @@ def excerpt(config: Config, rows: int, folder: Path) -> str:
         with _open_bytewise(local) as lines, _open_bytewise(target, "w") as excerpted:
             excerpted.writelines(islice(lines, count))
         return str(target)
-    if kind is FileFormat.delta:
-        return uri  # both engines read the same version of the whole table
-    target = folder / "excerpt.parquet"
-    pl.scan_parquet(local / "**/*.parquet" if local.is_dir() else local).head(rows).sink_parquet(target)
-    return str(target)
+    return str(_write_head(local, rows, folder / "excerpt.parquet"))
+
+
+def _write_head(file: Path, rows: int, target: Path) -> Path:
+    """Write the first rows of a Parquet file to `target` with the same types, and return `target`."""
+    from pyarrow import parquet
+
+    opened = parquet.ParquetFile(file)
+    with parquet.ParquetWriter(target, opened.schema_arrow) as writer:
+        for batch in opened.iter_batches(rows):
+            writer.write_batch(batch[:rows])
+            rows -= len(batch)
+            if rows <= 0:
+                break
+    return target
 
 
 def _open_bytewise(path: Path, mode: str = "r") -> IO[str]:

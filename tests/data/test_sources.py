@@ -390,17 +390,6 @@ def test_a_truncated_parquet_file_in_a_folder_is_refused_by_name(spark: SparkSes
         rows(spark, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "odd", [pl.Series("odd", ["a", "b"], dtype=pl.Categorical), pl.Series("odd", [0, 1], dtype=pl.Datetime("ns"))]
-)
-def test_a_parquet_column_of_a_type_that_sail_cannot_read_is_named(
-    spark: SparkSession, tmp_path: Path, odd: pl.Series
-) -> None:
-    TWO.with_columns(odd).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(BadData, match=r"rows\.parquet \(write odd \(.*\) as text or a plain type\) can't be read"):
-        rows(spark, tmp_path / "rows.parquet")
-
-
 def test_a_missing_file_is_named_with_a_hint_on_relative_paths(spark: SparkSession) -> None:
     with pytest.raises(BadData, match=r"no/such\.csv does not exist. Correct the path. A relative path starts at"):
         rows(spark, "no/such.csv")
