@@ -1,6 +1,6 @@
 """Run the pipeline, or one step of it: `python driver.py --help`.
 
-On Databricks, MLflow pastes this text below its own preamble: no `from __future__`, and perhaps no `__file__`.
+On Databricks, MLflow runs this file below its own code: `from __future__` fails, and `__file__` may be missing.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ from ml_pipelines.tracking import opening
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs exist; return the exit code."""
     backend = planned.backend
-    backend.prepare(planned.config, planned.steps)  # a fork server imports modules while this process does the same
+    backend.prepare(planned.config, planned.steps)  # lets a fork server import modules while this process imports too
     with imports.without_garbage_collection():
         import mlflow
 
@@ -61,7 +61,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all steps that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all steps that it needs.")
-@click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Do not reuse it.")
+@click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Don't reuse results.")
 @click.option("--resume", metavar="RUN", help="Continue a pipeline run: its finished steps do not run again.")
 @click.option("--backend", metavar="NAME", help="Backend to use instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")

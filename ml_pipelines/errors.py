@@ -2,7 +2,7 @@
 
     PipelineError
      +-- ConfigError     2   an option, a config file, a step's declaration
-     |    +-- SecretGiven    a secret came with the command
+     |    +-- SecretGiven    the command contains a secret
      +-- BadData         3   the source, the label, the split
      +-- StepFailed      4   anything else that a step raised
      |    +-- Unreachable    an engine or a store does not answer
@@ -19,7 +19,7 @@ from ml_pipelines.text import escaped
 
 
 class PipelineError(Exception):
-    """The base of the tree. It is never raised itself."""
+    """The base class. Only its subclasses are raised."""
 
     exit_code: int
 
@@ -31,7 +31,7 @@ class ConfigError(PipelineError):
 
 
 class SecretGiven(ConfigError):
-    """A secret came with the command. `mlflow run` has stored it before our code runs."""
+    """The command contains a secret. `mlflow run` stores the parameters of a command before this code runs."""
 
 
 class BadData(PipelineError):
@@ -51,7 +51,7 @@ class Unreachable(StepFailed):
 
 
 class QaRefused(PipelineError):
-    """A step finished, and refused the model."""
+    """The quality gate (step model_qa) finished, and refused the model."""
 
     exit_code = 5
 
@@ -79,15 +79,15 @@ class NothingToDo(PipelineError):
     exit_code = 0
 
 
-# These errors may go away without help. A full disk, a missing file or a missing permission does not.
+# System errors that may go away by themselves. A full disk, a missing file and a missing permission do not.
 TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 
 def is_transient(error: BaseException | None) -> bool:
     """Return whether the same step may succeed when it is tried again.
 
-    This is true if a connection, an engine, a store or a device failed, or if the step hung. It is false for errors of
-    the data, the configuration and the quality gate. Unknown errors count as mistakes in the code, so it is false too.
+    True: a connection, an engine, a store or a device failed, or the step exceeded its time limit. False: the error
+    comes from the data, the configuration or the quality gate. Unknown errors count as mistakes in the code: False.
     """
     if isinstance(error, PipelineError) and not isinstance(error, StepFailed | TimedOut):
         return False
@@ -106,7 +106,7 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def message_of(error: object, limit: int | None = 200) -> str:
-    """Return what an error says, escaped and on one line: at most `limit` characters, or all if `limit` is None."""
+    """Return an error's message, escaped and on one line, cut to `limit` characters. None means no limit."""
     return escaped(" ".join(str(error).split()))[:limit]
 
 

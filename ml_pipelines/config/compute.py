@@ -10,14 +10,14 @@ from ml_pipelines.config.schema import LOCAL, Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
 
-SERVERLESS = {"environment_version": "4"}  # the spec for `serverless`: Python 3.12
+SERVERLESS = {"environment_version": "4"}  # the spec for `serverless`; version 4 has Python 3.12
 
 
 def cluster_spec(config: Config, step: Step) -> dict[str, Any] | None:
     """Return a new copy of the step's cluster spec, or None if the step runs on this machine.
 
     The id of a running cluster gives a spec with `existing_cluster_id`, and `serverless` gives `SERVERLESS`.
-    Without a checkout the result is None too: the wheel has no cluster specs, and submits no jobs.
+    If only the wheel is installed, the result is None too: it has no cluster specs, and submits no jobs.
 
     Raises:
         ConfigError: the file of the cluster spec doesn't exist, or isn't a JSON object.

@@ -21,7 +21,7 @@ Graph = Mapping[str, Node]
 
 
 def output_producers(graph: Graph) -> dict[str, str]:
-    """Return output -> the step that writes it.
+    """Return a dict: output -> the step that writes it.
 
     Raises:
         ConfigError: two steps write the same output.
@@ -38,10 +38,10 @@ def output_producers(graph: Graph) -> dict[str, str]:
 
 
 def upstream(graph: Graph) -> dict[str, set[str]]:
-    """Return step -> the steps that write its inputs.
+    """Return a dict: step -> the steps that write its inputs.
 
     Raises:
-        ConfigError: no step writes an input, or two steps write the same output.
+        ConfigError: an input is not the output of any step, or two steps write the same output.
     """
     writers = output_producers(graph)
     for step, node in graph.items():
@@ -77,7 +77,7 @@ def step_order(graph: Graph) -> list[str]:
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise ConfigError if two steps write the same output, no step writes an input, or the steps form a cycle."""
+    """Raise ConfigError if two steps write one output, an input is no step's output, or the steps form a cycle."""
     step_order(graph)
 
 
@@ -91,7 +91,7 @@ def select_steps(graph: Graph, only: Iterable[str] = (), start: str | None = Non
         end: run only this step and its upstream steps.
 
     Raises:
-        ConfigError: a step doesn't exist, or no step is left.
+        ConfigError: a step doesn't exist, or the arguments leave no step to run.
     """
     only = list(only)
     for name in [*only, *(n for n in (start, end) if n)]:

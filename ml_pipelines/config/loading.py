@@ -62,10 +62,10 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
 
 
 def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
-    """Return conf/config.yaml, the profile and the assignments as one tree, without types and interpolation.
+    """Return conf/config.yaml, the profile and the assignments as one tree. Its values are as people wrote them.
 
     Raises:
-        ConfigError: the profile doesn't exist, a file isn't valid YAML, or a key looks like a secret's.
+        ConfigError: the profile doesn't exist, a file isn't valid YAML, or a key looks like the name of a secret.
     """
     if profile not in profiles():
         raise ConfigError(
@@ -88,7 +88,7 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
         plain, added = OmegaConf.to_container(merged, resolve=False), OmegaConf.to_container(layer, resolve=False)
         if key := _clash(plain, added):
             raise ConfigError(
-                f"{name}: {key} is a list in one layer and a mapping in another. Use the same kind in both."
+                f"{name}: {key} is a list in one place (file or --set) and a mapping in another. Use one kind."
             )
         merged.merge_with(layer)
     rules.refuse_secrets(_keys(assigned), given=True)

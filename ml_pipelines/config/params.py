@@ -29,7 +29,7 @@ def typed(step: Step) -> Step:
     """
     if not IDENTIFIER.fullmatch(step.name):
         raise ConfigError(
-            f"steps.{step.name}: a step is named like a Python module: small letters, digits, underscores."
+            f"steps.{step.name}: the name is not valid for a Python module. Use small letters, digits, underscores."
         )
     if step.name == "main":
         raise ConfigError("steps.main: main is the entry point of the whole pipeline. Give the step another name.")
@@ -71,10 +71,10 @@ def params_type(step: str) -> Any:
 
 
 def _refuse_other_project(key: str) -> None:
-    """Refuse a package `steps` that Python has found in another project, before a module of it runs.
+    """Refuse the package `steps` of another project, before Python runs one of its modules.
 
     Raises:
-        ConfigError: the package is not this project's.
+        ConfigError: Python finds the package `steps` of another project first.
     """
     own, package = paths.code() / "steps", importlib.import_module("steps")
     folders = [Path(folder) for folder in getattr(package, "__path__", [])]
@@ -87,7 +87,7 @@ def _refuse_other_project(key: str) -> None:
 
 
 def _in_full(prefix: str, message: str, names: Collection[str]) -> str:
-    """Return a message of Params with its key in front. If the message begins with a param, the param ends the key."""
+    """Return the key and the message of a Params class, as `steps.train.params.estimator: ...` if it names a param."""
     begin = re.match(r"(\w+)[.:]", message)
     return f"{prefix}{'.' if begin and begin[1] in names else ': '}{message}"
 

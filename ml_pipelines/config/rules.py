@@ -19,9 +19,10 @@ RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry 
 OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
 OPTIONS |= {"run_id", "job_run_id"}
 SEEDS = 2**32 - 1  # scikit-learn's largest seed; its smallest is 0
-CHAMPION = "champion"  # an `external` that is not a file
-SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # scripts of the wheel that run no single step
-MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}  # a registered model's name, on Unity Catalog or not
+CHAMPION = "champion"  # the only value in a step's `external` that is not a file
+SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's scripts that are not for one step
+# Is the registry Unity Catalog? -> the pattern of a registered model's name.
+MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 
 
@@ -30,14 +31,14 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
 
     Args:
         names: dotted keys of conf, or options. Never pass values: a message must not show them.
-        given: whether the names came with the command. Then `mlflow run` has stored the values before our code ran.
+        given: whether the names come from the command. If so, `mlflow run` has stored their values already.
 
     Raises:
-        SecretGiven: a name looks like a secret's, and `given` is true.
-        ConfigError: a name looks like a secret's, and `given` is false.
+        SecretGiven: a name looks like the name of a secret, and `given` is true.
+        ConfigError: a name looks like the name of a secret, and `given` is false.
     """
     for name in names:
-        if re.match(r"(contract|data\.columns)\.", name):  # the name of a column: the key holds a declaration
+        if re.match(r"(contract|data\.columns)\.", name):  # the name of a column may look like a secret
             continue
         if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
             kind = SecretGiven if given else ConfigError
@@ -48,7 +49,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
 
 
 def check_config(config: Config) -> None:
-    """Raise ConfigError if a rule is broken."""
+    """Raise ConfigError if the configuration breaks a rule."""
     for key, step in config.steps.items():
         for name in [*step.inputs, *step.outputs]:
             if not IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
@@ -78,14 +79,14 @@ def check_config(config: Config) -> None:
         _check_external(f"steps.{key}.external", step.external)
     graph.check_graph({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
     if not 0 <= config.seed <= SEEDS:
-        raise ConfigError(f"seed: {config.seed} is not from 0 to {SEEDS}, as scikit-learn needs it.")
+        raise ConfigError(f"seed: {config.seed} is not from 0 to {SEEDS}, the range that scikit-learn accepts.")
     if config.max_parallel < 1:
         raise ConfigError(f"max_parallel: {config.max_parallel} is not at least 1.")
     if not 0 < config.data.test_fraction < 1:
         raise ConfigError(f"data.test_fraction: {config.data.test_fraction} is not between 0 and 1.")
     if not re.fullmatch(r"sail|jvm|databricks|sc://\S+", config.spark.engine):
         raise ConfigError(
-            f"spark.engine: {quoted(config.spark.engine)} is none of sail, jvm, databricks, sc://host:port."
+            f"spark.engine: {quoted(config.spark.engine)} is not one of: sail, jvm, databricks, sc://host:port."
         )
     model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
     if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
@@ -111,19 +112,19 @@ def _check_source(data: Data) -> None:
     if needs and not getattr(source, needs):
         raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs it.")
     if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
-        raise ConfigError("data.source: synthetic rows and features are counts; features is at least 1.")
+        raise ConfigError("data.source: for synthetic data, rows must be at least 0 and features at least 1.")
     if len(source.separator) != 1:
         raise ConfigError(f"data.source.separator: {quoted(source.separator)} is not one character.")
     if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
         raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
     versioned = source.kind is SourceKind.table or source.format is FileFormat.delta
     if versioned and source.version is not None and source.version < 0:
-        raise ConfigError(f"data.source.version: {source.version} is not a version of a table; it is at least 0.")
+        raise ConfigError(f"data.source.version: {source.version} is not a version of a table. Versions start at 0.")
     if source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
         raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {quoted(data.positive)}.")
     taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
     if taken or data.label == data.key:
-        raise ConfigError("data: label and key are two columns, and neither stands in data.drop or data.columns.")
+        raise ConfigError("data: label and key must be two columns, and neither may be in data.drop or data.columns.")
 
 
 def _check_column(key: str, column: Column) -> None:

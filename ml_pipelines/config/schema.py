@@ -22,7 +22,7 @@ class SourceKind(enum.Enum):
 
 
 class FileFormat(enum.Enum):
-    """The format of a file source. `auto` derives it from the suffix, or from the _delta_log of a folder."""
+    """The format of a file source. `auto` looks at the suffix; a folder that contains _delta_log is a Delta table."""
 
     auto = "auto"
     csv = "csv"
@@ -48,7 +48,7 @@ class ColumnType(enum.Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """A source of rows. Each kind uses its own fields. They are all in one class, since OmegaConf has no unions."""
+    """A source of rows. Each kind uses other fields. One class has all fields, since OmegaConf has no unions."""
 
     kind: SourceKind = SourceKind.synthetic
     rows: int = 10_000  # kind synthetic
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Prefix:
-    """The root folders of all tables."""
+    """The root folder of all tables, on this machine and on Databricks."""
 
     local: str
     databricks: str
@@ -86,7 +86,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Column:
-    """The data contract of one column of our tables."""
+    """What the data contract demands of one column of the training and test tables."""
 
     type: ColumnType
     nullable: bool = False
@@ -164,7 +164,7 @@ class Config:
     reuse: bool = True
     profile: str = ""
     overrides: str = NONE
-    written: Any = field(default_factory=dict, repr=False)  # before interpolation, so safe to log
+    written: Any = field(default_factory=dict, repr=False)  # as people wrote it: without values from the environment
 
     @property
     def table_prefix(self) -> str:

@@ -1,4 +1,4 @@
-"""The environment that a process starts with: variables that would break a run are corrected or refused."""
+"""Corrects or refuses environment variables that would break a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
     """Add the addresses of this machine to `no_proxy`: Sail and a local MLflow server are never behind a proxy.
 
     Python's libraries read `no_proxy` first and then `NO_PROXY`. gRPC reads `no_grpc_proxy` first and then `no_proxy`.
-    Without a proxy nothing changes: a system's own proxy settings count only while these variables are unset.
+    This changes nothing unless a proxy variable is set. Setting `no_proxy` alone would turn off the proxy settings of
+    the operating system.
     """
     if not any(environment.get(name) or environment.get(name.upper()) for name in PROXIES):
         return
@@ -46,29 +47,30 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
 
 def _with_loopback(hosts: str) -> str:
     names = [name.strip() for name in hosts.split(",") if name.strip()]
-    return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))  # only a lone * means all hosts
+    return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))  # only a lone `*` means all hosts
 
 
 def _let_warnings_pass() -> None:
-    """Drop `error` from the warning options: importing MLflow and SQLAlchemy raises warnings of their own."""
+    """Remove `error` from Python's warning options, because imports of MLflow and SQLAlchemy cause warnings."""
     warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
-    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]  # the fork server gets them
+    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]  # for the fork server
     options = os.environ.get("PYTHONWARNINGS", "").split(",")
     os.environ["PYTHONWARNINGS"] = ",".join(option for option in options if not _is_error(option))
 
 
 def _is_error(option: str) -> bool:
     action = option.partition(":")[0].strip()
-    return bool(action) and "error".startswith(action)  # Python accepts an abbreviation
+    return bool(action) and "error".startswith(action)  # Python accepts abbreviations: `err`
 
 
 def check_temporary_folder() -> None:
     """Check that temporary files can be written.
 
-    Python replaces a TMPDIR that it can't use. The engines do not, and would fail as soon as they spill to disk.
+    If TMPDIR is unusable, Python chooses another folder. The Spark engines do not: they would fail later, when they
+    write temporary files.
 
     Raises:
-        ConfigError: TMPDIR is not a folder that can be written, or the system has no such folder.
+        ConfigError: TMPDIR is not a writable folder, or no temporary folder of the system is writable.
     """
     folder = os.environ.get("TMPDIR")
     if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
@@ -76,4 +78,4 @@ def check_temporary_folder() -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise ConfigError("No temporary folder can be written. Set TMPDIR to one that can.") from error
+        raise ConfigError("No temporary folder can be written. Set TMPDIR to a folder that can be written.") from error

@@ -25,7 +25,7 @@ class PipelineStarted:
 
 @dataclass(frozen=True)
 class InputsReused:
-    """A pipeline run starts with outputs of an earlier one: those in `names`, or all if `names` is empty."""
+    """A pipeline run uses outputs of an earlier pipeline run: those in `names`, or all if `names` is empty."""
 
     names: tuple[str, ...]
     source_run_id: str
@@ -42,7 +42,7 @@ class StepStarted:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """A line that a step printed, or that its backend reports about it."""
+    """A line that a step printed, or that the backend reports about the step."""
 
     step: str
     text: str
@@ -84,7 +84,7 @@ class PipelineEnded:
         run_id: the id of its MLflow run.
         exit_code: the exit code of driver.py.
         seconds: how long the pipeline run took.
-        conclusion: what a successful run says about the champion; may be empty.
+        conclusion: the challenger and the champion after a successful run; may be empty.
         look: commands and addresses that show the result.
         resume: the command that continues a failed run; empty for a successful one.
     """
@@ -123,7 +123,7 @@ class TextReporter:
             say(line)
 
     def lines(self, event: Event) -> Iterator[str]:
-        """Yield the lines that show the event; the start of a step has no line."""
+        """Yield the lines that show the event. StepStarted has no line."""
         match event:
             case PipelineStarted():
                 yield f"{event.name} {event.run_id[:8]} · {' · '.join(event.how)}"
@@ -161,7 +161,7 @@ def report(event: Event) -> None:
 
 @contextmanager
 def reported_to(reporter: Reporter) -> Iterator[None]:
-    """Use this reporter inside the block."""
+    """Send the events of the `with` block to this reporter."""
     _current.append(reporter)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Imports: the project's own modules come first, and the garbage collector waits."""
+"""Makes Python import the project's own modules first, and speeds up large imports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ml_pipelines.system import paths
 
 
 def put_project_first() -> None:
-    """Import from the checkout before any other folder, for example one of PYTHONPATH with a package `steps`.
+    """Make Python search the checkout first: another folder of PYTHONPATH may have a package `steps` too.
 
-    A wheel's folder holds all installed packages. It stays where it is, behind the standard library.
+    This does nothing for an installed wheel. Its folder holds all installed packages, and must stay behind the standard
+    library.
     """
     checkout = paths.checkout()
     if checkout and sys.path[:1] != [str(checkout)]:
@@ -24,7 +25,7 @@ def put_project_first() -> None:
 def without_garbage_collection() -> Iterator[None]:
     """Turn the garbage collector off inside the block, which makes `import mlflow` a quarter faster.
 
-    It would scan the new modules again and again. After the block, it never scans the objects that exist by then.
+    The collector would scan the new modules again and again. After the block, it ignores all objects made so far.
     """
     gc.disable()
     try:

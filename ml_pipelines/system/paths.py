@@ -37,7 +37,7 @@ def conf() -> Path:
 
 
 def sqlite_uri() -> str:
-    """Return the default tracking URI: the file that `mlflow ui` opens in the folder of MLproject."""
+    """Return the default tracking URI: mlflow.db beside MLproject, which `mlflow ui` opens in that folder."""
     return f"sqlite:///{root() / 'mlflow.db'}"
 
 
@@ -51,8 +51,8 @@ def slug(name: str) -> str:
     """Return `name` as one part of a path that every reader of Delta tables understands.
 
     Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would leave the folder.
-    A name that had to change gets eight digits of its SHA-256, so that two names never share a path. A name that
-    already ends like this gets them too.
+    A changed name ends in eight digits of its SHA-256, so that two names never share a path. A name that already ends
+    in such digits gets them too.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
     if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):

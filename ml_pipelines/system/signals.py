@@ -1,4 +1,4 @@
-"""Signals that stop this process, raised as an exception that no step catches."""
+"""Turns signals that stop this process into an exception that no step catches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_pipelines.errors import Interrupted
 from ml_pipelines.system import processes
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
-IGNORE_S = 5.0  # further signals are ignored for so long: they would interrupt the clean-up
+IGNORE_S = 5.0  # seconds after a signal in which others are ignored, because they would interrupt the clean-up
 
 
 def raise_on_signals() -> None:
@@ -26,9 +26,9 @@ def raise_on_signals() -> None:
 
     for name in STOPPING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):  # nohup ignores SIGHUP
+        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):  # started by nohup
             signal.signal(number, stop)
-    if "MLFLOW_RUN_ID" in os.environ:  # `mlflow run` does not stop its child when it is stopped
+    if "MLFLOW_RUN_ID" in os.environ:  # a stopped `mlflow run` does not stop this process, its child
         processes.end_with(os.getppid())
     if driver := os.environ.get(processes.DRIVER):
         processes.end_with(int(driver))
@@ -37,7 +37,7 @@ def raise_on_signals() -> None:
 def keep_interruptible() -> None:
     """Make SIGINT interrupt a waiting main thread again. Call this after an import of Polars or MLflow.
 
-    Polars installs its own handler, which restarts system calls: a waiting thread would not notice the signal.
+    Polars installs its own signal handler. With it, a waiting thread would not notice the signal.
     """
     if hasattr(signal, "siginterrupt"):  # not on Windows
         signal.siginterrupt(signal.SIGINT, True)

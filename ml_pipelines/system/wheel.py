@@ -1,7 +1,7 @@
 """The version of the wheel: it names the git commit, and differs whenever the content differs.
 
 A cluster does not install the same version twice, so every changed file, committed or not, must change the version.
-pyproject.toml makes hatchling run this file by its path, so it imports the standard library only.
+pyproject.toml makes hatchling run this file by its path, so this file imports the standard library only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-FALLBACK = "0.1.0"  # the release before the first tag, or without git
+FALLBACK = "0.1.0"  # the release number if git has no tag yet, or is missing
 CONTENT = ("LICENSE", "README.md", "conf", "ml_pipelines", "pyproject.toml", "steps")  # the files of the wheel
 
 
 def version(root: Path | None = None) -> str:
-    """Return `<release>+g<commit>.c<digest of the content>` (PEP 440). Without git it has no commit."""
+    """Return `<release>+g<commit>.c<digest of the content>` (PEP 440). Without git, the version has no commit."""
     root = (root or Path(__file__).parents[2]).resolve()
     if _git(root, "rev-parse", "--show-toplevel") != str(root):  # not a repository, or a folder of a larger one
         return f"{FALLBACK}+{_digest(root)}"
