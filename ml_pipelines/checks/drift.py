@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 BINS = 10  # bins of a number: its deciles, or one bin for each value if it has at most this many values
-CATEGORIES = 20  # at most this many values of a category have their own bin
+CATEGORIES = 20  # at most this many values of a category column have bins of their own
 RARE = 0.01  # a value with a smaller share of the reference table has no bin of its own
 EPSILON = 1e-4  # PSI counts a smaller share as this share
 OTHER, MISSING = "(other)", "(missing)"
@@ -142,6 +142,6 @@ def _counts(column: pl.Series, least: float) -> dict[str, int]:
 
 
 def _with_other(bins: list[Bin], old: int, new: int) -> list[Bin]:
-    """Return the bins, and one for all other values if there are any."""
+    """Return the bins, and one more bin for all other values, if any."""
     rest = Bin(OTHER, old - sum(b.reference for b in bins), new - sum(b.current for b in bins))
     return [*bins, rest] if rest.reference or rest.current else bins

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring.context import StepContext, Version
-from ml_pipelines.checks import drift, quality_checks
+from ml_pipelines.checks import drift, measures
 from ml_pipelines.checks.quality_checks import Champion
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
@@ -60,17 +60,17 @@ class Facts:
 
     @property
     def test_auc(self) -> float:
-        """The AUC on the test table, as evaluate returned it."""
+        """The AUC on the test table, as the step evaluate returned it."""
         return self._inputs.test_auc
 
     @cached_property
     def train_auc(self) -> float:
-        """The AUC on the training table, as train logged it."""
+        """The AUC on the training table, as the step train logged it."""
         return self._step.load_metrics(self._inputs.train_run_id)["train_auc"]
 
     @cached_property
     def importances(self) -> Mapping[str, float]:
-        """Column -> loss in AUC if the column is shuffled, as feature_importance logged it."""
+        """Column -> loss in AUC if the column is shuffled, as the step feature_importance logged it."""
         table = self._step.load_table(self._inputs.feature_importance_run_id, "feature_importance.json")
         return dict(table.select("feature", "importance").iter_rows())
 
@@ -114,7 +114,7 @@ class Facts:
     def single_aucs(self) -> Mapping[str, float]:
         """Column -> the AUC of this column alone."""
         label = self._predictions["label"]
-        return {name: quality_checks.single_auc(self._test[name], label) for name in self._names}
+        return {name: measures.single_auc(self._test[name], label) for name in self._names}
 
     @cached_property
     def slices(self) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ class Facts:
         return [
             row
             for column in (self._test[name] for name in self._slices)
-            for row in quality_checks.slices_of(column, self.label, self.score, self._level, self._slice_rows)
+            for row in measures.slices_of(column, self.label, self.score, self._level, self._slice_rows)
         ]
 
     @cached_property

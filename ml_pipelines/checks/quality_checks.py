@@ -1,8 +1,9 @@
 """The gate's checks: pure functions of facts about the model. A check passes, fails, or is skipped if it can't decide.
 
-The parameters before the `*` are facts, with their names in facts.py. The parameters after the `*` are settings. Their
-values are in conf, below `steps.model_qa.params.checks.<name of the check>`. Their annotations limit the values: `int`
-is a count, at least 1; `float` is any finite number; `Share` is from 0 to 1. A check fails if its value is NaN.
+A check's parameters before the `*` are facts: facts.py has a property of the same name for each. The parameters after
+the `*` are settings: conf has their values below `steps.model_qa.params.checks.<name of the check>`. The annotation of
+a setting limits its value: `int` is at least 1, `float` is any finite number, and `Share` is from 0 to 1. A check fails
+if its value is NaN.
 """
 
 from __future__ import annotations
@@ -13,22 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
+from ml_pipelines.checks.measures import calibration_error
 from ml_pipelines.checks.names import brief
-from ml_pipelines.problems.roc_auc import Difference, Interval, area, interval
+from ml_pipelines.problems.roc_auc import Difference, Interval
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-VALUES = 20  # a number column with more distinct values is sliced by quarters
 TwoOrMore = Annotated[int, Limits(low=2)]
 
 
@@ -83,7 +82,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 @check
 def signature(has_signature: bool) -> Check:
-    """The model has a signature: the names and types of its columns."""
+    """Pass if the model has a signature: the names and types of its columns."""
     return Check(
         None, None, PASSED if has_signature else FAILED, f"the model has {'a' if has_signature else 'no'} signature"
     )
@@ -91,7 +90,7 @@ def signature(has_signature: bool) -> Check:
 
 @check
 def min_auc(auc: Interval, test_auc: float, *, threshold: float) -> Check:
-    """The AUC on the test table is high enough, and agrees with evaluate's predictions."""
+    """Pass if the AUC on the test table is high enough, and agrees with the predictions of the step evaluate."""
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
     return _at_least(f"test auc ({auc.level:.0%} interval {auc.low:.3f} to {auc.high:.3f})", auc.value, threshold)
@@ -99,26 +98,26 @@ def min_auc(auc: Interval, test_auc: float, *, threshold: float) -> Check:
 
 @check
 def train_test_gap(auc: Interval, train_auc: float, *, threshold: float) -> Check:
-    """The AUC on the training table is not much higher than on the test table."""
+    """Pass if the AUC on the training table is not much higher than on the test table."""
     return _at_most("training auc minus test auc", train_auc - auc.value, threshold)
 
 
 @check
 def calibration(label: Array, score: Array, *, threshold: float, bins: int) -> Check:
-    """Scores are probabilities: of the rows with score 0.3, 30 % are of class 1."""
+    """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1."""
     return _at_most(f"expected calibration error over {bins} bins", calibration_error(label, score, bins), threshold)
 
 
 @check
 def single_column(single_aucs: Mapping[str, float], *, threshold: float) -> Check:
-    """No single column predicts the label almost perfectly."""
+    """Pass if no single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
     return _at_most(f"auc of {brief(name)} alone", value, threshold)
 
 
 @check
 def importance(importances: Mapping[str, float], *, threshold: float, least: float) -> Check:
-    """The model does not depend on one column only. Skipped if no column loses `least` of AUC."""
+    """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
     name, value = _largest(importances)
     if len(importances) == 1:
         return Check(None, threshold, SKIPPED, f"{brief(name)} is the only column")
@@ -135,7 +134,7 @@ def importance(importances: Mapping[str, float], *, threshold: float, least: flo
 
 @check
 def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold: float) -> Check:
-    """No declared slice has a much lower AUC than the whole table."""
+    """Pass if no slice (rows with one value of a declared column) has a much lower AUC than the whole table."""
     if not slices:
         return Check(None, threshold, SKIPPED, "no slices are declared, or no slice has enough rows")
     worst = min(slices, key=lambda row: float(row["auc"]))
@@ -148,10 +147,11 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
 
 @check
 def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value: Share) -> Check:
-    """The distribution of no column differs between the training table and the test table.
+    """Pass if no column's distribution differs much between the training table and the test table.
 
-    With few rows, PSI can be large by chance. So a column counts only if the p-value of its test is below `p_value`
-    divided by the number of columns (Bonferroni), or if its test has no p-value.
+    The population stability index (PSI) measures the difference. With few rows, it can be large by chance. So a column
+    counts only if the p-value of its test is below `p_value` divided by the number of columns (Bonferroni), or if its
+    test has no p-value.
     """
     moved = [row for row in train_test if row["p_value"] is None or row["p_value"] < p_value / len(train_test)]
     if not moved:
@@ -162,7 +162,7 @@ def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value:
 
 @check
 def champion(champion: Champion | None, *, level: Share) -> Check:
-    """The challenger is not significantly worse than the champion on the same rows (DeLong's paired one-sided test)."""
+    """Pass if the model is not significantly worse than the champion on the same rows (DeLong's one-sided test)."""
     if champion is None:
         return Check(None, level, SKIPPED, "the model has no champion yet")
     version = f"version {champion.version}"
@@ -174,7 +174,7 @@ def champion(champion: Champion | None, *, level: Share) -> Check:
 
 @check
 def stability(refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: TwoOrMore, threshold: float) -> Check:
-    """The test AUC hardly depends on the seed. The model is fitted again with `seeds` seeds, on `rows` rows."""
+    """Pass if the test AUC hardly depends on the seed. The model is fitted again with `seeds` seeds, on `rows` rows."""
     import numpy as np
 
     spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1))
@@ -183,7 +183,7 @@ def stability(refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: Two
 
 @check
 def latency(predict: Callable[[int], object], *, rows: int, repeats: int, threshold: float) -> Check:
-    """The median time of `repeats` predictions of `rows` rows is at most `threshold` milliseconds."""
+    """Pass if the median time of `repeats` predictions of `rows` rows is at most `threshold` milliseconds."""
     from statistics import median
 
     def milliseconds() -> float:
@@ -192,75 +192,6 @@ def latency(predict: Callable[[int], object], *, rows: int, repeats: int, thresh
         return 1000 * (time.perf_counter() - started)
 
     return _at_most(f"time for {rows} rows in milliseconds", median(milliseconds() for _ in range(repeats)), threshold)
-
-
-# -- the numbers that they compare
-
-
-def calibration_error(label: Array, score: Array, bins: int) -> float:
-    """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows."""
-    import numpy as np
-
-    if not np.isfinite(score).all():
-        return math.nan
-    place = np.minimum((score * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, score - label, bins)
-    return float(np.abs(gaps).sum() / len(label))
-
-
-def single_auc(column: pl.Series, label: pl.Series) -> float:
-    """Return the AUC if one column is the score. A number column gets at least 0.5: its sign doesn't matter.
-
-    Missing numbers rank lowest. The score of a text is the share of class 1 among rows with the same text. The shares
-    come from every second row of each class, and the AUC from the other rows. Otherwise a text that differs in each
-    row would seem to predict the label perfectly.
-    """
-    import polars as pl
-
-    if column.dtype != pl.String:
-        missing, positive = column.null_count(), int(label.sum())
-        ranks = (column.cast(pl.Float64).rank() + missing).fill_null((missing + 1) / 2)
-        above = float(ranks.filter(label == 1).sum()) - positive * (positive + 1) / 2  # Mann and Whitney's U
-        value = above / (positive * (len(label) - positive))
-        return max(value, 1 - value)
-    rows = pl.DataFrame({"value": column, "label": label}).with_columns(
-        known=pl.int_range(pl.len()).over("label") % 2 == 0
-    )
-    shares = rows.filter("known").group_by("value").agg(share=pl.col("label").mean())
-    scored = rows.filter(~pl.col("known")).join(shares, on="value", how="left", nulls_equal=True, maintain_order="left")
-    return area(scored["label"].to_numpy(), scored["share"].fill_null(rows["label"].mean()).to_numpy())
-
-
-def slices_of(column: pl.Series, label: Array, score: Array, level: float, least: int) -> list[dict[str, Any]]:
-    """Return the AUC with its interval for each value of a column that has at least `least` rows.
-
-    A number with many values is sliced by its quarters. A slice with one class has no AUC, and is left out.
-    """
-    import polars as pl
-
-    if column.dtype.is_numeric() and column.n_unique() > VALUES:
-        column = _quarters(column)
-    values = column.cast(pl.String).fill_null("missing")
-    slices = []
-    for value in values.unique().sort():
-        of_value = (values == value).to_numpy()
-        auc = interval(label[of_value], score[of_value], level)
-        if of_value.sum() >= least and math.isfinite(auc.value):
-            row = {"slice": f"{column.name}={value}", "rows": int(of_value.sum())}
-            slices.append({**row, "auc": auc.value, "low": auc.low, "high": auc.high})
-    return slices
-
-
-def _quarters(column: pl.Series) -> pl.Series:
-    """Return the quarter of each number, as text."""
-    import numpy as np
-    import polars as pl
-
-    edges = np.unique(np.quantile(column.drop_nulls().to_numpy(), [0.25, 0.5, 0.75]))
-    inner = (f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges))
-    names = np.array([f"up to {edges[0]:.6g}", *inner, f"above {edges[-1]:.6g}"])
-    quarters = pl.Series(column.name, names[np.searchsorted(edges, column.to_numpy())])
-    return quarters.set(column.is_null(), None)
 
 
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:

@@ -1,0 +1,83 @@
+"""Numbers that the quality checks compare with their thresholds, from labels, scores and columns of the test table."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.problems.roc_auc import area, interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+VALUES = 20  # a number column with more distinct values is sliced by quarters
+
+
+def calibration_error(label: Array, score: Array, bins: int) -> float:
+    """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows."""
+    import numpy as np
+
+    if not np.isfinite(score).all():
+        return math.nan
+    place = np.minimum((score * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, score - label, bins)
+    return float(np.abs(gaps).sum() / len(label))
+
+
+def single_auc(column: pl.Series, label: pl.Series) -> float:
+    """Return the AUC if one column is the score. A number column gets at least 0.5: its sign doesn't matter.
+
+    Missing numbers rank lowest. The score of a text is the share of class 1 among rows with the same text. The shares
+    come from every second row of each class, and the AUC from the other rows. Otherwise a text that differs in each
+    row would seem to predict the label perfectly.
+    """
+    import polars as pl
+
+    if column.dtype != pl.String:
+        missing, positive = column.null_count(), int(label.sum())
+        ranks = (column.cast(pl.Float64).rank() + missing).fill_null((missing + 1) / 2)
+        above = float(ranks.filter(label == 1).sum()) - positive * (positive + 1) / 2  # Mann and Whitney's U
+        value = above / (positive * (len(label) - positive))
+        return max(value, 1 - value)
+    rows = pl.DataFrame({"value": column, "label": label}).with_columns(
+        known=pl.int_range(pl.len()).over("label") % 2 == 0
+    )
+    shares = rows.filter("known").group_by("value").agg(share=pl.col("label").mean())
+    scored = rows.filter(~pl.col("known")).join(shares, on="value", how="left", nulls_equal=True, maintain_order="left")
+    return area(scored["label"].to_numpy(), scored["share"].fill_null(rows["label"].mean()).to_numpy())
+
+
+def slices_of(column: pl.Series, label: Array, score: Array, level: float, least: int) -> list[dict[str, Any]]:
+    """Return the AUC with its interval for each value of a column that has at least `least` rows.
+
+    A number with many values is sliced by its quarters. A slice with one class has no AUC, and is left out.
+    """
+    import polars as pl
+
+    if column.dtype.is_numeric() and column.n_unique() > VALUES:
+        column = _quarters(column)
+    values = column.cast(pl.String).fill_null("missing")
+    slices = []
+    for value in values.unique().sort():
+        of_value = (values == value).to_numpy()
+        auc = interval(label[of_value], score[of_value], level)
+        if of_value.sum() >= least and math.isfinite(auc.value):
+            row = {"slice": f"{column.name}={value}", "rows": int(of_value.sum())}
+            slices.append({**row, "auc": auc.value, "low": auc.low, "high": auc.high})
+    return slices
+
+
+def _quarters(column: pl.Series) -> pl.Series:
+    """Return the quarter of each number, as text."""
+    import numpy as np
+    import polars as pl
+
+    edges = np.unique(np.quantile(column.drop_nulls().to_numpy(), [0.25, 0.5, 0.75]))
+    inner = (f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges))
+    names = np.array([f"up to {edges[0]:.6g}", *inner, f"above {edges[-1]:.6g}"])
+    quarters = pl.Series(column.name, names[np.searchsorted(edges, column.to_numpy())])
+    return quarters.set(column.is_null(), None)
