@@ -1,7 +1,7 @@
-"""StepContext: only through it does a step use tables, metrics, artifacts, models and the Spark session.
+"""StepContext: the object that a step gets, for its tables, metrics, artifacts, models and the Spark session.
 
-The runner passes an implementation that logs to MLflow. A test passes an implementation that records the calls. This
-module imports only the configuration's types, since loading the configuration imports each step's module.
+A pipeline run passes an implementation that logs to MLflow. A test passes one that records the calls. This module
+imports only the configuration's types, since loading the configuration imports each step's module.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def write(self, output: str, frame: DataFrame) -> Table:
-        """Write `frame` as a new Delta table of this run: the table of the output `<dataset>_uri`.
+        """Write `frame` as a new Delta table and return the table. `output` is the name of an output, `<dataset>_uri`.
 
         Raises:
-            ConfigError: the rows contain random numbers, and the engine would repeat these numbers.
+            ConfigError: `frame` draws random numbers, and the engine would repeat these numbers.
         """
 
     @abstractmethod
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
 
-        This reads the version that the table's producer recorded, or the newest version if the producer is unknown.
-        It logs the table as an input of the run.
+        This reads the version that the writing step recorded, or the newest version if no step recorded one. It logs
+        the table as an input of the run.
 
         Raises:
-            BadData: the table is damaged, or differs from its producer's record.
+            BadData: the table is damaged, or differs from what the writing step recorded.
         """
 
     @abstractmethod
@@ -144,7 +144,7 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def champion(self) -> Version | None:
-        """Return the champion's version, or None. A step that calls this declares `external: [champion]` in conf."""
+        """Return the version with the alias champion, or None. Declare `external: [champion]` in conf to call this."""
 
     @abstractmethod
     def register(

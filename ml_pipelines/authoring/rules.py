@@ -55,7 +55,7 @@ def inside(name: str, value: float, low: float, high: float) -> None:
 
 
 def looks_like(name: str, value: str, pattern: str, form: str) -> None:
-    """Refuse a text unless all of it matches `pattern`. The message shows `form`."""
+    """Refuse a text unless all of it matches `pattern`. `form` describes the pattern in the message."""
     if not re.fullmatch(pattern, value):
         raise ValueError(f"{name}: {value!r} is not of the form {form}.")
 
@@ -82,7 +82,7 @@ def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
     Args:
         name: the param that holds the settings.
         given: the settings, name -> value.
-        wanted: name -> annotation, as `number` takes it.
+        wanted: name -> annotation for `number`.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"{name}: {given!r} is not a mapping. Write {{{', '.join(f'{key}: ...' for key in wanted)}}}.")
@@ -96,8 +96,8 @@ def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
 def number(name: str, value: object, annotation: Any) -> None:
     """Refuse a value that the annotation does not allow.
 
-    `int` is a count: a whole number, at least 1. Any other annotation allows every finite number. `Limits` with the
-    type set other limits.
+    `int` allows whole numbers from 1 on. Any other type allows every finite number. `Annotated[int, Limits(low=2)]`
+    sets other limits.
     """
     annotated = get_origin(annotation) is Annotated
     kind, *extra = get_args(annotation) if annotated else (annotation,)

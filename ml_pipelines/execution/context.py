@@ -95,10 +95,10 @@ class TrackedContext(StepContext[P]):
                 copies.parent.rmdir()
 
     def write(self, output: str, frame: DataFrame) -> Table:
-        """Write `frame` as the table of the output `<dataset>_uri`. Only this run uses its path. Tags record the table.
+        """Write `frame` as a Delta table at a path of this run, and record the table in tags of the output `output`.
 
         Raises:
-            ConfigError: the rows contain random numbers, and the engine would repeat these numbers.
+            ConfigError: `frame` draws random numbers, and the engine would repeat these numbers.
         """
         engines.refuse_random(frame, self._config.spark.engine)
         table = tables.write_table(frame, self._table_path(output.removesuffix("_uri")))
@@ -107,7 +107,9 @@ class TrackedContext(StepContext[P]):
         return table
 
     def check_tables(self) -> None:
-        """Check the tables of a step without inputs against the contract, and log data warnings. Call this at the end.
+        """Check the tables that this step wrote against the data contract, and log data warnings. Call this at the end.
+
+        This does nothing if the step has inputs: only the step that reads the source must obey the contract.
 
         Raises:
             BadData: the tables break the contract. They are removed, so that nobody can use them by mistake.
@@ -143,10 +145,10 @@ class TrackedContext(StepContext[P]):
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
 
-        This reads the version that the table's producer recorded, or the newest version if the producer is unknown.
+        This reads the version that the writing step recorded, or the newest version if no step recorded one.
 
         Raises:
-            BadData: the table is damaged, or differs from its producer's record.
+            BadData: the table is damaged, or differs from what the writing step recorded.
         """
         table = self._recorded(uri)
         if self._config.mlflow.log_datasets:
@@ -237,7 +239,7 @@ class TrackedContext(StepContext[P]):
     # -- the registry
 
     def champion(self) -> Version | None:
-        """Return the registered version that is the champion. A step that uses it declares `external: [champion]`."""
+        """Return the version with the alias champion, or None. Declare `external: [champion]` in conf to call this."""
         return registry.current_champion(self._store, self._config)
 
     def register(

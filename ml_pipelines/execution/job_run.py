@@ -1,7 +1,7 @@
 """One pipeline run for all tasks of a job run. Each task finds or creates the pipeline run; the last task closes it.
 
 A tag of the pipeline run has the job run's id, which stays the same when the job run is repaired. If two tasks start
-at once, each may create a pipeline run. Then the earlier pipeline run counts, and the steps of the later move to it.
+at once, each may create a pipeline run. Then the earlier one counts, and the steps of the later one move to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JOB_RUN = "job_run_id"  # the tag with the id of the job run
 BACKEND = "job"
-END_TAGS = {"cause", "failed_step", *run_page.VERDICT}  # a repair removes them if they no longer apply
+END_TAGS = {"cause", "failed_step", *run_page.VERDICT}  # a repair of the job run removes old ones
 # Result states of a task, as Databricks' dynamic references spell them.
 SUCCESS, CANCELED = "success", "canceled"
 NOT_RUN = ("upstream_", "excluded")
@@ -66,7 +66,7 @@ def _pipeline_runs(store: Store, config: Config, job_run_id: str) -> list[Run]:
 
 
 def close_pipeline_run(store: Store, config: Config, job_run_id: str, states: Mapping[str, str]) -> tuple[int, str]:
-    """End the pipeline run with its true status and report its steps. Return the exit code and the first cause.
+    """End the pipeline run with its true status and report its steps. Return the exit code and the cause.
 
     Args:
         store: the store that has the pipeline run.
@@ -120,7 +120,7 @@ def _ended(store: Store, run: Run) -> Run:
 def _end(run: Run | None, state: str | None) -> End:
     """Return how a step ended, according to its newest run and the result state of its task.
 
-    They may differ after a repair: if the cluster did not start again, the newest run belongs to an earlier attempt.
+    The two may differ after a repair: if the cluster did not start again, the newest run is of an earlier attempt.
     """
     tags = run.data.tags if run else {}
     finished = run is not None and run.info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""Run one step without a driver: `mlflow run . -e train -P train_uri=...`, or a child of MLflow's `local` backend."""
+"""Run one step in a process of its own: `mlflow run . -e train -P train_uri=...`, or a step of the backend `local`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parse_parameters(options: Sequence[str]) -> dict[str, str]:
 
 
 def run_step(name: str, config: Config, inputs: Mapping[str, str]) -> int:
-    """Run a step and return its exit code. Use the run that `mlflow run` made for it, or create one.
+    """Run a step and return its exit code. Use the MLflow run that `mlflow run` made for this process, or create one.
 
     Raises:
         ConfigError: the configuration has no step of this name.

@@ -50,9 +50,9 @@ def execute(
     Args:
         store: the store that has the run.
         name: the name of the step in the configuration.
-        parameters: the entry point's: pipeline_run_id and the inputs. If `config` is None, also profile and set.
+        parameters: the entry point's parameters: pipeline_run_id, inputs and, if `config` is None, profile and set.
         run_id: the id of the step's run.
-        log: the file for log lines, if the caller logs it as an artifact.
+        log: a file for the log lines, which the caller logs as an artifact. None: this function logs its own file.
         config: the configuration, if the caller has loaded it.
     """
     from mlflow.exceptions import MlflowException
@@ -92,7 +92,7 @@ def _execute(
                 tags |= {"transient": "true"} if errors.is_transient(error) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
-        # Before the status, so that a kill in between can't leave a FINISHED run without outputs.
+        # The tags come before the status: if a kill comes in between, no FINISHED run lacks outputs.
         store.set_tags(run_id, tags)
     except BaseException as error:
         status = "KILLED"
@@ -175,7 +175,7 @@ def _typed_inputs(module: Any, inputs: Mapping[str, str]) -> dict[str, Output]:
     for name, text in inputs.items():
         if name not in declared:
             raise ConfigError(
-                f"{module.__name__}.run has no parameter {name}, but the configuration declares this input. Add it."
+                f"{module.__name__}.run has no parameter {name}, but conf declares this input. Add the parameter."
             )
         annotation = declared[name].annotation
         cast = CASTS.get(annotation if isinstance(annotation, str) else annotation.__name__, str)

@@ -1,4 +1,4 @@
-"""Models as skops files. MLflow logs them; loading them allows only the types that this project trusts."""
+"""Logs models as skops files and loads them. Loading allows only the types that this project trusts."""
 
 from __future__ import annotations
 

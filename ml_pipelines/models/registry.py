@@ -27,8 +27,8 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 # Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
 BEFORE = "champion_before"  # the previous champion, which this version replaced
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
-RIVAL_MS = 600_000  # a version of at most this age is a candidate: its pipeline may be about to make it champion
-COMPARISONS = 5  # a pipeline compares at most this often; then it keeps the current champion
+RIVAL_MS = 600_000  # a younger version of another pipeline is a candidate: it may be about to become champion
+COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
 
 
@@ -112,7 +112,7 @@ def _best(store: Store, mine: Version, holder: Version | None, area_of: AreaOf) 
     A version that a person demoted is a candidate only if it is the champion.
     """
     holder_area = area_of(holder) if holder else -math.inf
-    if holder_area is None:  # no version is known to be better
+    if holder_area is None:  # without the champion's AUC, no version is known to be better
         return holder
     young = _search(store, mine.name, f"name = '{mine.name}'", since=int(time.time() * 1000) - RIVAL_MS)
     rivals = {v.version: v for v in [*young, mine] if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags}

@@ -52,14 +52,14 @@ def check_local(config: Config) -> None:
         ConfigError: they are in an object store.
     """
     if "://" in config.data.delta_prefix.local:
-        raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose a profile that has one.")
+        raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose a profile with one.")
 
 
 def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> list[Leftover]:
     """Return the tables that may be removed: their pipeline run is not kept, and no kept run names them.
 
     A pipeline run is kept if it is among the newest `keep`, younger than `older_than_s`, still running, or the origin
-    of a registered model. Folders of runs that this store does not know stay: they may belong to another store.
+    of a registered model. Tables of runs that this store does not know are not returned: another store may need them.
     """
     experiment = store.experiment_id(config.experiment_name)
     store.reap(experiment)
@@ -91,7 +91,7 @@ def remove_leftover(leftover: Leftover) -> None:
 
 
 def _groups(store: Store) -> dict[str, list[Run]]:
-    """Return pipeline run -> that run and its children, for every run of the store, even deleted ones."""
+    """Return a dict: id of a pipeline run -> that run and its step runs. The store's deleted runs are included."""
     from mlflow.entities import ViewType
 
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments(ViewType.ALL)]
@@ -137,7 +137,7 @@ def _named_uris(run: Run) -> Iterator[str]:
 
 
 def _with_parents(uris: Iterable[str]) -> set[str]:
-    """Return the paths among `uris` and the folders above them, resolved."""
+    """Return the paths in `uris`, resolved, and all folders above them."""
     found = {locations.canonical(uri) for uri in set(uris) if "/" in uri and not uri.startswith("[")}
     return found | {str(parent) for path in found if "://" not in path for parent in Path(path).parents}
 

@@ -49,7 +49,10 @@ def outputs(run: Run) -> dict[str, str]:
 
 
 def producers_of(store: Store, run_id: str) -> dict[str, Run]:
-    """Return output -> the finished step run that wrote it, for a pipeline run and the steps that it kept."""
+    """Return a dict: output of a pipeline run -> the finished step run that wrote it.
+
+    Steps that the pipeline run kept from an earlier pipeline run are included.
+    """
     run = store.get_run(run_id)
     runs = store.children(run_id)
     if run_ids := kept_steps(run):
@@ -69,7 +72,7 @@ def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
 
 
 def finished_steps(store: Store, experiment: str, step: str, fingerprint: str | None = None) -> list[Run]:
-    """Return up to three finished runs of a step, the newest first: with this fingerprint, or with any."""
+    """Return up to three finished runs of a step, the newest first; only runs with `fingerprint`, unless it is None."""
     query = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags.fingerprint "
     query += f"= '{fingerprint}'" if fingerprint else "!= ''"
     return list(store.client.search_runs([experiment], query, max_results=3, order_by=NEWEST_FIRST))
@@ -147,9 +150,9 @@ def table_tags(name: str, table: Table) -> dict[str, str]:
 
 
 def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) -> Table | None:
-    """Return the table at `uri` as the step that wrote it recorded it, or None.
+    """Return the table at `uri` with the version, rows and digest that a step recorded, or None if no step did.
 
-    The step is in this experiment and wrote the table as one of the outputs `names`.
+    Only steps of this experiment count, and only tables that were recorded as one of the outputs `names`.
     """
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
@@ -160,7 +163,7 @@ def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) ->
 
 
 def digests_compare(run: Run) -> bool:
-    """Return whether the run used this version of Polars: each version computes other digests."""
+    """Return whether the run's digests are comparable with new ones: only the same version of Polars gives the same."""
     installed = version("polars")
     return bool(run.data.tags.get(POLARS, installed) == installed)
 
@@ -219,7 +222,7 @@ def _log_input(
 
 
 def input_uris(run: Run) -> Iterator[str]:
-    """Yield the paths or URIs of the Delta tables that are inputs of a run. Only the source has a long one whole."""
+    """Yield the paths or URIs of a run's input tables. The tag `dataset_path` may be cut, but the source never is."""
     for logged in run.inputs.dataset_inputs:
         yield from (tag.value for tag in logged.tags if tag.key == "dataset_path")
         with suppress(ValueError):  # a step may log inputs in another format

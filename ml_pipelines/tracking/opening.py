@@ -1,4 +1,4 @@
-"""How a process finds and opens its MLflow store. Only `open_store` sets the variables that child processes inherit."""
+"""Finds and opens the MLflow store of a process. Child processes inherit the variables that `open_store` sets."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ml_pipelines.tracking.store import Store, silence_database_errors
 if TYPE_CHECKING:
     from ml_pipelines.config.schema import Config
 
-# MLflow's own limits wait for seven minutes. With these, every request is retried after 0, 0, 4, 12, 28 and 60 seconds.
+# MLflow's own limits wait seven minutes for a server. With these, a request is tried after 0, 0, 4, 12, 28 and 60 s.
 SERVER_BUDGET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-# The very first request: five tries of 6 seconds with pauses of 28 seconds. A dead server is noticed within a minute.
+# For the first request: five tries of 6 s, with pauses of 28 s in all. So a dead server is noticed within a minute.
 FIRST_BUDGET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
 
 
 def adopt_run(store: Store, entry_point: str) -> str | None:
     """Return the id of the run that `mlflow run` made for this process, and hide it from child processes.
 
-    Any other run that MLFLOW_RUN_ID names stays as it is: a shell or a notebook has left the variable behind. The
-    process reports that it ignores the variable, and makes a run of its own.
+    MLFLOW_RUN_ID may name another run, if a shell or a notebook left the variable behind. Then this function reports
+    that the variable is ignored, and returns None.
 
     Args:
         store: the store that has the run.
@@ -49,7 +49,7 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
 
 
 def _why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
-    """Return why `mlflow run` can't have made this run for this process, or nothing.
+    """Return why `mlflow run` can't have made this run for this process, or an empty text if it can have.
 
     Args:
         store: the store to look into.
@@ -76,7 +76,7 @@ def _why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> 
         return "`mlflow run` didn't make the run"
     if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
         return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
-    process = tags.get(processes.PROCESS)  # a backend of this project lets the driver create the run
+    process = tags.get(processes.PROCESS)  # with our own backends, the driver creates a step's run
     if (process and not processes.is_driver(process)) or store.children(run_id):
         return "another process uses the run"
     return ""
@@ -99,13 +99,13 @@ def registry_uri(config: Config) -> str:
 
 
 def has_store(config: Config) -> bool:
-    """Return whether the store exists and can be read without a workspace. This creates nothing."""
+    """Return whether the store exists and can be read without a Databricks workspace. This creates nothing."""
     uri = store_uri(config)
     return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
 
 
 def open_store(config: Config) -> Store:
-    """Open the store of the configuration. MLflow's own functions and child processes use it from then on too.
+    """Open the store of the configuration. From then on, MLflow's functions and child processes use it too.
 
     Raises:
         ConfigError: the store can't be opened.
@@ -125,7 +125,7 @@ def open_store(config: Config) -> Store:
     elif config.mlflow.registry_uri:
         os.environ.setdefault("MLFLOW_REGISTRY_URI", config.mlflow.registry_uri)
     store = Store(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
-    if store.is_databricks:  # a workspace has no experiment 0; the preflight checks ours
+    if store.is_databricks:  # a workspace has no experiment 0; preflight.py checks ours
         return store
     if uri.startswith("sqlite:////"):
         paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
@@ -147,7 +147,7 @@ def migrate() -> None:
 
 
 def complaint(error: BaseException) -> str:
-    """Return the error as one line for a person. If it is a secret, delete the run in which `mlflow run` stored it.
+    """Return the error as one line for a person. Delete the run in which `mlflow run` stored a secret, if any.
 
     A run that `mlflow run` can't have made for this process is not deleted.
     """
@@ -155,7 +155,7 @@ def complaint(error: BaseException) -> str:
     if not isinstance(error, SecretGiven) or not run_id:
         return one_line(error)
     store = Store(paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()))
-    with suppress(Unreachable):  # the secret must be changed even if the store doesn't answer
+    with suppress(Unreachable):  # the error must be shown even if the store doesn't answer
         if _why_not_ours(store, run_id):
             return one_line(error)
     return one_line(error) + store.withdraw_secret(run_id)

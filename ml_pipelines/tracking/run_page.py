@@ -24,7 +24,7 @@ def describe_pipeline_run(
 ) -> None:
     """Tag a pipeline run with its profile, engine and backend, and log its configuration.
 
-    The process is not among the tags: the pipeline run of a job continues after the task that creates it.
+    The tag `process` is left out: the pipeline run of a job outlives the process of the task that creates it.
     """
     tags = {
         **{name: value for name, value in provenance.provenance_tags().items() if name != PROCESS},

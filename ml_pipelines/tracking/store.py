@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PARENT = "mlflow.parentRunId"
-PROJECT_RUN = "pipeline_run"  # the parent's name
+PROJECT_RUN = "pipeline_run"  # the name of the parent run
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
-REMOTE = "databricks.run_id"  # the tag of a step run on Databricks, which continues even if its driver ends
+REMOTE = "databricks.run_id"  # tag of a step's run on Databricks; the step goes on if its driver ends
 # The longest texts that MLflow stores: it cuts or refuses longer ones.
 NAME_LENGTH, TAG_LENGTH, PARAM_LENGTH, INPUT_TAG_LENGTH = 250, 8_000, 6_000, 500
 GONE = "its process is gone: killed, or its machine went down"
@@ -34,7 +34,7 @@ GONE = "its process is gone: killed, or its machine went down"
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store and its registry. `opening.open_store` opens it; a step's process uses its parent's store."""
+    """A tracking store and its model registry. driver.py opens it with `opening.open_store`; its steps inherit it."""
 
     uri: str
     registry_uri: str | None = None  # None: MLflow's default for this store
@@ -76,11 +76,11 @@ class Store:
         return self.uri.startswith("databricks")
 
     def failed(self, error: Exception) -> Unreachable:
-        """Return the error that explains a failure of the store. No later request is retried: MLflow has done that."""
+        """Return the error to raise if the store fails. MLflow has tried again already, so this turns retries off."""
         import mlflow
 
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        if isinstance(error, OSError) and (run := mlflow.active_run()):  # an artifact, which is a file
+        if isinstance(error, OSError) and (run := mlflow.active_run()):  # writing an artifact failed
             return Unreachable(f"Can't write artifacts to {run.info.artifact_uri}: {_cause(error)}")
         return Unreachable(f"The MLflow store {self.uri} fails: {_cause(error)}")
 
@@ -152,7 +152,7 @@ class Store:
         return list(self.client.search_runs([experiment], query, order_by=["attributes.start_time ASC"]))
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags."""
+        """Set tags of a run."""
         self.log(run_id, tags=tags)
 
     def close(self, run_id: str, status: str, tags: Mapping[str, str] | None = None) -> None:
@@ -178,9 +178,9 @@ class Store:
             events.report(events.Notice(f"Marked KILLED because their process is gone: runs {ids}"))
 
     def close_own(self, experiment: str, cause: str) -> None:
-        """Mark the runs that this process began and has not closed as KILLED.
+        """Mark the RUNNING runs of this process as KILLED.
 
-        A search finds them, so even a run counts that MLflow created but has not returned yet.
+        A search finds them. So this includes a run that MLflow has created but not returned yet.
         """
         if tag := processes.process_tag():
             query = f"attributes.status = 'RUNNING' and tags.{processes.PROCESS} = '{tag[processes.PROCESS]}'"
@@ -195,7 +195,7 @@ class Store:
         self.log(run_id, params={name: str(value) for name, value in flatten(values).items()}, tags=tags or {})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log numbers."""
+        """Log metrics of a run."""
         self.log(run_id, metrics=metrics)
 
     def log(
