@@ -43,7 +43,7 @@ def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFram
 
 
 def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:
-    """Return feature, mean and standard deviation of the loss in AUC; the most important feature comes first."""
+    """Return a row for each feature, the most important first: mean and standard deviation of the loss in AUC."""
     import polars as pl
     from sklearn.inspection import permutation_importance
 

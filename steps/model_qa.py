@@ -37,7 +37,7 @@ class Params:
 
 
 def run_checks(params: Params, facts: Facts) -> dict[str, Check]:
-    """Run the checks that are on; return name -> result."""
+    """Run the checks that are turned on; return name -> result."""
     return {
         name: CHECKS[name](*(getattr(facts, fact) for fact in facts_of(name)), **settings)
         for name, settings in params.checks.items()
@@ -77,7 +77,7 @@ def run(
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:
-    """Return the content of qa_report.json; a number that is not finite is null."""
+    """Return the content of qa_report.json. Numbers that are not finite become null."""
     return {
         "verdict": verdict,
         "checks": [{"check": name, **dataclasses.asdict(check)} for name, check in results.items()],

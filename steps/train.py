@@ -81,7 +81,7 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
         if column.null_count() and str(column.dtype) != "String":
             raise BadData(
                 f"Feature {column.name}: {column.null_count()} of {len(column)} values are missing, and "
-                f"{params.estimator} can't take that. Set steps.train.params.missing=median."
+                f"{params.estimator} can't handle that. Set steps.train.params.missing=median."
             )
     return Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
 
@@ -111,7 +111,7 @@ def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
     model = make_model(features, step.params, step.seed)
     example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # `head` alone keeps all rows in memory
     encoded = model["encode"].fit_transform(features)
-    del features  # frees memory: it is as large as `encoded`, and fitting needs the same again
+    del features  # frees memory: `features` is as large as `encoded`, and fitting needs that much again
     metrics = score_metrics(label, fit(model["model"], encoded, label), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
     step.summary(f"auc {metrics['train_auc']:.3f} in training")

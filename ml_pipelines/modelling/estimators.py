@@ -28,7 +28,7 @@ def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:
     except ImportError:
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
-        raise ConfigError(f"steps.train.params.estimator: there is no classifier {name}.")
+        raise ConfigError(f"steps.train.params.estimator: scikit-learn has no classifier {name}.")
     try:
         estimator = kind(**options)
     except TypeError as error:

@@ -65,7 +65,7 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
 
 
 def _check_types(model: Any, features: pl.DataFrame) -> None:
-    """Check column types against the encoder. Otherwise it would encode each number as an unseen category."""
+    """Check column types. Otherwise the encoder would treat each number in a text column as an unseen category."""
     words = {True: "text", False: "a number"}
     encoder = getattr(model, "named_steps", {}).get("encode")  # as steps/train.py makes it; other models may have none
     for kind, _, names in encoder.transformers_ if encoder else []:

@@ -1,6 +1,6 @@
-"""What the runner asks of a backend, and of a step that a backend runs. docs/development.md shows how to add one.
+"""The protocols of a backend, and of a step that a backend runs.
 
-A backend is one object: a class in ml_pipelines/backends, named in one line of ml_pipelines/backends/catalog.py.
+To add a backend, write a class in ml_pipelines/backends and add its name to catalog.py (docs/development.md).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class SubmittedStep(Protocol):
 
 
 class Backend(Protocol):
-    """Where steps run."""
+    """Runs steps, for example in this process, in child processes or on Databricks."""
 
     name: ClassVar[str]
-    reads_tables_elsewhere: ClassVar[bool]  # this machine can't verify the tables that its steps wrote
-    enforces_time_limits: ClassVar[bool]  # a step is a process here, which can be stopped after its time limit
+    reads_tables_elsewhere: ClassVar[bool]  # whether this machine can't verify the tables that steps wrote
+    enforces_time_limits: ClassVar[bool]  # whether `stop` can end a step that exceeds its time limit
 
     def stand_in(self) -> str | None:
         """Return the name of the backend to use instead on this machine, or None if this one works here."""
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
-        """Start early what the steps will need, before MLflow is imported."""
+        """Start slow preparations for the steps. This is called early, before MLflow is imported."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Run the checks that need no run, so that a pipeline run that must fail is never created.
+        """Find errors that would make the steps fail. This is called before the pipeline run is created.
 
         Raises:
             ConfigError, BadData: a check failed.
@@ -59,27 +59,27 @@ class Backend(Protocol):
         """Return the project that `mlflow.projects.run` runs: a folder or an archive."""
 
     def config(self, config: Config, step: Step) -> dict[str, Any]:
-        """Return a fresh `backend_config` for `mlflow.projects.run`, which changes it."""
+        """Return a new `backend_config` for `mlflow.projects.run`. MLflow changes it, so each step needs a new one."""
 
     def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:
-        """Return the object to wait for, given what `mlflow.projects.run` returned."""
+        """Return the object that waits for the step. `submitted` is what `mlflow.projects.run` returned."""
 
     def lost(self, submitted: SubmittedStep) -> Exception | None:
-        """Return why nobody knows how the step ended, if it may still run elsewhere; otherwise None."""
+        """Return the error if this process lost contact with the step, which may still be running; otherwise None."""
 
     def stop(self, submitted: SubmittedStep) -> None:
         """Stop a step and wait until it has ended."""
 
     def share(self, submitted: SubmittedStep, steps: int) -> None:
-        """Give a step its share of the processors, since `steps` steps run at once."""
+        """Limit a step to its share of the processors. `steps` steps run at the same time."""
 
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Reattach to a step of a resumed pipeline run that still runs without its driver; None if there is none."""
+        """Reattach to a step that still runs after the driver of `pipeline_run` has ended; None if it does not run."""
 
     def explain(self, error: Exception) -> PipelineError | None:
-        """Return what a person can do about an error of MLflow or of the system; None if the backend doesn't know."""
+        """Return an error that says what to do about `error` (from MLflow or the system); None if nothing is known."""
 
     def page_address(self, store: Store, experiment: str, run_id: str) -> str | None:
         """Return the address of a run's page, or None if the store is not a server."""

@@ -34,18 +34,18 @@ CONTEXT = "ml_pipelines.execution.context"
 FOR_STEPS = ("steps.", "ml_pipelines.checks.", "ml_pipelines.modelling.", "ml_pipelines.problems.")
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
-NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source covers the source
+NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source has the source
 
-SHOWN = 80  # characters of a name or a value that a reason shows
+SHOWN = 80  # a reason shows at most this many characters of a name or a value
 
-Parts = Mapping[str, Any]  # part -> its value, as JSON has it: 1, 1.0, "1", true and null are five different values
+Parts = Mapping[str, Any]  # part -> its value in JSON: 1, 1.0, "1", true and null are five different values
 
 
 def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, producers: Mapping[str, Run]) -> Parts:
     """Return the parts of the step's fingerprint by name.
 
     Args:
-        memory: what this pipeline run has read already.
+        memory: a cache of what this pipeline run has read.
         store: the store that has the registry.
         config: the configuration.
         step: the step.
@@ -112,9 +112,9 @@ def _text(value: Any) -> str:
 
 
 def input_content(memory: Memory, name: str, producer: Run) -> str:
-    """Return what identifies an input: the digest of a table, measured now, or else the fingerprint of its producer.
+    """Return what identifies an input: a table's digest, computed now, or the fingerprint of the step that wrote it.
 
-    If this machine can't read the table, return the digest that the producer recorded. In that case no step is reused.
+    If this machine can't read the table, return the digest that the step recorded. In that case no step is reused.
     """
     tags = producer.data.tags
     if table := lineage.table_of(producer, name):
@@ -127,7 +127,7 @@ def input_content(memory: Memory, name: str, producer: Run) -> str:
 
 
 def _libraries(memory: Memory, module: str) -> frozenset[str]:
-    """Return the distributions that a step imports, itself or through the packages for steps."""
+    """Return the distributions that a step imports, directly or through our packages for steps (FOR_STEPS)."""
     modules = tuple(sorted(name for name in memory.reachable(module) if name.startswith(FOR_STEPS)))
     return frozenset(DISTRIBUTIONS.get(root, root) for root in memory.third_party(modules))
 
@@ -143,7 +143,7 @@ def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the configuration as JSON has it, without losing its type."""
+    """Return a value of the configuration as a JSON value, without losing its type."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -156,7 +156,7 @@ def _plain(value: Any) -> Any:
 
 
 def _key(key: Any, plain: str = r"[\w-]+") -> str:
-    """Return a key of a mapping as text that no other key has: the number 1 is not the text 1.
+    """Return a mapping's key as a unique text: the number 1 and the text "1" give different texts.
 
     Args:
         key: the key.
@@ -190,9 +190,9 @@ def _source(memory: Memory, config: Config) -> str:
 
 
 def _files_digest(memory: Memory, local: Path) -> str:
-    """Return a digest of the files that the reader reads: their contents, and their names below the source.
+    """Return a digest of the source's files: their contents, and their paths relative to the source.
 
-    A folder's name can hold a value (`code=2A`), so names count. The name of a single file doesn't.
+    Paths count because a folder's name can hold a value (`code=2A`). The name of a single file does not count.
     """
     files = locations.data_files(local)
     if len(files) == 1 and files[0].parent in (local, local.parent):
@@ -201,9 +201,9 @@ def _files_digest(memory: Memory, local: Path) -> str:
 
 
 def has_known_source(config: Config) -> bool:
-    """Return whether the source's content is known without Spark.
+    """Return whether the source's content can be identified without Spark.
 
-    The content of a local file is known. So is a catalog's table at a fixed version.
+    This is possible for synthetic data, a local file, and a catalog's table at a fixed version.
     """
     source = config.data.source
     if source.kind is SourceKind.table:

@@ -33,7 +33,7 @@ class Memory:
         self._tree = cache(_tree)
 
     def verify(self, table: tables.Table) -> None:
-        """Compare a whole table with what its producer recorded.
+        """Check that a table still has the content that the writing step recorded.
 
         Raises:
             BadData: the table is damaged, or has other rows.
@@ -46,9 +46,9 @@ class Memory:
         return frozenset(roots - set(PACKAGES) - set(sys.stdlib_module_names))
 
     def _code(self, module: str) -> Mapping[str, str]:
-        """Return module -> digest, for the module and every module of this project that it imports, even indirectly.
+        """Return a dict: module -> digest, for `module` and all of our modules that it imports, even indirectly.
 
-        The digest is of the syntax tree, so that a changed comment does not change it.
+        A digest is computed from the syntax tree, so a comment does not affect it.
         """
         return {name: self._code_digest(name) for name in sorted(self.reachable(module))}
 

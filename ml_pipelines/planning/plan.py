@@ -104,13 +104,13 @@ def make_plan(
         {name: frozenset(upstream[name] & set(chosen)) for name in chosen},
         selected | dict.fromkeys(chosen if EVERYTHING in forced else forced, Reason.forced),
     )
-    for step in plan.steps:  # an error in a cluster spec shows up now
+    for step in plan.steps:  # raises if the cluster spec is wrong
         cluster_spec(config, step)
     return plan
 
 
 def graph_of(config: Config) -> graph.Graph:
-    """Return step -> its inputs and outputs."""
+    """Return the graph of the configuration's steps: step -> its inputs and outputs."""
     return {name: graph.Node(tuple(step.inputs), tuple(step.outputs)) for name, step in config.steps.items()}
 
 

@@ -1,7 +1,7 @@
-"""Whether a finished run of a step can be reused, and if not, why the step must run.
+"""Decides whether a finished run of a step is reused, and if not, why the step must run.
 
-Each finished step run has its fingerprint as a tag, so a search in MLflow finds it. It is reused if the fingerprint is
-the same, its tables are below this profile's prefix, and its outputs are still what it recorded.
+A search in MLflow finds runs by their fingerprint, which is a tag (see fingerprint.py). A run with the step's current
+fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def decide(
     return Decision(Reason.unexplained, parts=parts) if old is None else _difference(old, parts)
 
 
-# The kinds of parts, causes before consequences: what a person changes comes first.
+# The first word of a part -> the reason to run. Causes come before consequences: the first that applies is shown.
 KINDS = {
     "code": Reason.code,
     "param": Reason.param,
@@ -74,7 +74,7 @@ KINDS = {
     "library": Reason.library,
     "input": Reason.input,
 }
-# Their values are digests, which a person can't read.
+# The values of these parts are digests. A reason does not show them, because a person can't read them.
 DIGESTS = (Reason.code, Reason.source, Reason.external, Reason.input)
 
 
@@ -98,7 +98,7 @@ def _difference(old: Parts, new: Parts) -> Decision:
 
 
 def _differing(old: Parts, new: Parts) -> list[str]:
-    """Return the parts whose values or types differ, without a mapping that was or becomes empty if its keys differ."""
+    """Return the parts that differ in value or type. An empty mapping is left out if parts for its keys differ too."""
     changed = [part for part in {**old, **new} if differs(old, new, part)]
     return [part for part in changed if not any(other.startswith(f"{part}.") for other in changed)]
 
@@ -126,7 +126,7 @@ def _is_intact(memory: Memory, config: Config, step: Step, run: Run) -> bool:
 def preview(
     plan: Plan, producers: Mapping[str, Run], store: Store, experiment: str, memory: Memory
 ) -> dict[str, Decision]:
-    """Return step -> decision, without running anything. A step whose inputs will be new runs in any case."""
+    """Return a dict: step -> decision, without running anything. A step runs if a step that writes its inputs runs."""
     known_producers = dict(producers)
     decisions: dict[str, Decision] = {}
     for step in plan.steps:
@@ -151,7 +151,7 @@ def up_to_date_run(
     parents = {parent_of(run) for run in runs}
     if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
         return None
-    return parent if store.get_run(parent).info.status == "FINISHED" else None  # it may have been killed at its end
+    return parent if store.get_run(parent).info.status == "FINISHED" else None  # killed at its end
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:
@@ -163,9 +163,9 @@ def decision_tags(decision: Decision) -> dict[str, str]:
 
 
 def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str] | None = None) -> None:
-    """Record on a step's run why it runs and its fingerprint, with the parts as an artifact, and set more tags.
+    """Record on a step's run why the step runs and its fingerprint, and set the tags `more`.
 
-    The parts come first: a run with a fingerprint can always explain it.
+    The artifact with the fingerprint's parts comes first, so that no run has a fingerprint without its parts.
     """
     if decision.parts is not None:
         store.client.log_dict(run_id, dict(decision.parts), lineage.PARTS)
@@ -173,9 +173,9 @@ def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str
 
 
 def final_decision(decision: Decision, run: Run) -> Decision:
-    """Return the decision with the external state as the step left it.
+    """Return the decision with a fingerprint for the state after the step.
 
-    A step that makes its model the champion changes the champion that it was compared with. Without this correction
+    A step may make its own model the champion, and the champion is a part of its fingerprint. Without this correction,
     the step would run again the next time.
     """
     external = {tag.replace(".", " ", 1): value for tag, value in run.data.tags.items() if tag.startswith("external.")}
@@ -183,7 +183,7 @@ def final_decision(decision: Decision, run: Run) -> Decision:
 
 
 def explain_plan(plan: Plan) -> dict[str, Decision]:
-    """Return step -> decision for a dry run; nothing if the store or the experiment does not exist yet."""
+    """Return a dict: step -> decision, for a dry run. It is empty if the store or the experiment does not exist yet."""
     if not opening.has_store(plan.config):
         return {}
     store = opening.open_store(plan.config)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-POINTS = 200  # of a curve
+POINTS = 200  # number of points of a curve
 # Metric -> its readable name, and whether a higher value is better.
 METRICS = {
     "auc": ("AUC", True),
@@ -57,12 +57,12 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     from sklearn.metrics import roc_curve
 
     truth = label.to_numpy()
-    fpr, tpr, cut = roc_curve(truth, score, drop_intermediate=False)  # thresholds fall; the first is infinite
+    fpr, tpr, cut = roc_curve(truth, score, drop_intermediate=False)  # `cut` falls from infinity
     true_positives, false_positives = tpr * truth.sum(), fpr * (len(truth) - truth.sum())
     positives = true_positives + false_positives
     precision = np.divide(true_positives, positives, out=np.ones_like(positives), where=positives > 0)
     thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))  # evenly along the ROC curve
-    top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))  # if class 1 is rare, all scores are small
+    top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))  # end of the axis: scores are small if class 1 is rare
     threshold = np.linspace(0, top, POINTS + 1)
     threshold = threshold[threshold <= cut[1]]
     at = np.searchsorted(-cut, -threshold, side="right") - 1  # the last cut that a score of `threshold` reaches

@@ -35,12 +35,12 @@ class Difference:
 
 
 def interval(label: Array, score: Array, level: float) -> Interval:
-    """Return the AUC with its confidence interval, limited to 0 to 1. Without rows of both classes all are NaN."""
+    """Return the AUC with its confidence interval, limited to 0 to 1. All are NaN unless both classes have rows."""
     from statistics import NormalDist
 
     value, placements = _placements(label, score)
     reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(_variance(placements))
-    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), level)  # this order keeps NaN
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), level)  # max(0.0, NaN) would be 0
 
 
 def compare(label: Array, score: Array, other: Array) -> Difference:

@@ -23,10 +23,10 @@ def test_a_random_state_in_the_options_overrides_the_seed() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sklearn.ensemble.NoSuchClassifier", {}, "estimator: there is no classifier sklearn.ensemble.NoSuch"),
-        ("sklearn.nowhere.Classifier", {}, "estimator: there is no classifier sklearn.nowhere.Classifier"),
-        ("sklearn.linear_model.LinearRegression", {}, "estimator: there is no classifier"),
-        ("sklearn.mixture.GaussianMixture", {}, "estimator: there is no classifier"),
+        ("sklearn.ensemble.NoSuchClassifier", {}, "estimator: scikit-learn has no classifier sklearn.ensemble.NoSuch"),
+        ("sklearn.nowhere.Classifier", {}, "estimator: scikit-learn has no classifier sklearn.nowhere.Classifier"),
+        ("sklearn.linear_model.LinearRegression", {}, "estimator: scikit-learn has no classifier"),
+        ("sklearn.mixture.GaussianMixture", {}, "estimator: scikit-learn has no classifier"),
         ("sklearn.svm.LinearSVC", {}, "estimator: sklearn.svm.LinearSVC gives no probabilities"),
         (GRADIENT_BOOSTING, {"max_itr": 5}, "options: .*max_itr"),
     ],
