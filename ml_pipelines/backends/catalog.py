@@ -20,7 +20,7 @@ BACKENDS = {
     "databricks-jobs": "databricks_jobs:JobsBackend",
     "databricks": "databricks:DatabricksBackend",
 }
-MLFLOWS_OWN = {"local", "databricks"}  # MLflow submits their steps itself
+MLFLOWS_OWN = {"local", "databricks"}  # MLflow has these backends itself, and submits their steps
 
 
 def choose(name: str) -> Backend:
@@ -47,8 +47,8 @@ def register_backends() -> None:
     """Register the backends with MLflow, even if the package is not installed. Make `local` use this Python."""
     from mlflow.projects.backend import loader
 
-    os.environ[processes.DRIVER] = str(os.getpid())  # a step of `local`, our grandchild, ends with this process
-    scripts = str(Path(sys.executable).parent)  # has the `python` and `mlflow` that `local` starts
+    os.environ[processes.DRIVER] = str(os.getpid())  # for `local`: its steps end with this process
+    scripts = str(Path(sys.executable).parent)  # the folder of the `python` and `mlflow` that `local` starts
     if not os.environ.get("PATH", "").startswith(scripts):
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
     for name in BACKENDS.keys() - MLFLOWS_OWN:

@@ -22,7 +22,7 @@ from ml_pipelines.tracking.store import Store
 
 
 class ThisMachine:
-    """A backend whose steps run on this machine. The other backends inherit its defaults."""
+    """The base class of all backends. Its defaults fit a backend whose steps run on this machine."""
 
     name: ClassVar[str]
     reads_tables_elsewhere: ClassVar[bool] = False
@@ -33,7 +33,7 @@ class ThisMachine:
         return None
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
-        """Do nothing."""
+        """Do nothing: the steps need no preparation."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
         """Check the registry if it is Unity Catalog; and the source and the tables' folder if a step reads the source.
@@ -53,7 +53,7 @@ class ThisMachine:
             paths.check_writable(locations.absolute_prefix(config.table_prefix), "data.delta_prefix.local")
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return nothing."""
+        """Return no lines."""
         return []
 
     def project(self) -> str:
@@ -61,7 +61,7 @@ class ThisMachine:
         return str(paths.root())
 
     def config(self, config: Config, step: Step) -> dict[str, Any]:
-        """Return the configuration itself, so that no step has to load it again."""
+        """Return the loaded configuration, so that no step has to load it again."""
         return {"config": config}
 
     def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:
@@ -83,11 +83,11 @@ class ThisMachine:
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Return None: a step ends with its driver."""
+        """Return None: on this machine, a step ends when its driver ends."""
         return None
 
     def explain(self, error: Exception) -> PipelineError | None:
-        """Return None."""
+        """Return None: this backend has nothing to add to the error's own message."""
         return None
 
     def page_address(self, store: Store, experiment: str, run_id: str) -> str | None:
@@ -95,7 +95,7 @@ class ThisMachine:
         if store.is_databricks:
             from ml_pipelines.databricks import workspace
 
-            with suppress(ConfigError):  # a cluster's built-in login may not know its workspace
+            with suppress(ConfigError):  # the login inside a cluster may not know the workspace
                 return f"{workspace.host()}/ml/experiments/{experiment}/runs/{run_id}"
         uri = re.sub(r"//[^/]*@", "//", store.uri)
         return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None

@@ -14,7 +14,7 @@ from ml_pipelines.tracking.store import Store
 
 
 class DatabricksBackend(OnDatabricks):
-    """MLflow's backend with checks, a small archive, and a wait that also ends if Databricks skips the run."""
+    """Runs steps with MLflow's backend, but checks first, sends a small archive, and notices a skipped run."""
 
     name = "databricks"
 

@@ -18,7 +18,7 @@ from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import REMOTE, Store
 
-PROFILE = "dev"  # default of `mlflow run -e <step>`: a cluster can't read the tables of profile local
+PROFILE = "dev"  # the default profile of `mlflow run -e <step>`: a cluster can't read the tables of profile local
 
 
 class JobsBackend(OnDatabricks):
@@ -31,7 +31,7 @@ class JobsBackend(OnDatabricks):
         preflight.check_workspace(config, steps, preflight.computes_of(config, steps))
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return the submissions that would be made, and the number of cluster starts."""
+        """Return the requests that would submit the steps, and the number of cluster starts."""
         return ["", job_payload.describe_submissions(config, steps, needs)]
 
     def run(
@@ -46,7 +46,8 @@ class JobsBackend(OnDatabricks):
     ) -> RemoteStep:
         """Create the step's run below the active one, submit the step, and return at once.
 
-        Without an active run, the caller is `mlflow run`, which waits only for MLflow's own backends. So this waits.
+        Without an active run, the caller is `mlflow run`. It waits only for MLflow's own backends, so this method waits
+        for the end of the step instead.
         """
         import mlflow
         from mlflow.exceptions import ExecutionException
@@ -101,7 +102,7 @@ def _submit(
 
 
 def _wait_alone(submitted: RemoteStep) -> None:
-    """Wait for a step without a pipeline run, and report its outputs.
+    """Wait for a step that is not part of a pipeline run, and report its outputs.
 
     Raises:
         NoAnswer: the workspace stopped answering, so the step's result is unknown.

@@ -1,8 +1,8 @@
-"""A fork server: it does the heavy imports once, and then forks a child for each step within milliseconds.
+"""A fork server: a process that does the heavy imports once, and then forks a child for each step in milliseconds.
 
 This uses the fork server of Python's `multiprocessing`, with four additions. A child gets exactly the environment of
-the caller. It never imports the caller's `__main__`, which may be bin/mlflow. It writes to a pipe that this process
-reads. It dies with this process, even if this process is killed.
+this process. A child never imports the `__main__` of this process, which may be bin/mlflow. A child writes to a pipe
+that this process reads. A child dies with this process, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import Any
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths, processes
 
-FOLDER = "ml-pipelines-driver-"  # the folder of a driver's socket and logs; mkdtemp adds eight characters
+FOLDER = "ml-pipelines-driver-"  # prefix of the folder for a driver's socket and logs; mkdtemp adds eight characters
 SOCKET_BYTES = 107  # the longest path of a socket (unix(7))
-LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # multiprocessing names the socket
+LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # multiprocessing chooses the socket's name
 CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the server must not pass these on to every child
 
 # Modules that the server imports for every step (ALWAYS), to read the source (SPARK), to fit and evaluate (FITTING).
 ALWAYS = (
-    "scipy.special",  # skops searches all modules in the order of import; this one first saves 0.6 s
+    "scipy.special",  # skops searches modules in import order; with this one first, 0.6 s faster
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.data.meta_dataset",
     "deltalake",
@@ -63,7 +63,7 @@ def supported() -> bool:
 
 
 def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
-    """Start the server, unless it is running. It does its imports while the caller continues.
+    """Start the server, unless it is running. The server does its imports while the caller continues.
 
     Args:
         tracking_uri: the store that the children will use. The server opens it in advance if it is sqlite.
@@ -84,10 +84,10 @@ def folder() -> Path:
     """Return the temporary folder of this driver: for the server's socket, and for the logs of running steps.
 
     The folder is locked as long as this process lives, and deleted when the process ends. A killed process can't
-    delete its folder: the next one does.
+    delete its folder, so the next driver does.
 
     Raises:
-        ConfigError: each temporary folder has too long a path for a socket.
+        ConfigError: the path of every temporary folder is too long for a socket.
     """
     import fcntl  # Windows has no such module, and no fork server
 
@@ -106,7 +106,7 @@ def folder() -> Path:
 
 
 def _place() -> Path:
-    """Return the temporary folder, or one of the system's if its path is too long for a socket."""
+    """Return the temporary folder. If its path is too long for a socket, return one of the system's instead."""
     default = tempfile.gettempdir()
     for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a folder that only this user can open
         if len(os.fsencode(place)) + LISTENER_BYTES <= SOCKET_BYTES and os.access(place, os.W_OK | os.X_OK):
@@ -137,7 +137,7 @@ def _delete(created: Path, process: int) -> None:
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
-    """End this process at once when the block raises SystemExit and a fork server was started.
+    """End this process at once if the `with` block raises SystemExit and a fork server was started.
 
     Python's normal exit takes up to two seconds: it waits for the resource tracker, which waits for the server, which
     may still be importing. Nothing is lost: the pipeline run is closed by then, and the server dies with this process.
@@ -192,7 +192,7 @@ class Child:
         self._follower.start()
 
     def _follow(self, reader: Connection, on_line: Callable[[str], None], on_end: Callable[[int], None]) -> None:
-        """Read the output to its end, then the exit code. Only this thread does it: the code can be read only once."""
+        """Read the output to its end, then the exit code. The code can be read only once, so only this thread does."""
         with os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace") as lines:
             reader.close()
             for line in lines:
@@ -227,7 +227,7 @@ class Child:
 
 @contextmanager
 def _no_main() -> Iterator[None]:
-    """Hide the caller's `__main__` in the block, so that a child started in the block does not import it."""
+    """Hide `__main__` inside the `with` block, so that a child which starts there does not import it."""
     main = sys.modules["__main__"]
     saved: dict[str, Any] = {
         name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__

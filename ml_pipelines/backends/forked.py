@@ -1,4 +1,4 @@
-"""The backend `forkserver`: each step in a child of a process that has imported everything (see fork_server.py)."""
+"""The backend `forkserver`: each step runs in a child of the fork server, which has imported everything already."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ForkedStep:
         self._child.stop()
 
     def share(self, steps: int) -> None:
-        """Limit the step to its share of the OpenMP threads, since `steps` steps run at once."""
+        """Limit the step to its share of the OpenMP threads. `steps` steps run at the same time."""
         threads = max(1, processes.processors() // steps)
         if threads != self._threads:
             self._threads = threads

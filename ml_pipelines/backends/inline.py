@@ -11,7 +11,7 @@ from ml_pipelines.tracking.store import Store
 
 
 class FinishedStep:
-    """A step that has run already."""
+    """A step that has ended: this backend returns only after that."""
 
     def __init__(self, run_id: str, exit_code: int) -> None:
         self.run_id = run_id

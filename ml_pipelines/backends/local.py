@@ -13,13 +13,13 @@ from ml_pipelines.system.processes import GRACE_S
 
 
 class LocalBackend(ThisMachine):
-    """MLflow's backend with another way to stop a step: MLflow sends only TERM, and then waits for ever."""
+    """Runs steps with MLflow's backend, and stops them itself: MLflow sends only SIGTERM, and then waits for ever."""
 
     name = "local"
     enforces_time_limits = True
 
     def stop(self, submitted: SubmittedStep) -> None:
-        """Stop the process group of the step: `mlflow run`, the shell, the step. First TERM, then KILL."""
+        """Stop the step's process group (`mlflow run`, the shell, the step) with SIGTERM, then SIGKILL."""
         process = submitted.command_proc  # type: ignore[attr-defined]  # of mlflow.projects.submitted_run
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

@@ -22,7 +22,7 @@ SUBMITTING = "submitting"  # the value of the tag REMOTE until the id of the Dat
 
 
 class OnDatabricks(ThisMachine):
-    """A backend whose steps run on Databricks, on compute of their own."""
+    """The base class of both backends: each step runs on Databricks, on compute of its own."""
 
     reads_tables_elsewhere = True
 
@@ -35,7 +35,7 @@ class OnDatabricks(ThisMachine):
         return cluster_spec(config, step) or {}
 
     def lost(self, submitted: SubmittedStep) -> Exception | None:
-        """Return the error if the workspace stopped answering, so that the step's result is unknown; otherwise None."""
+        """Return the error if the workspace stopped answering. Then the step's result is unknown. Otherwise None."""
         return submitted.lost if isinstance(submitted, RemoteStep) else None
 
     def take_over(
@@ -48,12 +48,12 @@ class OnDatabricks(ThisMachine):
         run_id, remote = str(running.info.run_id), running.data.tags[REMOTE]
         if remote != SUBMITTING:
             return RemoteStep(store, step, run_id).attach(int(remote))
-        # Its driver was killed while it submitted the step. The idempotency token returns the run, if it exists.
+        # The driver was killed while it submitted the step. Sending the same request returns the run, if it exists.
         submission = job_payload.submission_of(config, step, preflight.compute_of(config, step), inputs, run_id)
         return RemoteStep(store, step, run_id).submit(submission)
 
     def explain(self, error: Exception) -> PipelineError | None:
-        """Return which permission is missing, or that DBFS is disabled."""
+        """Return an error that says which permission is missing, or that DBFS is disabled; None for other errors."""
         return projects.explain_permission(error)
 
 

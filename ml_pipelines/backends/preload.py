@@ -1,4 +1,4 @@
-"""Code that the fork server imports at its start. The server then ends with its driver, and imports while idle.
+"""Code that the fork server runs at its start. It makes the server end with its driver, and import while it is idle.
 
 The server imports the modules of the first steps before it answers (fork_server.start), and other modules between
 requests. A child that starts earlier imports its modules itself.
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from ml_pipelines.backends.fork_server import FITTING, SPARK, die_with_parent
 from ml_pipelines.system.processes import SHARE_CHANGED
 
-QUICK_S = 0.3  # the server imports only after this idle time, so that a quick step does not wait for an import
+QUICK_S = 0.3  # idle seconds before the server imports again, so that a quick step does not wait for an import
 
 
 class ImportingSelector(selectors.DefaultSelector):
@@ -35,7 +35,7 @@ class ImportingSelector(selectors.DefaultSelector):
         patience_s = QUICK_S if cls._store_is_open else 0
         while not (ready := super().select(patience_s)):
             patience_s = 0
-            if cls._had_request and not cls._store_is_open:  # before the first request, the driver may be creating it
+            if cls._had_request and not cls._store_is_open:  # the driver creates the store before it sends a request
                 cls._store_is_open = True
                 _open_store()
             elif prepare := next(cls._preparations, None):
@@ -65,7 +65,7 @@ def _open_store() -> None:
 
 
 def _map_packages() -> None:
-    """Let MLflow list the installed packages, in 0.3 s. MLflow needs the list to check a model's requirements."""
+    """Let MLflow list the installed packages now (0.3 s). It needs the list later, to check a model's requirements."""
     from mlflow.utils import requirements_utils
 
     with contextlib.suppress(AttributeError):  # a private function: another version of MLflow may not have it

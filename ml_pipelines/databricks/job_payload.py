@@ -1,4 +1,4 @@
-"""The request that submits a step to Databricks (runs/submit). A dry run shows the same request."""
+"""The payload of a job run: the request that submits a step to Databricks (runs/submit). A dry run shows it too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submission:
-    """One request to runs/submit."""
+    """The request that submits one step (runs/submit)."""
 
     run_name: str
     idempotency_token: str
@@ -28,7 +28,7 @@ class Submission:
     environment: JobEnvironment | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the request as JSON."""
+        """Return the request as a dict, ready for JSON."""
         request: dict[str, Any] = {
             "run_name": self.run_name,
             "idempotency_token": self.idempotency_token,
@@ -98,7 +98,7 @@ def _placement(compute: specs.Compute, whl: str, tags: dict[str, str]) -> tuple[
 
 
 def pins() -> list[str]:
-    """Return the libraries that MLproject pins. Databricks does not document which versions a runtime has."""
+    """Return the libraries to install, as MLproject pins them. A runtime's own versions are not documented."""
     import yaml
 
     project = yaml.safe_load((paths.root() / "MLproject").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from databricks.sdk.service.jobs import Run, RunOutput
 
 FINAL_STATES = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")  # life cycle states that never change again
-# Termination codes of the Jobs API 2.2. The first two groups: clusters and libraries fail before our code runs.
+# Termination codes of the Jobs API 2.2. TRANSIENT and CLUSTER: a cluster or a library failed before our code ran.
 TRANSIENT = ("CLOUD_FAILURE", "CLUSTER_REQUEST_LIMIT_EXCEEDED", "WORKSPACE_RUN_LIMIT_EXCEEDED")
 CLUSTER = (*TRANSIENT, "CLUSTER_ERROR", "INVALID_CLUSTER_REQUEST", "RESOURCE_NOT_FOUND", "DRIVER_ERROR")
 REFUSED = ("UNAUTHORIZED_ERROR", "FEATURE_DISABLED", "BUDGET_POLICY_LIMIT_EXCEEDED", "INVALID_RUN_CONFIGURATION")
@@ -20,7 +20,7 @@ REFUSED = ("UNAUTHORIZED_ERROR", "FEATURE_DISABLED", "BUDGET_POLICY_LIMIT_EXCEED
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run on Databricks ended."""
 
     result: str  # the result state; if the run has none, its life cycle state: SKIPPED or INTERNAL_ERROR
     exit_code: int = 0
@@ -41,7 +41,7 @@ def has_ended(run: Run) -> bool:
 
 
 def outcome_of(run: Run, error: str | None = None) -> Outcome:
-    """Return how the run ended. A run that is still active counts as timed out.
+    """Return how the run ended. A run that has not ended counts as timed out.
 
     Args:
         run: the run as the Jobs API returns it.
@@ -51,7 +51,7 @@ def outcome_of(run: Run, error: str | None = None) -> Outcome:
     if life not in FINAL_STATES:
         return Outcome("TIMEDOUT", TimedOut.exit_code, f"cancelled: still {life} an hour after its time limit")
     results = [task.state.result_state for task in run.tasks or [] if task.state and task.state.result_state]
-    result = results[-1].value if results else result or life  # the task says TIMEDOUT, its run only FAILED
+    result = results[-1].value if results else result or life  # a run says FAILED where its task says TIMEDOUT
     if result == "SUCCESS":
         return Outcome(result)
     details = run.status.termination_details if run.status else None

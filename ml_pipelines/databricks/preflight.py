@@ -1,4 +1,4 @@
-"""Checks before anything is created: first this machine's settings, then the workspace."""
+"""Checks settings and workspace before a run on Databricks is created, so that it does not fail minutes later."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ml_pipelines.tracking import opening
 
 
 def computes_of(config: Config, steps: Iterable[Step]) -> list[specs.Compute]:
-    """Return the computes that the steps run on, without duplicates.
+    """Return the clusters or other computes that the steps run on, without duplicates.
 
     Raises:
-        ConfigError: a step would run on this machine, or its cluster spec is wrong.
+        ConfigError: the compute of a step is this machine, or its cluster spec is wrong.
     """
     return list({step.compute: compute_of(config, step) for step in steps}.values())
 
@@ -44,7 +44,7 @@ def check_workspace(
         config: the configuration of the steps.
         steps: the steps.
         computes: what the steps run on.
-        wheel: upload the wheel too, if the Volume lacks it.
+        wheel: whether to upload the wheel too, if the Volume lacks it.
 
     Raises:
         ConfigError: a step would fail on Databricks; the message says what to do.
@@ -86,7 +86,7 @@ def _check_settings(config: Config) -> None:
 
 
 def check_experiment(name: str) -> None:
-    """Check that the experiment may be read. An experiment that does not exist passes: MLflow will create it.
+    """Check that the user may read the experiment. One that does not exist passes: MLflow will create it.
 
     Raises:
         ConfigError: the permission is missing.

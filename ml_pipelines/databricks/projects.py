@@ -1,4 +1,4 @@
-"""What MLflow's own backend `databricks` lacks: a small archive of the project, and checks before it is used."""
+"""Adds to MLflow's own backend `databricks`: a small archive of the project, and checks of what the backend accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ml_pipelines.system import paths
 
 @cache
 def project_archive() -> str:
-    """Return the path of a zip of the project, made once a process.
+    """Return the path of a zip of the project. Each process makes it once.
 
     MLflow's own tarball would contain .venv, data and .git too.
     """
@@ -46,7 +46,7 @@ def archive(path: Path) -> Path:
 
 
 def check_mlflow_backend(computes: Iterable[specs.Compute], overrides: str) -> None:
-    """Check for what MLflow's backend accepts at first and fails with later.
+    """Refuse settings that MLflow's backend accepts at first, and that make its run fail later.
 
     Raises:
         ConfigError: a compute is not a new cluster, or a --set value needs quotes.
@@ -62,7 +62,7 @@ def check_mlflow_backend(computes: Iterable[specs.Compute], overrides: str) -> N
 
 
 def explain_permission(error: Exception) -> ConfigError | None:
-    """Return what to do about a missing permission, on DBFS root or on the experiment; None for any other error.
+    """Return an error that says which permission is missing, on DBFS root or the experiment; None for other errors.
 
     New workspaces have DBFS root turned off.
     """

@@ -20,18 +20,19 @@ from ml_pipelines.tracking.store import REMOTE, Store
 if TYPE_CHECKING:
     from databricks.sdk.service.jobs import Run
 
-POLL_S = 4.0  # the longest pause between two requests, so that a change shows within 5 s
-LONGEST_S = 24 * 3600.0  # the time limit of a step that has none
+# All in seconds.
+POLL_S = 4.0  # the longest pause between two requests, so that a change of state is shown within 5 s
+LONGEST_S = 24 * 3600.0  # the time limit of a step that has no timeout_s
 START_S = 3600.0  # added to the time limit, for the queue and the start of the cluster
-LOST_S = 600.0  # this process gives up after so long without an answer; the run on Databricks continues
-CANCEL_S = 3.0  # how long to wait until a cancelled run ends: driver.py must react to a signal within 5 s
+LOST_S = 600.0  # after this time without an answer, this process gives up; the run on Databricks continues
+CANCEL_S = 3.0  # the longest wait for the end of a cancelled run: driver.py must react to a signal within 5 s
 
 
 class RemoteStep:
-    """A step that runs on Databricks. Its MLflow run gets its logs, and how it ended."""
+    """A step that runs on Databricks. This object waits for its end and logs the result to the step's MLflow run."""
 
     def __init__(self, store: Store, step: Step, run_id: str) -> None:
-        self.lost: Exception | None = None  # why this process lost sight of the step, which may still be running
+        self.lost: Exception | None = None  # set if this process lost contact; the step may still run
         self.store = store
         self.step = step
         self.run_id = run_id
@@ -50,7 +51,7 @@ class RemoteStep:
         """
         try:
             return self.attach(submission.send())
-        except (Interrupted, MlflowException):  # the workspace may have started the run: the token returns it
+        except (Interrupted, MlflowException):  # the run may exist: sending again returns it
             self._databricks_run = submission.send()
             self.cancel()
             raise
@@ -64,7 +65,7 @@ class RemoteStep:
     def wait(self) -> bool:
         """Follow the run to its end and return whether the step succeeded.
 
-        False with `lost` set means that nobody knows how the step ended.
+        If the result is False and `lost` is set, this process lost contact and does not know how the step ended.
         """
         with self._following:
             if self._ended is None and self.lost is None:
@@ -83,7 +84,7 @@ class RemoteStep:
         return "RUNNING" if self._ended is None else "FAILED" if self._ended.exit_code else "FINISHED"
 
     def cancel(self) -> None:
-        """Cancel the run on Databricks, wait a moment for its end, and report whether that worked."""
+        """Cancel the run on Databricks, wait a moment for its end, and report whether it has ended."""
         self._stopped.set()
         try:
             with workspace.explaining_errors(f"run {self._databricks_run}", "CAN MANAGE RUN"):
@@ -98,7 +99,7 @@ class RemoteStep:
             self._report(f"run {self._databricks_run} {'is cancelled' if ended else 'is being cancelled'}")
 
     def _follow(self) -> Outcome:
-        """Poll the run until it has ended or its time is over, and report each change of its state."""
+        """Poll the run until it has ended or has exceeded its time limit. Report each change of its state."""
         reported_state, started = "", time.monotonic()
         run = self._get_run_patiently()
         self._report(f"run {self._databricks_run} · {run.run_page_url}")
@@ -124,7 +125,7 @@ class RemoteStep:
             return workspace.client().jobs.get_run(self._databricks_run)
 
     def _get_run_patiently(self) -> Run:
-        """Return the run, and ask again for `LOST_S` seconds if the workspace does not answer.
+        """Return the run. If the workspace does not answer, ask again for `LOST_S` seconds.
 
         Raises:
             NoAnswer: the workspace has not answered in that time.

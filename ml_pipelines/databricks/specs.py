@@ -1,4 +1,4 @@
-"""The compute of a step: a new job cluster, a running cluster, or serverless. Checked before the step is submitted."""
+"""Parses and checks the compute of a step: a new job cluster, a running cluster, or serverless."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DEDICATED = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")  # the old and the n
 
 @dataclass(frozen=True)
 class Compute:
-    """What one step runs on. Exactly one of the three optional fields is set."""
+    """The compute that a step runs on. Exactly one of the three optional fields is set."""
 
-    where: str  # the file or configuration key that describes it, for messages
+    where: str  # the file or configuration key that describes the compute, for messages
     new_cluster: ClusterSpec | None = None
     existing_cluster_id: str | None = None
     environment_version: str | None = None  # serverless
@@ -40,7 +40,7 @@ def parse_compute(raw: Mapping[str, Any], where: str) -> Compute:
         where: the file or configuration key of the spec, for messages.
 
     Raises:
-        ConfigError: it is not a cluster spec, or Databricks would refuse it after some minutes.
+        ConfigError: `raw` is not a cluster spec, or Databricks would refuse it after some minutes.
     """
     from databricks.sdk.service.compute import ClusterSpec
     from mlflow.projects import utils
@@ -118,7 +118,7 @@ def _runtime(spec: ClusterSpec) -> str | None:
 
 
 def _disks(spec: ClusterSpec) -> str | None:
-    """Check the EBS volumes of AWS nodes. Disks may also come from a pool, a policy or enable_elastic_disk."""
+    """Return what is wrong with the EBS disks of AWS nodes. A pool, policy or enable_elastic_disk may add disks too."""
     aws = spec.aws_attributes
     count = aws.ebs_volume_count if aws else None
     if not count and not (spec.enable_elastic_disk or spec.instance_pool_id or spec.policy_id):

@@ -22,7 +22,7 @@ def volume_path(config: Config) -> str:
     """Return the path of the profile's Volume: `<data.delta_prefix.databricks>/<env_name>/<volume_name>`.
 
     Raises:
-        ConfigError: the path is not that of a Volume.
+        ConfigError: the three settings do not give the path of a Volume.
     """
     data = config.data
     path = f"{data.delta_prefix.databricks.rstrip('/')}/{paths.slug(config.env_name)}/{paths.slug(data.volume_name)}"
@@ -35,10 +35,10 @@ def volume_path(config: Config) -> str:
 
 
 def check_volume(config: Config) -> None:
-    """Check that the Volume exists and may be read.
+    """Check that the Volume exists and that the user may read it.
 
     Raises:
-        ConfigError: it does not exist, or a privilege is missing.
+        ConfigError: the Volume does not exist, or the user lacks a privilege.
     """
     path = volume_path(config)
     with workspace.explaining_errors(f"Volume {path}", PRIVILEGES):
@@ -58,7 +58,7 @@ def wheel_path(config: Config) -> str:
 
 @cache
 def _version() -> str:
-    """Return the wheel's version. It is cached, so that an edit during a pipeline run does not change the wheel."""
+    """Return the wheel's version. The cache keeps it the same if a person edits code during a pipeline run."""
     checkout = paths.checkout()
     if checkout is None:
         raise ConfigError(

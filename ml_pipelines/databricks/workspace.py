@@ -1,4 +1,4 @@
-"""The workspace's client (databricks-sdk), and its errors as messages that say what to do."""
+"""The client of the Databricks workspace (databricks-sdk). Turns its errors into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml_pipelines.errors import ConfigError, PipelineError, StepFailed, message_
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-RETRY_S = 20  # how long the SDK retries after 429, 503 and lost connections; who polls continues after that
+RETRY_S = 20  # seconds in which the SDK repeats a request after 429, 503 or a lost connection
 SIGN_IN = "`databricks auth login --host <workspace>`, or set DATABRICKS_HOST and DATABRICKS_TOKEN"
 
 
@@ -25,7 +25,7 @@ class NoAnswer(StepFailed):
 def client() -> WorkspaceClient:
     """Return the client of the workspace that MLFLOW_TRACKING_URI (`databricks://<profile>`) names.
 
-    Without a profile in it, the SDK's own rules find the workspace.
+    If the variable names no profile, the SDK's own rules find the workspace.
 
     Raises:
         ConfigError: no workspace or no way to sign in is configured.
@@ -55,7 +55,7 @@ def explaining_errors(what: str, privilege: str) -> Iterator[None]:
 
     Args:
         what: the object that the block requests.
-        privilege: the privilege that a person needs on it.
+        privilege: the privilege that a person needs on this object.
 
     Raises:
         ConfigError: the sign-in is wrong, a privilege is missing, the object does not exist, or the request is refused.
@@ -70,7 +70,7 @@ def explaining_errors(what: str, privilege: str) -> Iterator[None]:
 
 
 def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
-    """Return the error of the library that explains an error of the SDK."""
+    """Return a PipelineError that explains an error of the SDK to a person."""
     from databricks.sdk import errors
 
     message = message_of(error.__cause__ or error, None).partition(" Config: ")[0].rstrip(".")[:200]
