@@ -1,7 +1,8 @@
-"""Merges the bundle's job for a target, as the Databricks CLI does.
+"""Computes the job that a target of the bundle deploys, with the merge rules of the Databricks CLI.
 
-Mappings are merged deeply, and lists are joined. Then list entries with the same key become one; the target's values
-win (docs.databricks.com/dev-tools/bundles/cluster-override and job-task-override; libs/dyn/merge in the CLI's source).
+Mappings are merged deeply, and lists are joined. Then list entries with the same key become one entry, in which the
+target's values win (docs.databricks.com/dev-tools/bundles: cluster-override, job-task-override; libs/dyn/merge in the
+CLI's source).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def bundle_targets() -> list[str]:
 
 
 def required_variables(target: str) -> list[str]:
-    """Return the variables that have no value in a target, so that the CLI demands them from the user."""
+    """Return the variables that have no value in a target. The user must give them to the CLI."""
     bundle = _read(FILE)
     return [name for name in _declared(bundle) if name not in _values(bundle, bundle["targets"][target] or {})]
 
@@ -72,7 +73,7 @@ def _values(bundle: Any, target: Any) -> dict[str, Any]:
 
 
 def normalised(package: str | None) -> str:
-    """Return a package's name as installers compare it (PEP 503): ml_pipelines and ml-pipelines are the same."""
+    """Return a package's name in the form that installers compare (PEP 503): ml_pipelines becomes ml-pipelines."""
     return re.sub(r"[-_.]+", "-", package or "").lower()
 
 

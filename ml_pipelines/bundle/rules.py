@@ -15,9 +15,9 @@ Job = Mapping[str, Any]
 
 
 def job_problems() -> list[str]:
-    """Return one line for each mistake in the job of each target that would make a deployment or a run fail.
+    """Return one line for each mistake that would make a deployment or a run of the job fail, in any target.
 
-    Variables that the user gives to the CLI stay as they are in the job: `${var.name}`.
+    Variables that the user must give to the CLI are not replaced: they stay `${var.name}`.
     """
     problems = []
     for target in merge.bundle_targets():
@@ -82,7 +82,7 @@ def _clusters(job: Job) -> Iterator[str]:
 
 
 def _types(job: Job) -> Iterator[str]:
-    """Yield unknown keys and wrong types. Skipped unless databricks-bundles is installed (`make setup` does it)."""
+    """Yield unknown keys and wrong types, if databricks-bundles is installed (`make setup` installs it)."""
     if importlib.util.find_spec("databricks.bundles"):
         from databricks.bundles import jobs
 

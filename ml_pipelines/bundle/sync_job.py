@@ -1,6 +1,6 @@
 """Updates the bundle's job: its tasks, their depends_on and entry points, and the cluster specs of the targets.
 
-Timeouts, retries, parameters, the choice of a cluster, and tasks that a person added stay.
+Timeouts, retries, parameters, the choice of a cluster, and tasks that a person added are not changed.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _set(parent: Any, key: str, value: Any) -> None:
 
 
 def _set_dependencies(task: Any, needs: list[str], ours: set[str]) -> None:
-    """Make the task depend on these tasks of ours. Its dependencies on tasks that a person added stay."""
+    """Make the task depend on the tasks `needs`. Dependencies on tasks that a person added stay."""
     present = [item["task_key"] for item in task.get("depends_on", [])]
     others = [key for key in present if key not in ours]
     if sorted(present) == sorted([*needs, *others]):

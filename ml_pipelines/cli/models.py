@@ -8,7 +8,7 @@ from ml_pipelines.cli.options import profile_option, set_option
 from ml_pipelines.config import loading
 from ml_pipelines.system.terminal import say
 
-reason_option = click.option("--reason", required=True, help="The reason, which becomes a tag of both versions.")
+reason_option = click.option("--reason", required=True, help="The reason. Both versions get it as a tag.")
 
 
 @click.command("promote")

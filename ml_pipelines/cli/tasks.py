@@ -1,7 +1,7 @@
-"""The wheel's console scripts. A job runs a step's script as a task. Another script runs the whole pipeline.
+"""The wheel's console scripts: one for each step, one for the whole pipeline, and one that ends a job's pipeline run.
 
-A Databricks job calls these functions by their entry points, and may treat any SystemExit as a failure. So success
-returns normally, and a failure raises its error. In a shell, a failure prints one line and sets the exit code.
+A Databricks job calls these functions by their entry points. It may treat any SystemExit as a failure, so a function
+returns normally after success and raises the error after a failure. In a shell, it prints one line and exits instead.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def local_pipeline() -> None:
 
 
 def close_pipeline() -> None:
-    """End the pipeline run of a job run. It is the job's last task."""
+    """End the pipeline run of a job run. The job's last task calls this."""
     _call(_close_command, sys.argv[1:])
 
 
 def run_named_script() -> None:
-    """Run a console script. The first argument names the script or its step. The script gets the other arguments."""
+    """Run the console script that the first argument names, or the script of that step, with the other arguments."""
     _call(_group, sys.argv[1:])
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def champion_runs(store: Store, qa: Mapping[str, Any]) -> dict[str, Run]:
-    """Return step -> run, for the pipeline run that trained the champion. Empty if the store no longer has it."""
+    """Return a dict: step -> run, of the pipeline run that trained the champion. Empty if the store has lost it."""
     try:
         train = store.get_run((qa.get("champion") or {})["run_id"])
         parent = parent_of(train)
@@ -62,7 +62,7 @@ def _dependencies(
                 code[name] = value
             elif kind in ("source", "external"):
                 values[part] = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"content \1", value)
-            elif kind != "input":  # the tables are added below, and other inputs follow from these parts
+            elif kind != "input":  # tables are added below; other inputs follow from parts
                 values[f"{step}.{name}" if kind == "param" else part] = value
     for name, table in written_tables(runs[step] for step in steps).items():
         values[name.removesuffix("_uri")] = f"{format_number(table.rows)} rows, content {(table.digest or '')[:8]}"
@@ -70,6 +70,6 @@ def _dependencies(
 
 
 def written_tables(runs: Iterable[Run]) -> dict[str, Table]:
-    """Return output -> table, for the tables that the runs wrote."""
+    """Return a dict: output -> table, for the tables that the runs wrote."""
     outputs = ((name, lineage.table_of(run, name)) for run in runs for name in lineage.outputs(run))
     return {name: table for name, table in outputs if table}

@@ -1,4 +1,4 @@
-"""Compute the coordinates of the report's charts. The template draws them, and has the texts and colours."""
+"""Computes coordinates for the report's charts. The template draws the charts, and has their texts and colours."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ml_pipelines.config import graph
 
 # The plot area of a chart, in units of its viewBox (320 x 250).
 LEFT, RIGHT, TOP, BOTTOM = 48, 310, 10, 210
-# The graph of the steps. Its rows are below each other, because a phone is higher than wide.
+# Sizes in the graph of the steps. Its rows are below each other, so that the graph fits on a phone.
 GRAPH_WIDTH, BOX_HEIGHT, BOX_WIDTH, GAP, ROW = 340, 44, 190, 10, 72
-OUTER = 1.5  # width of the first and last decile, relative to the neighbour: they have only one edge
+OUTER = 1.5  # drawn width of the first and last decile, relative to the next one; in the data they are open-ended
 
 
 def x_of(share: float) -> float:
@@ -67,7 +67,8 @@ class Bar:
 def histogram(bins: Sequence[Mapping[str, Any]]) -> list[Bar]:
     """Return the bars of a numeric column, without the bin of missing values.
 
-    For deciles (`up to 1`, `1 to 4`, `above 4`), the area of a bar is the share of rows. For values, the height is.
+    Deciles (`up to 1`, `1 to 4`, `above 4`) have bars whose area is the share of rows. If each bin is one value, the
+    height of its bar is the share of rows.
     """
     shown = [row for row in bins if row["label"] != "(missing)"]
     edges = [re.fullmatch(r"([-+.\de]+) to ([-+.\de]+)", str(row["label"])) for row in shown]
@@ -102,7 +103,7 @@ class Box:
 
 
 def boxes(needs: Mapping[str, AbstractSet[str]]) -> dict[str, Box]:
-    """Return step -> box. A step is below all steps that it needs; steps of the same depth are side by side."""
+    """Return a dict: step -> box. A step is below all steps that it needs; steps of the same depth are side by side."""
     depth: dict[str, int] = {}
     for step in TopologicalSorter(needs).static_order():
         depth[step] = max((depth[need] + 1 for need in needs[step]), default=0)

@@ -28,8 +28,8 @@ class Verdict:
 class StepView:
     """What happened to a step.
 
-    `state` is done, reused, failed, killed, running or skipped. A step that was not part of the pipeline run is `kept`
-    if its earlier outputs were used, otherwise `left`.
+    `state` is done, reused, failed, killed, running or skipped. If the step was not part of the pipeline run, `state`
+    is `kept` if the pipeline run used the step's earlier outputs, otherwise `left`.
     """
 
     name: str
@@ -38,8 +38,8 @@ class StepView:
     why: str = ""
     message: str = ""  # the cause of a failure, or the summary of a result
     seconds: float | None = None
-    start: float = 0.0  # when it started, as a share of the pipeline run's duration
-    share: float = 0.0  # its duration, as a share of the pipeline run's duration
+    start: float = 0.0  # when the step started, as a share of the pipeline run's duration
+    share: float = 0.0  # the step's duration, as a share of the pipeline run's duration
     run: Link | None = None
     origin: Link | None = None  # the run that computed the result, if the step was reused
     traceback: str = ""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-SHOWN = 40  # columns with the largest drift
+SHOWN = 40  # number of columns that the page shows: those with the largest drift
 SHOWN_IMPORTANCES = 20
 TRACEBACK_LINES = 30
 
@@ -198,7 +198,7 @@ def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mappi
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
-    """Return the metrics of a step's run without their prefix, and precision and recall from the counts."""
+    """Return a step's metrics by their names without the prefix. Compute precision and recall from the counts."""
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
     for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):

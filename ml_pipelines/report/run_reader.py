@@ -41,7 +41,7 @@ class RunReader:
         return None if text is None else json.loads(text)
 
     def origin(self, run: Run) -> Run:
-        """Return the run that computed this run's outputs: only that run has artifacts. If it is lost, return `run`."""
+        """Return the run that computed this run's outputs and has the artifacts, or `run` if the store has lost it."""
         if "reused_from" not in run.data.tags:
             return run
         try:

@@ -1,4 +1,4 @@
-"""Compare the tables that prepare_data writes on Sail and on the JVM, for the user's own source and code."""
+"""Compares the tables that prepare_data writes on the Spark engines Sail and JVM, with the user's source and code."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _open_bytewise(path: Path, mode: str = "r") -> IO[str]:
 
 
 def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> dict[str, tables.Table]:
-    """Run prepare_data on `engine` and return its tables. A process can use only one engine, so this starts one."""
+    """Run prepare_data on `engine` in a new process, and return its tables. A process can use only one engine."""
     store = f"sqlite:///{folder / engine}.db"
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""One pipeline run: the parent MLflow run, the steps below it as they become ready, and its true status at the end."""
+"""Runs a pipeline: opens the parent MLflow run, yields steps that can start, and closes the run with its status."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BACKOFF_S = 1.0  # pause before the second try; the pause doubles before each further try
-OBVIOUS = (Reason.first_run, Reason.off, Reason.elsewhere)  # the step's line does not show these reasons to run
+BACKOFF_S = 1.0  # seconds before the second try of a step; doubled before each further try
+OBVIOUS = (Reason.first_run, Reason.off, Reason.elsewhere)  # reasons to run that a step's line does not show
 
 
 class Lost(StepFailed):
-    """The result of a step is unknown: it may still run on Databricks. Its run stays open, for --resume to find it."""
+    """Contact with a step on Databricks is lost: it may still run. Its run stays open, so that --resume finds it."""
 
 
 class PipelineRun:
@@ -54,7 +54,7 @@ class PipelineRun:
         self.kept = {name: inputs[out].info.run_id for name in outputs for out in outputs[name] if out in inputs}
         self._ended: Queue[StepState] = Queue()  # steps whose process has ended, or whose next try is due
         self._told: list[StepEnded] = []
-        self._verdict: dict[str, str] = {}  # a step's tags that the pipeline run gets too
+        self._verdict: dict[str, str] = {}  # tags of steps that the pipeline run gets too
         self._started = time.monotonic()
 
     def schedule(self) -> Iterator[Step]:
@@ -94,7 +94,7 @@ class PipelineRun:
             backend.stop(running)
 
         def wait() -> None:
-            limit = Timer((step.timeout_s or 0) + processes.GRACE_S, stop)  # the step stops itself earlier, if it can
+            limit = Timer((step.timeout_s or 0) + processes.GRACE_S, stop)  # a step that can stop itself does so first
             limit.daemon = True
             if step.timeout_s and backend.enforces_time_limits:
                 limit.start()
@@ -111,7 +111,7 @@ class PipelineRun:
             self.plan.backend.share(submitted, len(running))
 
     def _take_over(self, state: StepState) -> SubmittedStep | None:
-        """Return a step that the resumed pipeline run left running, or None. Its run moves to this pipeline run."""
+        """Reattach to the step if the resumed pipeline run left it running, and move its run here; otherwise None."""
         if self.resumed is None:
             return None
         inputs = self.parameters(state.step)
@@ -136,7 +136,7 @@ class PipelineRun:
         return True
 
     def _take_in(self, state: StepState) -> None:
-        """Record the end of a step. After the pause before its next try, let the step wait for its turn."""
+        """Record that a step has ended, or that the pause before its next try is over."""
         if state.phase is Phase.retrying:
             state.phase = Phase.waiting
             return
@@ -204,7 +204,7 @@ class PipelineRun:
         self.store.close(run.info.run_id, "KILLED", {"cause": cause})
 
     def _closed(self, state: StepState, run_id: str) -> Run:
-        """Return the run of an ended step. Close it and set its cause if the step's process could not."""
+        """Return the run of an ended step. If the step's process did not close the run, close it and set its cause."""
         run = self.store.get_run(run_id)
         if state.is_overdue and run.info.status != "FINISHED":
             state.is_overdue = False
@@ -247,7 +247,7 @@ class PipelineRun:
         for submitted in running:
             self.store.close(str(submitted.run_id), "KILLED", {"cause": reason})
         for run in self.store.children(self.run_id):
-            if run.info.status == "RUNNING":  # it was just being submitted
+            if run.info.status == "RUNNING":  # a step was just being submitted
                 self.store.close(run.info.run_id, "KILLED", {"cause": reason})
 
     def close(self) -> None:
@@ -266,7 +266,7 @@ class PipelineRun:
         events.report(events.PipelineEnded(self.run_id, code, seconds, conclusion, look, resume))
 
     def _report(self) -> str:
-        """Make the report, and return the command that shows it. If this fails, say why and return an empty text."""
+        """Make the report and return the command that shows it. If the report fails, say why and return no command."""
         config = self.plan.config
         try:
             from ml_pipelines.report import publishing  # imported after the steps, so that no step waits for it
@@ -295,7 +295,7 @@ class PipelineRun:
 
 
 def _decision(state: StepState) -> Decision:
-    """Return the decision of a started step. Every started step has one."""
+    """Return why a started step runs. Every started step has such a decision."""
     if state.decision is None:
         raise AssertionError(f"{state.name} was started before it was decided on")
     return state.decision
@@ -307,7 +307,7 @@ def _exit_code(run: Run) -> int:
 
 @contextmanager
 def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]:
-    """Open the parent run, and close it at the end. Under `mlflow run -e main` it is the run that MLflow made.
+    """Open the parent run, and close it at the end. Under `mlflow run -e main`, use the run that MLflow made.
 
     Raises:
         ConfigError, BadData: a check that needs no run failed.
@@ -316,7 +316,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     from mlflow.exceptions import MlflowException
 
     memory = Memory()
-    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if no table can be there
+    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if the prefix can't hold tables
     plan.backend.check(plan.config, plan.steps)
     store = opening.open_store(plan.config)
     adopted = opening.adopt_run(store, "main")
@@ -365,7 +365,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
 
 
 def _report_experiment(plan: Plan, name: str) -> None:
-    """Report that `mlflow run` uses another experiment than the profile's. It made the run before our code ran."""
+    """Report if `mlflow run` made the run in another experiment than the profile's."""
     wanted = plan.config.experiment_name
     if name != wanted:
         events.report(events.Notice(f"`mlflow run` chose experiment {name!r}; the profile's is {wanted!r}."))

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Phase(enum.Enum):
-    """What a step does now."""
+    """What a step is doing in a pipeline run."""
 
     waiting = "waiting"
     running = "running"
-    retrying = "retrying"  # it failed, and waits for its turn again after a pause
+    retrying = "retrying"  # the step failed, and becomes waiting again after a pause
     done = "done"  # its outputs exist: it succeeded or was reused
     failed = "failed"
     skipped = "skipped"
@@ -35,13 +35,13 @@ class StepState:
 
     step: Step
     phase: Phase = Phase.waiting
-    attempts: int = 0  # how often it was started
+    attempts: int = 0  # how often the step was started
     exit_code: int = 0  # of a failed step
     blamed: str = ""  # the failed step because of which this step was skipped or stopped
-    decision: Decision | None = None  # why it runs, or which run is reused
+    decision: Decision | None = None  # why the step runs, or which run is reused
     submitted: SubmittedStep | None = None  # the step as its backend runs it
-    is_overdue: bool = False  # it was stopped because its time limit was over
-    is_stopped: bool = False  # it was stopped because another step failed
+    is_overdue: bool = False  # whether the step was stopped because it exceeded its time limit
+    is_stopped: bool = False  # whether the step was stopped because another step failed
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Scheduler:
         return None
 
     def failure_before(self, state: StepState) -> str | None:
-        """Return a failed step that keeps `state` from starting, or None. With fail_fast, any failed step does."""
+        """Return the failed step because of which `state` can't start, or None. With fail_fast, that is any step."""
         lost = [other for other in self.in_phase(Phase.failed, Phase.skipped) if self._bars(other, state)]
         return min((other.blamed or other.name for other in lost), default=None)
 
