@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BUCKETS = 10_000  # resolution of the split: a fraction has four digits
-MIN_PER_CLASS = 2  # rows of each class on each side; with fewer rows, the metrics mean nothing
+MIN_PER_CLASS = 2  # rows of each class in each table; with fewer rows, the metrics mean nothing
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def add_features(frame: DataFrame) -> DataFrame:
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
     """Return the rows with a boolean column `is_test`.
 
-    A hash of the key and the seed decides. So a row stays on its side if other rows are added or removed, rows with the
-    same key stay together, and every engine makes the same split. Without a key, the whole row is hashed.
+    A hash of the key and the seed decides, so every engine makes the same split. A row stays in its table if other rows
+    are added or removed, and rows with the same key stay together. Without a key, the whole row is hashed.
     """
     from pyspark.sql import functions as F
 
@@ -45,7 +45,7 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -
 
 
 def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
-    """Raise BadData unless both sides have enough rows of both classes; `counts` is (is_test, class) -> rows."""
+    """Raise BadData unless both tables get enough rows of both classes; `counts` is (is_test, class) -> rows."""
     for is_test, side in ((False, "training"), (True, "test")):
         for label in (0, 1):
             if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
@@ -57,7 +57,7 @@ def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
 
 
 def run(step: StepContext[Params]) -> Outputs:
-    """Write both tables; return their URIs."""
+    """Write the training table and the test table; return their URIs."""
     frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
     counts = {(r["is_test"], r[step.label]): r["count"] for r in frame.groupBy("is_test", step.label).count().collect()}
     check_split(counts)

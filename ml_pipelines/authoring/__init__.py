@@ -1,4 +1,5 @@
 """For authors of steps: the StepContext, and rules for Params.
 
-May import config; types of data. Its imports are light, since loading the configuration imports each step's module.
+This package may import config, and the types of data. Its imports are light, since loading the configuration imports
+each step's module.
 """

@@ -1,4 +1,4 @@
 """Backends, which run the steps: one module for each backend, and catalog.py with their names.
 
-May import databricks.
+This package may import databricks, and all that databricks may import.
 """

@@ -1,4 +1,4 @@
 """The Databricks bundle: merging and checking its job, and updating files from conf/.
 
-May import planning.
+This package may import planning, and all that planning may import.
 """

@@ -1,4 +1,4 @@
 """The commands: `ml-pipelines` and the wheel's console scripts.
 
-May import everything.
+This package may import every other package.
 """

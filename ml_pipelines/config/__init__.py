@@ -1,4 +1,4 @@
 """The configuration: its types, loading, and the rules that it must obey.
 
-May import system.
+This package may import system, and all that system may import.
 """

@@ -1,4 +1,4 @@
 """Rows and tables: engines, sources, files, ingest, Delta tables, the data contract, data warnings.
 
-May import config.
+This package may import config, and all that config may import.
 """

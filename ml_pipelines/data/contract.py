@@ -51,7 +51,7 @@ class Violation:
     examples: tuple[Example, ...] = ()
 
     def describe(self, key: str | None) -> str:
-        """Return one line: the column, the count and an example with the value of its key column, `key`."""
+        """Return one line: the column, the count, and an example with its value in the key column `key`."""
         if not self.examples:
             return f"column {self.column} {self.problem}"
         shown = self.examples[0]
@@ -97,7 +97,7 @@ def _column_violations(name: str, declared: Column, scans: Mapping[str, pl.LazyF
 
 
 def _accepted_dtypes(kind: ColumnType) -> list[Any]:
-    """Return the Polars types that fit a declared type. Tables hold a source's numbers as floats, even whole ones."""
+    """Return the Polars types that fit a declared type. Whole numbers may be floats: prepare_data writes them so."""
     import polars as pl
 
     if kind in (ColumnType.text, ColumnType.boolean):
@@ -205,7 +205,7 @@ def _cells(example: Example | None) -> dict[str, str | None]:
 
 
 def column_yaml(column: Column) -> str:
-    """Return the declaration of a column as one line of YAML, without keys that have their default."""
+    """Return the declaration of a column as one line of YAML. Keys with a default value are left out."""
     values = {field.name: getattr(column, field.name) for field in dataclasses.fields(column)}
     shown = {name: value for name, value in values.items() if not (value is None or value is False or value == [])}
     for name in ("min", "max"):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CATEGORIES = 20  # a text column with more distinct values gets no categories
-SLACK = 0.1  # the range of a number column grows by this share on each side
+SLACK = 0.1  # the proposed range of a number column is wider than its values by this share, on each side
 
 
 def propose(frame: pl.DataFrame, label: str, key: str | None) -> dict[str, Column]:

@@ -1,4 +1,4 @@
-"""Data warnings: suspicious but allowed properties of the tables. They are logged and stop nothing."""
+"""Finds data warnings: properties of the tables that are suspicious but allowed. No warning stops a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RARE = 0.01  # a class is rare if its share of the rows is smaller
 
 @dataclass(frozen=True)
 class DataWarning:
-    """One warning: its kind, its column (None: it concerns the whole table), and its message."""
+    """One warning: its kind, its column (None for the whole table), and its message."""
 
     kind: str
     column: str | None
@@ -23,7 +23,7 @@ class DataWarning:
 
 
 def find_warnings(train: pl.LazyFrame, test: pl.LazyFrame, features: Sequence[str], label: str) -> list[DataWarning]:
-    """Return the warnings about both tables. It reads them in a few streaming passes, so memory use stays small."""
+    """Return the warnings about both tables. Polars streams the tables a few times, so memory use stays small."""
     return [
         *_class_warnings(train, label, len(features)),
         *_column_warnings(train.select(features)),

@@ -1,4 +1,4 @@
-"""Delta tables. Spark writes them, Polars reads them at a fixed version, and both sides check them."""
+"""Writes, checks and reads Delta tables. Spark writes them, and Polars reads them at a fixed version."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean",
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table at one version, as its producer recorded it."""
+    """A Delta table at one version, with the rows and digest that the step which wrote it recorded."""
 
     uri: str
     version: int
-    rows: int | None = None  # None: the producer is unknown
+    rows: int | None = None  # None: no step recorded them
     digest: str | None = None
 
 
@@ -127,7 +127,7 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
 
 
 def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = measure_table) -> None:
-    """Compare the table's rows and digest with its producer's record. Values that are None are not compared.
+    """Compare the table on disk with the rows and digest in `table`. Values that are None are not compared.
 
     Args:
         table: the table, with the rows and digest that its producer recorded.

@@ -1,4 +1,4 @@
 """The Databricks workspace: sign-in, cluster specs, the Volume, submitted runs and how they end.
 
-May import planning.
+This package may import planning, and all that planning may import.
 """

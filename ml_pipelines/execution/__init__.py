@@ -1,4 +1,4 @@
 """One step in this process: its context, its run, its outputs.
 
-May import models.
+This package may import models, and all that models may import.
 """

@@ -1,4 +1,4 @@
 """For steps only: check a table before a fit, find an estimator, score a table.
 
-May import authoring.
+This package may import authoring, and all that authoring may import.
 """

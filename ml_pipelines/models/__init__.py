@@ -1,4 +1,4 @@
 """Models: their files, and the registry with its versions and aliases.
 
-May import tracking.
+This package may import tracking, and all that tracking may import.
 """

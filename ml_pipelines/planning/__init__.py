@@ -1,4 +1,4 @@
 """What a pipeline run will do: the plan, which steps are reused and why, and the protocol of a backend.
 
-May import execution.
+This package may import execution, and all that execution may import.
 """

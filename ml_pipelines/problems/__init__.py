@@ -1,4 +1,4 @@
 """Metrics, curves, intervals and comparisons, which depend on the kind of problem: binary classification so far.
 
-May import config.
+This package may import config, and all that config may import.
 """

@@ -1,4 +1,4 @@
 """The report of a pipeline run: gather its contents from the store, draw charts, render the page and log it.
 
-May import planning.
+This package may import planning, and all that planning may import.
 """

@@ -1,4 +1,4 @@
 """A pipeline run: the scheduler, the parent run, parity of the engines.
 
-May import backends and report.
+This package may import backends, report, and all that they may import.
 """

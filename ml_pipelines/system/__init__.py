@@ -1,4 +1,4 @@
 """The machine: paths, processes, signals, the terminal, events, the version of the wheel.
 
-May import ml_pipelines.errors.
+This package may import ml_pipelines.errors.
 """

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """Which folder this is, whatever its name is: the device and the number of the inode."""
+    """The identity of a folder, independent of its name: the device and the number of the inode."""
 
     device: int
     inode: int
 
 
 def identity(folder: Path) -> Identity:
-    """Return which folder a path names now. A link counts as itself."""
+    """Return the identity of the folder that a path names now. A link is not followed."""
     status = folder.lstat()
     return Identity(status.st_dev, status.st_ino)
 

@@ -1,4 +1,4 @@
 """The MLflow store: runs, their pages, and the outputs and inputs of steps.
 
-May import data.
+This package may import data, and all that data may import.
 """
