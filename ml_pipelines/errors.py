@@ -15,7 +15,7 @@ A message says what is wrong, where, and what to do next, in one line.
 
 import errno
 
-from ml_pipelines.text import escaped
+from ml_pipelines.text import escaped, shown
 
 
 class PipelineError(Exception):
@@ -107,12 +107,11 @@ def is_transient(error: BaseException | None) -> bool:
 
 def message_of(error: object, limit: int | None = 200) -> str:
     """Return an error's message, escaped and on one line, cut to `limit` characters. None means no limit."""
-    return escaped(" ".join(str(error).split()))[:limit]
+    text = " ".join(str(error).split())
+    return escaped(text) if limit is None else shown(text, limit)
 
 
 def one_line(error: BaseException) -> str:
     """Return the error as one line for a person. Errors of other libraries begin with their type."""
-    text = message_of(error, None)
-    if not isinstance(error, PipelineError | Interrupted):
-        text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= 400 else text[:397] + "..."
+    text = " ".join(str(error).split())
+    return shown(text if isinstance(error, PipelineError | Interrupted) else f"{type(error).__name__}: {text}", 400)

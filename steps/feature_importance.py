@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
-from ml_pipelines.checks.names import brief
 from ml_pipelines.modelling.features import split_label
+from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -70,7 +70,7 @@ def figure(table: pl.DataFrame) -> Figure:
         top["importance"].to_numpy(),
         xerr=top["std"].to_numpy(),
         color="#1f77b4",
-        tick_label=[brief(name) for name in top["feature"]],
+        tick_label=[shown(name) for name in top["feature"]],
     )
     axes.set_xlabel("loss in AUC when shuffled")
     axes.set_title("Permutation importance")
@@ -90,5 +90,5 @@ def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outp
         {f"importance.{row['feature']}": row["importance"] for row in table.head(SHOWN).iter_rows(named=True)}
     )
     top = table.head(3).iter_rows(named=True)
-    step.summary(", ".join(f"{brief(row['feature'])} {row['importance']:.3f}" for row in top))
+    step.summary(", ".join(f"{shown(row['feature'])} {row['importance']:.3f}" for row in top))
     return {"feature_importance_run_id": step.run_id, "feature_importance_done": True}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
-from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.modelling.estimators import make_classifier
 from ml_pipelines.modelling.features import split_label
 from ml_pipelines.problems.binary import score_metrics
+from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
     for column in features if params.missing == "keep" and not takes_nan else []:
         if column.null_count() and str(column.dtype) != "String":
             raise BadData(
-                f"Feature {column.name}: {column.null_count()} of {len(column)} values are missing, and "
+                f"Feature {shown(column.name)}: {column.null_count()} of {len(column)} values are missing, and "
                 f"{params.estimator} can't handle that. Set steps.train.params.missing=median."
             )
     return Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
@@ -97,7 +98,7 @@ def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dt
     try:
         estimator.fit(encoded, label.to_numpy())
     except InvalidParameterError as error:
-        raise ConfigError(f"steps.train.params.options: {error}") from error
+        raise ConfigError(f"steps.train.params.options: {message_of(error)}") from error
     score: np.ndarray[Any, np.dtype[np.float64]] = estimator.predict_proba(encoded)[:, 1]
     return score
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
 
+from ml_pipelines.text import quoted, shown
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -57,14 +59,14 @@ def inside(name: str, value: float, low: float, high: float) -> None:
 def looks_like(name: str, value: str, pattern: str, form: str) -> None:
     """Refuse a text unless all of it matches `pattern`. `form` describes the pattern in the message."""
     if not re.fullmatch(pattern, value):
-        raise ValueError(f"{name}: {value!r} is not of the form {form}.")
+        raise ValueError(f"{name}: {quoted(value)} is not of the form {form}.")
 
 
 def no_duplicates(name: str, values: Sequence[str]) -> None:
     """Refuse a list with the same value twice."""
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{name}: {value} is listed twice.")
+            raise ValueError(f"{name}: {shown(value)} is listed twice.")
 
 
 def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -73,7 +75,7 @@ def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
             keys = f"The keys of {name}: {', '.join(known)}." if known else f"{name} has no keys: write {{}}."
-            raise ValueError(f"{name}.{key}: unknown key.{_did_you_mean(key, known)} {keys}")
+            raise ValueError(f"{name}.{shown(key)}: unknown key.{_did_you_mean(key, known)} {keys}")
 
 
 def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
@@ -85,7 +87,9 @@ def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
         wanted: name -> annotation for `number`.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f"{name}: {given!r} is not a mapping. Write {{{', '.join(f'{key}: ...' for key in wanted)}}}.")
+        raise ValueError(
+            f"{name}: {quoted(given)} is not a mapping. Write {{{', '.join(f'{key}: ...' for key in wanted)}}}."
+        )
     known_keys(name, given, wanted)
     for key, annotation in wanted.items():
         if key not in given:
@@ -103,7 +107,7 @@ def number(name: str, value: object, annotation: Any) -> None:
     kind, *extra = get_args(annotation) if annotated else (annotation,)
     limits = next((part for part in extra if isinstance(part, Limits)), Limits(low=1) if kind is int else Limits())
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise ValueError(f"{name}: {value!r} is not a {'whole number' if kind is int else 'number'}.")
+        raise ValueError(f"{name}: {quoted(value)} is not a {'whole number' if kind is int else 'number'}.")
     if not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name}: {value} is not a finite number.")
     if limits.high < math.inf:

@@ -14,6 +14,7 @@ from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.problems import roc_auc
 from ml_pipelines.problems.roc_auc import Interval
+from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,7 +121,7 @@ class Facts:
     def slices(self) -> list[dict[str, Any]]:
         """The declared slices that have enough rows, each with its AUC."""
         if unknown := set(self._slices) - set(self._names):
-            raise BadData(f"steps.model_qa.params.slices: the test table has no feature {', '.join(sorted(unknown))}.")
+            raise BadData(f"steps.model_qa.params.slices: the test table has no feature {listed(sorted(unknown))}.")
         return [
             row
             for column in (self._test[name] for name in self._slices)
@@ -176,7 +177,7 @@ class Facts:
         model = self._step.load_model(train_run_id)
         names = list(model.feature_names_in_)
         if lost := [name for name in names if name not in self._names]:
-            raise BadData(f"it takes columns that the test table does not have ({', '.join(lost[:5])}).")
+            raise BadData(f"it takes columns that the test table does not have ({listed(lost, most=5)}).")
         return positive_score(model, self._test.select(names))
 
     # -- for checks that are off by default

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
 from ml_pipelines.checks.measures import calibration_error
-from ml_pipelines.checks.names import brief
 from ml_pipelines.problems.roc_auc import Difference, Interval
+from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ def calibration(label: Array, score: Array, *, threshold: float, bins: int) -> C
 def single_column(single_aucs: Mapping[str, float], *, threshold: float) -> Check:
     """Pass if no single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
-    return _at_most(f"auc of {brief(name)} alone", value, threshold)
+    return _at_most(f"auc of {shown(name)} alone", value, threshold)
 
 
 @check
@@ -120,16 +120,16 @@ def importance(importances: Mapping[str, float], *, threshold: float, least: flo
     """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
     name, value = _largest(importances)
     if len(importances) == 1:
-        return Check(None, threshold, SKIPPED, f"{brief(name)} is the only column")
+        return Check(None, threshold, SKIPPED, f"{shown(name)} is the only column")
     if value < least:
         return Check(
             None,
             threshold,
             SKIPPED,
-            f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {brief(name)}",
+            f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {shown(name)}",
         )
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
-    return _at_most(f"share of {brief(name)} in the importance of all columns", share, threshold)
+    return _at_most(f"share of {shown(name)} in the importance of all columns", share, threshold)
 
 
 @check
@@ -139,7 +139,7 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
         return Check(None, threshold, SKIPPED, "no slices are declared, or no slice has enough rows")
     worst = min(slices, key=lambda row: float(row["auc"]))
     return _at_most(
-        f"test auc minus the auc of the slice {brief(worst['slice'])} ({worst['rows']:,} rows)",
+        f"test auc minus the auc of the slice {shown(worst['slice'])} ({worst['rows']:,} rows)",
         auc.value - worst["auc"],
         threshold,
     )
@@ -157,7 +157,7 @@ def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value:
     if not moved:
         return Check(0.0, threshold, PASSED, "no column moved more than by chance")
     name, value = _largest({row["column"]: row["psi"] for row in moved})
-    return _at_most(f"population stability index of {brief(name)}", value, threshold)
+    return _at_most(f"population stability index of {shown(name)}", value, threshold)
 
 
 @check

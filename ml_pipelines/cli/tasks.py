@@ -31,6 +31,7 @@ from ml_pipelines.execution import job_run, standalone, step_run
 from ml_pipelines.planning import plan
 from ml_pipelines.system import environment, imports, paths, processes, terminal
 from ml_pipelines.system.signals import raise_on_signals
+from ml_pipelines.text import quoted
 from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import PROJECT_RUN
 
@@ -87,7 +88,7 @@ def _command(name: str, summary: str, call: Callable[..., None], *more: click.Pa
         for word in words:
             key, _, profile = word.partition("=")
             if key != "pipeline" or not profile:
-                raise ConfigError(f"{name}: unexpected argument {word!r}. Use options, or pipeline=<profile>.")
+                raise ConfigError(f"{name}: unexpected argument {quoted(word)}. Use options, or pipeline=<profile>.")
         call(loading.load(profile, overrides), **values)
 
     parameters: list[click.Parameter] = [

@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from ml_pipelines.config.schema import LOCAL, Config, Step
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
+from ml_pipelines.text import shown
 
 SERVERLESS = {"environment_version": "4"}  # the spec for `serverless`; version 4 has Python 3.12
 
@@ -33,8 +34,10 @@ def cluster_spec(config: Config, step: Step) -> dict[str, Any] | None:
         return dict(json.loads((paths.root() / value).read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
-            f"compute.{step.compute}: the file {value} can't be read. Set it to a file in "
+            f"compute.{step.compute}: the file {shown(value)} can't be read. Set it to a file in "
             "resources/clusters/, the id of a running cluster, serverless or local."
         ) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"compute.{step.compute}: {value} is not a JSON object: {error}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"compute.{step.compute}: {shown(value)} is not a JSON object: {message_of(error)}."
+        ) from error

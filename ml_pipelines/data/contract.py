@@ -16,6 +16,7 @@ import yaml
 
 from ml_pipelines.config.schema import Column, ColumnType
 from ml_pipelines.data import tables
+from ml_pipelines.text import listed, quoted, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,12 +54,12 @@ class Violation:
     def describe(self, key: str | None) -> str:
         """Return one line: the column, the count, and an example with its value in the key column `key`."""
         if not self.examples:
-            return f"column {self.column} {self.problem}"
-        shown = self.examples[0]
-        parts = [] if self.rule == "nullable" else [repr(shown.value)]
-        parts += [f"{key} {shown.row[key]}"] if key and key in shown.row and key != self.column else []
-        example = f" ({', '.join(parts)})" if parts else ""
-        return f"column {self.column}: {self.count:,} of {self.rows:,} values {self.problem}{example}"
+            return f"column {shown(self.column)} {self.problem}"
+        example = self.examples[0]
+        parts = [] if self.rule == "nullable" else [quoted(example.value)]
+        parts += [f"{key} {shown(example.row[key])}"] if key and key in example.row and key != self.column else []
+        shown_example = f" ({', '.join(parts)})" if parts else ""
+        return f"column {shown(self.column)}: {self.count:,} of {self.rows:,} values {self.problem}{shown_example}"
 
 
 def find_violations(contract: Mapping[str, Column], written: Mapping[str, tables.Table]) -> list[Violation]:
@@ -135,7 +136,7 @@ def _violation(
     }
     rule = rules.get(error.reason_code) or str(error.check.name)
     if rule == "column":
-        columns = ", ".join(next(iter(scans.values())).collect_schema().names())
+        columns = listed(next(iter(scans.values())).collect_schema().names())
         yield Violation(name, rule, f"is missing; the columns are {columns}", 0, 0)
         return
     broken = cells[name].is_null() if rule == "nullable" else cells[name].is_not_null()
@@ -149,14 +150,13 @@ def _violation(
 
 def _problem(rule: str, declared: Column, dtype: Any) -> str:
     actual = "" if dtype in _accepted_dtypes(declared.type) else f" but {dtype}"
-    more = ", ..." if declared.categories[5:] else ""
     return {
         "type": f"are not {PLURALS[declared.type]}{actual}",
         "nullable": "are missing",
         "unique": "occur more than once",
         "min": f"are below {_plain(declared.min)}",
         "max": f"are above {_plain(declared.max)}",
-        "categories": f"are not among {', '.join(declared.categories[:5])}{more}",
+        "categories": f"are not among {listed(declared.categories, most=5)}",
     }[rule]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from ml_pipelines.text import quoted, shown
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -64,14 +66,14 @@ def _column_warnings(train: pl.LazyFrame) -> Iterator[DataWarning]:
     for name in train.collect_schema():
         value = total[f"{name} min"]
         if value == total[f"{name} max"]:
-            message = f"Column {name} is constant: each row has the value {value!r:.40} or no value."
+            message = f"Column {shown(name)} is constant: each row has the value {quoted(value)} or no value."
             yield DataWarning("constant", name, message)
         elif total[f"{name} rows"] >= ALIKE and total.get(f"{name} whole", True):
             candidates.append(name)
     distinct = train.select(pl.col(candidates).drop_nulls().n_unique()).collect(engine="streaming")
     for name in candidates:
         if distinct[name].item() == total[f"{name} rows"]:
-            message = f"Column {name} has a different value in each row. If it is an id, add it to data.drop."
+            message = f"Column {shown(name)} has a different value in each row. If it is an id, add it to data.drop."
             yield DataWarning("id-like", name, message)
 
 

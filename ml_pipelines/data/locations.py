@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from ml_pipelines.config.schema import Source
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.system import paths
+from ml_pipelines.text import quoted
 
 
 def absolute_prefix(prefix: str) -> str:
@@ -45,7 +46,7 @@ def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, datas
     base = absolute_prefix(prefix)
     if not re.fullmatch(r"[A-Za-z0-9_./:@+=~-]+", base):
         raise ConfigError(
-            f"data.delta_prefix: not every engine can read tables below {base!r}. "
+            f"data.delta_prefix: not every engine can read tables below {quoted(base)}. "
             "Set data.delta_prefix.local to a path with only letters, digits and these signs: _ . - / : @ + = ~"
         )
     return "/".join([base, *map(paths.slug, parts), f"{paths.slug(step_name)}_{run_id[:8]}", paths.slug(dataset)])

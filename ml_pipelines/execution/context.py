@@ -16,6 +16,7 @@ from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.models import model_files, registry
 from ml_pipelines.system import events
+from ml_pipelines.text import listed, quoted
 from ml_pipelines.tracking import lineage, provenance
 from ml_pipelines.tracking.store import Store
 
@@ -170,7 +171,9 @@ class TrackedContext(StepContext[P]):
         names = self.table_columns(uri)
         features = [name for name in names if name not in (self.label, self.key_column)]
         if self.label not in names or not features:
-            raise BadData(f"Table {uri} needs a label {self.label!r} and features. Its columns are {', '.join(names)}.")
+            raise BadData(
+                f"Table {uri} needs a label {quoted(self.label)} and features. Its columns are {listed(names)}."
+            )
         return features
 
     def _recorded(self, uri: str) -> Table:

@@ -28,8 +28,9 @@ from ml_pipelines.execution.context import TrackedContext
 from ml_pipelines.system.processes import SHARE_CHANGED
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.system.terminal import complain
+from ml_pipelines.text import quoted
 from ml_pipelines.tracking import lineage, run_page
-from ml_pipelines.tracking.store import TAG_LENGTH, Store, parent_of
+from ml_pipelines.tracking.store import OUTPUT, TAG_LENGTH, Store, parent_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -122,7 +123,7 @@ def _run(
     _check_outputs(step, outputs)
     context.check_tables()
     task_values.set_task_values(outputs)
-    tags = {f"{lineage.OUTPUT}{name}": _text(value) for name, value in outputs.items()}
+    tags = {f"{OUTPUT}{name}": _text(value) for name, value in outputs.items()}
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
 
 
@@ -182,7 +183,7 @@ def _typed_inputs(module: Any, inputs: Mapping[str, str]) -> dict[str, Output]:
         try:
             typed[name] = cast(text)
         except ValueError as error:
-            raise ConfigError(f"{name}: {text!r} is not of type {annotation}.") from error
+            raise ConfigError(f"{name}: {quoted(text)} is not of type {annotation}.") from error
     return typed
 
 

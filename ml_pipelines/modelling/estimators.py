@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.text import shown
 
 
 def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:
@@ -28,11 +29,11 @@ def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:
     except ImportError:
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
-        raise ConfigError(f"steps.train.params.estimator: scikit-learn has no classifier {name}.")
+        raise ConfigError(f"steps.train.params.estimator: scikit-learn has no classifier {shown(name)}.")
     try:
         estimator = kind(**options)
     except TypeError as error:
-        raise ConfigError(f"steps.train.params.options: {error}.") from error
+        raise ConfigError(f"steps.train.params.options: {message_of(error)}.") from error
     if not hasattr(estimator, "predict_proba"):
         raise ConfigError(f"steps.train.params.estimator: {name} gives no probabilities (predict_proba).")
     if "random_state" in estimator.get_params() and "random_state" not in options:

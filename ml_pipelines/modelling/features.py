@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.data.tables import FLOAT32_MAX
 from ml_pipelines.errors import BadData
+from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,9 @@ def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tup
         raise BadData(f"Label {label} is of type String; it needs the numbers 0 and 1.")
     classes = sorted(target.unique().to_list())
     if classes != [0, 1]:
-        shown = ", ".join(map(str, classes[:5]))
-        raise BadData(f"Label {label} has the values {shown}; it needs both 0 and 1, and no other value.")
+        raise BadData(
+            f"Label {label} has the values {listed(classes, most=5)}; it needs both 0 and 1, and no other value."
+        )
     for name in features:
         _check_feature(frame[name])
     return frame.select(features), target.cast(int)
@@ -38,18 +40,18 @@ def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tup
 
 def _check_feature(column: pl.Series) -> None:
     if column.null_count() == len(column):
-        raise BadData(f"Feature {column.name} is empty in all {len(column)} rows. Add it to data.drop.")
+        raise BadData(f"Feature {shown(column.name)} is empty in all {len(column)} rows. Add it to data.drop.")
     kind = column.dtype
     if not (kind.is_integer() or kind.is_float() or str(kind) in ("String", "Boolean")):
         raise BadData(
-            f"Feature {column.name} is of type {kind}; only integers, floats, booleans and text are features."
+            f"Feature {shown(column.name)} is of type {kind}; only integers, floats, booleans and text are features."
         )
     if column.dtype.is_float():
         wrong = column.is_not_null() & ((column.abs() > FLOAT32_MAX) | column.is_nan())
         if bad := int(wrong.sum()):
             raise BadData(
-                f"Feature {column.name}: {bad} of {len(column)} values are infinite, NaN or beyond a 32-bit float "
-                f"({column.filter(wrong)[0]})."
+                f"Feature {shown(column.name)}: {bad} of {len(column)} values are infinite, NaN or beyond a 32-bit "
+                f"float ({column.filter(wrong)[0]})."
             )
 
 
@@ -72,7 +74,9 @@ def _check_types(model: Any, features: pl.DataFrame) -> None:
         for name in names if kind in ("category", "number") else []:
             is_text = str(features[name].dtype) == "String"
             if is_text != (kind == "category"):
-                raise BadData(f"Column {name} is {words[is_text]}, but the model learned it as {words[not is_text]}.")
+                raise BadData(
+                    f"Column {shown(name)} is {words[is_text]}, but the model learned it as {words[not is_text]}."
+                )
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Version
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths, processes
-from ml_pipelines.tracking.store import Store
+from ml_pipelines.text import escaped
+from ml_pipelines.tracking.store import Store, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,6 +29,7 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 BEFORE = "champion_before"  # the previous champion, which this version replaced
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a younger version of another pipeline is a candidate: it may be about to become champion
+VERSION_TAG_LENGTH = 1_000  # the longest tag of a version in Unity Catalog; MLflow's own registry allows more
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
 
@@ -71,6 +73,7 @@ def register_version(
         ConfigError: the registry reports an error.
     """
     name, client = model_name(config), store.client
+    tags = {tag: _version_tag(value) for tag, value in tags.items()}
     with _one_line_errors(store, name), processes.alone_at(store.models_uri):
         existing = _version_of_run(store, name, train_run_id)
         version = existing.version if existing else _create(store, name, model_uri, train_run_id, tags)
@@ -173,12 +176,16 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
 
 def _by_hand(store: Store, chosen: Version, holder: Version | None, reason: str) -> None:
     """Record in tags who promoted and demoted the versions, and why. No pipeline promotes a demoted version again."""
-    client, note = store.client, f"{reason} ({getpass.getuser()})"
+    client, note = store.client, _version_tag(f"{reason} ({getpass.getuser()})")
     client.set_model_version_tag(chosen.name, str(chosen.version), PROMOTED, note)
     if DEMOTED in chosen.tags:
         client.delete_model_version_tag(chosen.name, str(chosen.version), DEMOTED)
     if holder:
         client.set_model_version_tag(holder.name, str(holder.version), DEMOTED, note)
+
+
+def _version_tag(text: str) -> str:
+    return shortened(escaped(text), VERSION_TAG_LENGTH)
 
 
 def _set_champion(store: Store, chosen: Version, holder: Version | None) -> None:

@@ -23,7 +23,7 @@ from ml_pipelines.models import registry
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import paths
 from ml_pipelines.tracking import lineage
-from ml_pipelines.tracking.store import Store
+from ml_pipelines.tracking.store import OUTPUT, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -123,7 +123,7 @@ def input_content(memory: Memory, name: str, producer: Run) -> str:
         if lineage.digests_compare(producer):
             memory.verify(table)  # this costs nothing: the next line measures the table anyway
         return memory.measure(table.uri, table.version)[1]
-    return str(tags.get("fingerprint") or tags[f"{lineage.OUTPUT}{name}"])
+    return str(tags.get("fingerprint") or tags[f"{OUTPUT}{name}"])
 
 
 def _libraries(memory: Memory, module: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ from ml_pipelines.config.schema import NONE, Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import Backend
 from ml_pipelines.planning.decisions import Decision, Reason
+from ml_pipelines.text import listed, shown
 
 EVERYTHING = "all"  # the value of --force for all steps
 
@@ -52,12 +53,12 @@ class Plan:
     def describe(self, decisions: Mapping[str, Decision]) -> str:
         """Return the plan as text: for each step its inputs, params and compute, and why it would run or be reused."""
         config = self.config
+        label, key = (shown(name) for name in (config.data.label, config.data.key or "(the whole row)"))
         lines = [
             f"profile {config.profile} · env {config.env_name} · engine {config.spark.engine}"
             f" · backend {self.backend.name}",
             f"experiment {config.experiment_name}",
-            f"source {_source(config)} · label {config.data.label} · key {config.data.key or '(the whole row)'}"
-            f" · test fraction {config.data.test_fraction}",
+            f"source {_source(config)} · label {label} · key {key} · test fraction {config.data.test_fraction}",
             "",
         ]
         for step in self.steps:
@@ -71,7 +72,7 @@ class Plan:
                 lines.append(f"  {'':<24}{'reused' if decision.run else 'runs'}: {decision}")
             params = asdict(step.params)
             if params:
-                lines.append(f"  {'':<24}{' · '.join(f'{name}={value}' for name, value in params.items())}")
+                lines.append(f"  {'':<24}{' · '.join(f'{name}={shown(value)}' for name, value in params.items())}")
         lines += self.backend.describe(config, self.steps, self.needs)
         if self.missing:
             lines.append(f"\nFrom an earlier pipeline run: {', '.join(sorted(self.missing))}")
@@ -95,7 +96,9 @@ def make_plan(
     upstream = graph.upstream(graph_of(config))
     forced = set(force) - {NONE}
     if unknown := forced - {EVERYTHING, *config.steps}:
-        raise ConfigError(f"--force: no step is named {', '.join(unknown)}. The steps are {', '.join(config.steps)}.")
+        raise ConfigError(
+            f"--force: no step is named {listed(sorted(unknown))}. The steps are {', '.join(config.steps)}."
+        )
     selected = dict.fromkeys(chosen if only or start else (), Reason.selected)
     plan = Plan(
         config,

@@ -7,20 +7,27 @@ from pathlib import Path
 
 from ml_pipelines.report import charts
 from ml_pipelines.report.contents import Report
+from ml_pipelines.text import escaped
 
 NAME = "report.html"
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 def render(report: Report) -> str:
-    """Return the page as HTML. Every text that comes from data is escaped."""
+    """Return the page as HTML. Texts are escaped: HTML and control characters."""
     from jinja2 import Environment, FileSystemLoader
 
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
+    )
     environment.globals["charts"] = charts
     environment.filters |= {"number": format_number, "percent": percent, "probability": probability, "wilson": wilson}
     return environment.get_template(f"{NAME}.j2").render(report=report).strip()
+
+
+def _without_control_characters(value: object) -> object:
+    return escaped(value, keep="\n\t") if type(value) is str else value  # HTML that the charts made is a subclass
 
 
 def format_number(value: object, digits: int = 3) -> str:

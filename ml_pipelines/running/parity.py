@@ -18,6 +18,7 @@ from ml_pipelines.data.ingest import standard_name
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.system import paths
 from ml_pipelines.system.terminal import say
+from ml_pipelines.text import listed, quoted, shown
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store
 
@@ -127,12 +128,16 @@ def _difference(sail: tables.Table, jvm: tables.Table, key_column: str | None) -
     """Return how two tables differ: in their columns, in their number of rows, or in the first row that differs."""
     left, right = (tables.read_table(table, None, key_column) for table in (sail, jvm))
     if left.schema != right.schema:
-        return f"columns differ: sail {dict(left.schema)}, jvm {dict(right.schema)}"
+        return f"columns differ: {listed(sorted({*left.schema.items()} ^ {*right.schema.items()}, key=str), most=4)}"
     if left.height != right.height:
         return f"sail wrote {left.height:,} rows, jvm {right.height:,}"
     for a, b in zip(left.iter_rows(named=True), right.iter_rows(named=True), strict=True):
         # Compared by repr, so that NaN equals NaN, and 0.0 differs from -0.0.
-        if cells := [f"{name}: sail {a[name]!r}, jvm {b[name]!r}" for name in a if repr(a[name]) != repr(b[name])]:
-            row = f"row {key_column}={a[key_column]!r}: " if key_column and key_column in a else ""
+        if cells := [
+            f"{shown(name)}: sail {quoted(a[name])}, jvm {quoted(b[name])}"
+            for name in a
+            if repr(a[name]) != repr(b[name])
+        ]:
+            row = f"row {shown(key_column)}={quoted(a[key_column])}: " if key_column and key_column in a else ""
             return row + "; ".join(cells[:5])
     return "the digests differ, but all cells are equal"

@@ -22,6 +22,7 @@ from ml_pipelines.planning.plan import Plan
 from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
 from ml_pipelines.system import events, paths, processes, terminal
 from ml_pipelines.system.events import StepEnded
+from ml_pipelines.text import quoted
 from ml_pipelines.tracking import lineage, opening, provenance, run_page
 from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
 
@@ -368,7 +369,9 @@ def _report_experiment(plan: Plan, name: str) -> None:
     """Report if `mlflow run` made the run in another experiment than the profile's."""
     wanted = plan.config.experiment_name
     if name != wanted:
-        events.report(events.Notice(f"`mlflow run` chose experiment {name!r}; the profile's is {wanted!r}."))
+        events.report(
+            events.Notice(f"`mlflow run` chose experiment {quoted(name)}; the profile's is {quoted(wanted)}.")
+        )
 
 
 def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:

@@ -23,6 +23,7 @@ def prepare() -> None:
         ConfigError: no temporary folder can be used.
     """
     terminal.silence_mlflow()
+    terminal.escape_log_records()
     reach_loopback_directly(os.environ)
     if any(_is_error(option) for option in sys.warnoptions):
         _let_warnings_pass()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -20,6 +21,19 @@ def silence_mlflow() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address of each run
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning if git is not installed
+
+
+class EscapedRecord(logging.LogRecord):
+    """A log record whose message has no control characters. Libraries log what a server or a file says."""
+
+    def getMessage(self) -> str:  # noqa: N802  # a name of logging
+        """Return the message, escaped."""
+        return escaped(super().getMessage(), keep="\n\t")
+
+
+def escape_log_records() -> None:
+    """Escape the messages of all loggers of this process."""
+    logging.setLogRecordFactory(EscapedRecord)
 
 
 def say(text: str = "") -> None:

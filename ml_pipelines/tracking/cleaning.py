@@ -15,6 +15,7 @@ from ml_pipelines.config.schema import Config
 from ml_pipelines.data import locations
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import events, folders
+from ml_pipelines.text import quoted
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store, parent_of
 
@@ -41,7 +42,7 @@ def age_in_seconds(text: str) -> float:
         ConfigError: the text is not an age.
     """
     if not (match := re.fullmatch(r"(\d+)([mhd])", text)):
-        raise ConfigError(f"--older-than: {text!r} is not an age. Write for example 30d, 12h or 45m.")
+        raise ConfigError(f"--older-than: {quoted(text)} is not an age. Write for example 30d, 12h or 45m.")
     return float(match[1]) * UNITS_S[match[2]]
 
 

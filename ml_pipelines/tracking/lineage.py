@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, Store, shortened
+from ml_pipelines.text import quoted
+from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-OUTPUT = "output."
 PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which may be longer than a tag
 POLARS = "polars"  # tag: the version of Polars that computed the digests of a step's tables
 NEWEST_FIRST = ["attributes.start_time DESC"]
@@ -121,7 +121,7 @@ def find_pipeline_run(store: Store, run_id: str, experiment: str) -> str:
     runs = [run.info.run_id for run in store.client.search_runs([experiment], max_results=5000)]
     matches = [match for match in runs if match.startswith(run_id)]
     if len(matches) != 1:
-        raise ConfigError(f"{len(matches)} runs of this experiment begin with {run_id!r}. Use the whole id.")
+        raise ConfigError(f"{len(matches)} runs of this experiment begin with {quoted(run_id)}. Use the whole id.")
     return str(matches[0])
 
 

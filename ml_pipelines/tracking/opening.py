@@ -134,7 +134,7 @@ def open_store(config: Config) -> Store:
         with processes.alone_at(uri), imports.without_garbage_collection():  # the first request imports SQLAlchemy
             store.client.get_experiment("0")
     except Exception as error:  # from MLflow, the database driver or the file system
-        if "No Experiment with id" not in str(error):
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
             raise ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}") from error
     finally:
         os.environ |= budget

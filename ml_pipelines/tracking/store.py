@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
 from ml_pipelines.system import events, paths, processes
+from ml_pipelines.text import escaped
 from ml_pipelines.tracking import provenance
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+OUTPUT = "output."  # the beginning of the tags with a step's outputs
 PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the name of the parent run
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
@@ -206,7 +208,11 @@ class Store:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Log metrics, params and tags. Texts that are too long are shortened, and MLflow splits large requests."""
+        """Log metrics, params and tags. MLflow splits large requests.
+
+        Texts that are too long are shortened. Tags are for people, so their control characters are escaped; outputs
+        are values, and stay as they are.
+        """
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.utils.time import get_current_time_millis
 
@@ -219,7 +225,11 @@ class Store:
             for name, value in (params or {}).items()
         ]
         labels = [
-            RunTag(shortened(name, NAME_LENGTH), shortened(value, TAG_LENGTH)) for name, value in (tags or {}).items()
+            RunTag(
+                shortened(name, NAME_LENGTH),
+                shortened(value if name.startswith(OUTPUT) else escaped(value, keep="\n"), TAG_LENGTH),
+            )
+            for name, value in (tags or {}).items()
         ]
         self.client.log_batch(run_id, numbers, texts, labels)
 

@@ -358,6 +358,14 @@ def test_the_error_names_a_cluster_spec_that_does_not_exist() -> None:
         cluster_spec(loaded, loaded.steps["prepare_data"])
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "\x1b[2J", "{"])
+def test_a_broken_cluster_spec_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    loaded = loading.load("local", [f"compute.spark={tmp_path}/x.json"])
+    with pytest.raises(ConfigError, match=r"^compute\.spark: \S+/x\.json is not a JSON object: .+\.$"):
+        cluster_spec(loaded, loaded.steps["prepare_data"])
+
+
 def test_the_error_names_a_step_without_params(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "steps.empty", ModuleType("steps.empty"))
     with pytest.raises(ConfigError, match=r"steps\.empty: steps/empty\.py has no dataclass Params"):

@@ -332,6 +332,7 @@ def test_text_from_data_and_names_is_escaped(store: Store) -> None:
         },
     }
     tags = {step: {"summary": EVIL, "cause": EVIL, "reason": EVIL} for step in STEPS}
+    tags["train"] |= {"summary": "\x1b[2J\u202e", "cause": "\x07"}
     tags[""] = {"verdict": "refused", "engine": EVIL, "mlflow.user": EVIL, "conclusion": EVIL}
     made = Made(artifacts=artifacts, tags=tags, experiment=EVIL.replace("/", ""), parent_status="FAILED")
     html = page(made)
@@ -339,6 +340,8 @@ def test_text_from_data_and_names_is_escaped(store: Store) -> None:
     assert not parsed.all("script", "img")
     assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
     assert html.count("&lt;script&gt;") > 10
+    assert r"\x1b[2J\u202e" in html or r"\x07" in html
+    assert not set(html) & {"\x1b", "\x07", "\u202e"}
 
 
 def test_the_same_run_gives_the_same_page(store: Store) -> None:

@@ -1,5 +1,6 @@
 """Commands in an environment that someone else has changed: variables, folders, a deleted experiment."""
 
+import logging
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from blocking import begin_with, blocked
 from conftest import ROOT, Result, Store, mlflow_run_tags
 
 from ml_pipelines.backends import fork_server
+from ml_pipelines.system import environment
 from ml_pipelines.system.environment import reach_loopback_directly
 from ml_pipelines.system.processes import DRIVER, PROCESS
 from ml_pipelines.tracking.store import PARENT
@@ -105,6 +107,21 @@ def test_a_backend_may_let_the_driver_create_the_run(
     monkeypatch.setenv(DRIVER, str(os.getpid()))
     assert drive("--step=prepare_data").code == 0
     assert earlier.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_the_log_lines_of_libraries_have_no_control_characters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    environment.prepare()
+    handler = logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("databricks.sdk.retries")
+    logger.addHandler(handler)
+    try:
+        logger.warning("Retrying: %s", "\x1b[2J\r  ✓ forged")
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err == "Retrying: \\x1b[2J\\r  ✓ forged\n"
 
 
 def test_an_empty_run_id_counts_as_unset(store: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,14 @@ def test_long_names_and_texts_are_shortened_and_stay_different(store: Store) -> 
     assert len(set(data.params.values())) == 2 and {len(value) for value in data.params.values()} == {6_000}
 
 
+def test_the_tags_of_a_run_have_no_control_characters_and_outputs_keep_theirs(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    store.opened.set_tags(run_id, {"cause": "\x1b[2J\u200b", "mlflow.note.content": "a\nb", "output.x": "\x1b\u200b"})
+    tags = store.client.get_run(run_id).data.tags
+    assert tags["cause"] == r"\x1b[2J\u200b"
+    assert (tags["mlflow.note.content"], tags["output.x"]) == ("a\nb", "\x1b\u200b")
+
+
 def test_any_number_of_values_is_logged(store: Store) -> None:
     run_id = store.client.create_run("0").info.run_id
     texts = {f"name_{i}": str(i) for i in range(230)}
@@ -357,6 +365,14 @@ def test_the_default_store_is_the_file_beside_mlproject(
     monkeypatch.setattr(paths, "root", lambda: project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert opening.open_store(load("local")).uri == f"sqlite:///{project / 'mlflow.db'}"
+
+
+def test_mlflow_s_file_store_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    opened = opening.open_store(load("local"))
+    run_id = opened.create_step_run(opened.experiment_id("mine"), "train", None)
+    assert opened.get_run(run_id).data.tags["step"] == "train"
 
 
 @pytest.mark.parametrize("name", ["a_text", "a_text/mlflow.db"], ids=["no database", "below a file"])
