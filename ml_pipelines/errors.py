@@ -19,7 +19,7 @@ from ml_pipelines.text import escaped, shown
 
 
 class PipelineError(Exception):
-    """The base class. Only its subclasses are raised."""
+    """The base class of these errors. Only its subclasses are raised."""
 
     exit_code: int
 

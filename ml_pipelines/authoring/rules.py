@@ -70,7 +70,7 @@ def no_duplicates(name: str, values: Sequence[str]) -> None:
 
 
 def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a key that is not known."""
+    """Refuse a key in `given` that is not in `known`."""
     known = list(known)
     for key in given:
         if key not in known:

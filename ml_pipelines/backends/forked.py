@@ -102,7 +102,7 @@ class ForkServerBackend(ThisMachine):
         return None if fork_server.supported() else "local"
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
-        """Start the fork server. It imports modules while this process does the same."""
+        """Start the fork server, which imports modules at the same time as this process."""
         fork_server.start(opening.store_uri(config), fitting_first=not reads_source(steps))
 
     def share(self, submitted: SubmittedStep, steps: int) -> None:

@@ -98,7 +98,7 @@ def check_config(config: Config) -> None:
 
 
 def _check_external(key: str, names: Iterable[str]) -> None:
-    """Refuse a file that does not exist. The wheel skips this check, because only a checkout has these files."""
+    """Refuse a file that does not exist. An installed wheel skips this check: only a checkout has these files."""
     for name in names:
         if name != CHAMPION and paths.checkout() and not (paths.root() / name).is_file():
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Checks settings and workspace before a run on Databricks is created, so that it does not fail minutes later."""
+"""Checks settings and workspace before a run on Databricks is created, so that no run fails minutes later."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def archive(path: Path) -> Path:
         listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
-            f"{paths.root()} is not a git repository, so nothing says which files belong into {path.name}. "
+            f"{paths.root()} is not a git repository, so nothing says which files belong in {path.name}. "
             "Run `git init`, or use --backend databricks-jobs."
         ) from error
     with ZipFile(path, "w", ZIP_DEFLATED) as zipped:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from databricks.sdk.service.iam import User
 
 EVERYBODY = "account users"  # the group of all users of the account
-CREATING = {"CREATE_MODEL", "CREATE_FUNCTION", "ALL_PRIVILEGES"}  # each of them allows to create a model in a schema
+CREATING = {"CREATE_MODEL", "CREATE_FUNCTION", "ALL_PRIVILEGES"}  # each allows its holder to create a model
 # The names of people are mail addresses, those of service principals are UUIDs. All others are groups.
 NOT_A_GROUP = re.compile(r".+@.+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

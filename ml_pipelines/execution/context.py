@@ -92,7 +92,7 @@ class TrackedContext(StepContext[P]):
         """Delete the copies of source files. Call this at the end of the step, also if it has failed."""
         if self._config.spark.engine == "databricks" and (copies := self._copies()) and copies.exists():
             shutil.rmtree(copies, ignore_errors=True)
-            with suppress(OSError):  # it has tables
+            with suppress(OSError):  # not empty: it has the tables of the step
                 copies.parent.rmdir()
 
     def write(self, output: str, frame: DataFrame) -> Table:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Reason(enum.Enum):
-    """Why a step runs; `unchanged` means that it is reused."""
+    """Why a step runs; `unchanged` means that its earlier result is reused."""
 
     unchanged = "unchanged"
     off = "reuse is off"

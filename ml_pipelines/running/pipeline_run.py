@@ -311,7 +311,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     """Open the parent run, and close it at the end. Under `mlflow run -e main`, use the run that MLflow made.
 
     Raises:
-        ConfigError, BadData: a check that needs no run failed.
+        ConfigError, BadData: a check before the start of the run failed.
     """
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -53,7 +53,7 @@ def check_local(config: Config) -> None:
         ConfigError: they are in an object store.
     """
     if "://" in config.data.delta_prefix.local:
-        raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose a profile with one.")
+        raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose another profile.")
 
 
 def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> list[Leftover]:

@@ -129,7 +129,7 @@ class Store:
         return str(self.client.create_run(experiment, run_name=step, tags=tags).info.run_id)
 
     def get_run(self, run_id: str) -> Run:
-        """Return a run.
+        """Return the run with this id.
 
         Raises:
             ConfigError: the store has no run with this id.
