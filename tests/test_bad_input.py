@@ -5,6 +5,7 @@ docs/bad-input.md. Without WRITE_PAGE, each test compares its message with its l
 """
 
 import datetime as dt
+import gzip
 import json
 import os
 import re
@@ -84,6 +85,11 @@ FILE = [
     Case("csv-long-line", GOOD + "41,2,no,9\n", "line 42 has 4 cells, but the header has 3: '41,2,no,9'"),
     Case("csv-open-quote", GOOD + '41,"2,no\n', "line 42 has a quote that is never closed"),
     Case("csv-not-utf-8", GOOD.replace("yes", "é").encode("latin-1"), "is not a CSV in UTF-8"),
+    Case("csv-in-utf-16", GOOD.encode("utf-16"), "It is in UTF-16"),
+    Case("csv-spark-quotes", GOOD + '41,"2\\"","no"\n', "It has a backslash before a quote, as Spark writes it."),
+    Case("csv-gzip-cut", gzip.compress(GOOD.encode())[:-9], "cells.csv is damaged"),
+    Case("csv-zip", b"PK\x03\x04" + bytes(99), "is a zip archive or an Excel workbook"),
+    Case("csv-header-without-end", "a" * 9 * 2**20, "the header has more than 8 MB"),
     Case("csv-is-parquet", b"PAR1" + bytes(200) + b"PAR1", "is not a CSV in UTF-8"),
     Case("csv-other-separator", GOOD.replace(",", ";"), "Set data.source.separator, perhaps to ';'"),
     Case("csv-name-twice", csv("id,x,x,label", "{i},1,2,0", "{i},1,2,1"), "the header has two columns named x."),
@@ -170,6 +176,10 @@ SETTINGS = [
     ("data.source.features=0", "features at least 1"),
     ("data.source.rows=many", "data.source.rows"),
     ("data.source.version=newest", "data.source.version"),
+    ("data.source.version=-1", "data.source.version: -1 is not a version of a table"),
+    ("data.source.version=12345678901234567890", "is not a version of a table"),
+    ("data.source.encoding=cp1253x", "data.source.encoding: 'cp1253x' is not an encoding of text"),
+    ("data.source.escape=ab", "data.source.escape: 'ab' is not one sign such as a backslash"),
     ("data.label=id", "label and key must be two columns"),
     ("data.drop=[label]", "neither may be in data.drop or data.columns"),
     ("data.columns={id: number}", "neither may be in data.drop or data.columns"),

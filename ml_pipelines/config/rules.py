@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import keyword
 import math
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 
 from ml_pipelines.config import graph
 from ml_pipelines.config.params import IDENTIFIER
-from ml_pipelines.config.schema import Column, ColumnType, Config, Data, FileFormat, SourceKind
+from ml_pipelines.config.schema import Column, ColumnType, Config, Data, SourceKind
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.system import paths
 from ml_pipelines.text import listed, quoted, shown
@@ -115,16 +116,34 @@ def _check_source(data: Data) -> None:
         raise ConfigError("data.source: for synthetic data, rows must be at least 0 and features at least 1.")
     if len(source.separator) != 1:
         raise ConfigError(f"data.source.separator: {quoted(source.separator)} is not one character.")
+    if not _is_encoding(source.encoding):
+        raise ConfigError(
+            f"data.source.encoding: {quoted(source.encoding)} is not an encoding of text. "
+            "Write a name that Python knows, such as utf-8, utf-16, cp1252 or latin-1."
+        )
+    if source.escape is not None and not re.fullmatch(r"[!#-/:-@\[-`{-~]", source.escape):
+        raise ConfigError(
+            f"data.source.escape: {quoted(source.escape)} is not one sign such as a backslash. Or write null."
+        )
     if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
         raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
-    versioned = source.kind is SourceKind.table or source.format is FileFormat.delta
-    if versioned and source.version is not None and source.version < 0:
-        raise ConfigError(f"data.source.version: {source.version} is not a version of a table. Versions start at 0.")
+    if source.version is not None and not 0 <= source.version < 2**63:
+        raise ConfigError(
+            f"data.source.version: {shown(source.version)} is not a version of a table. Versions start at 0."
+        )
     if source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
         raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {quoted(data.positive)}.")
     taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
     if taken or data.label == data.key:
         raise ConfigError("data: label and key must be two columns, and neither may be in data.drop or data.columns.")
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+        return codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):
+        return False
 
 
 def _check_column(key: str, column: Column) -> None:

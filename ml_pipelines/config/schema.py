@@ -56,6 +56,8 @@ class Source:
     path: str | None = None  # kind file: a path or URI
     format: FileFormat = FileFormat.auto  # kind file
     separator: str = ","  # kind file, format csv
+    encoding: str = "utf-8"  # kind file, format csv
+    escape: str | None = None  # kind file, format csv: the sign before a quote inside a cell; null: another quote
     table: str | None = None  # kind table: catalog.schema.table
     version: int | None = None  # kind table, and format delta; null: the newest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import csv
 import math
 import random
 import re
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ml_pipelines.config.schema import FileFormat, Source, SourceKind
 from ml_pipelines.data import locations
-from ml_pipelines.data.files import parquet_files
+from ml_pipelines.data.files import csv_files, parquet_files, text_files
 from ml_pipelines.errors import BadData, message_of
 
 if TYPE_CHECKING:
@@ -156,7 +155,9 @@ def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder
     uri, local = locations.locate_source(source)
     kind = file_format(source)
     if kind is FileFormat.csv:
-        return Raw(_csv(spark, uri, local, source.separator), text=True)
+        if local is None:
+            return Raw(_opened(lambda: csv_files.read_remote_csv(spark, uri, source), uri), text=True)
+        return Raw(_opened(lambda: csv_files.read_csv(spark, local, source, folder), uri), text=True)
     if kind is FileFormat.parquet:
         if local is None:
             return Raw(_opened(lambda: spark.read.parquet(uri), uri))
@@ -166,17 +167,6 @@ def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder
     unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
     hint = f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
     return Raw(_opened(lambda: delta.load(uri), f"{uri}{hint}"))
-
-
-def _csv(spark: SparkSession, uri: str, local: Path | None, separator: str) -> DataFrame:
-    """Return all columns as text, read by position, because engines treat blank and repeated names differently."""
-    reader = spark.read.options(header=True, sep=separator, quote='"', escape='"', multiLine=True)
-    if local is None:
-        return _opened(lambda: reader.csv(uri), uri)
-    header = _check_csv(local, separator)
-    columns = ", ".join(f"_c{i} STRING" for i in range(len(header)))
-    frame = _opened(lambda: reader.schema(columns).csv(uri), uri)
-    return frame.toDF(*header)
 
 
 def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:
@@ -203,70 +193,15 @@ def file_format(source: Source) -> FileFormat:
         raise BadData(f"{local} is not a Delta table: it has no _delta_log. Set data.source.format to csv or parquet.")
     if source.format is not FileFormat.auto:
         return source.format
-    suffix = Path(uri).suffix.lower()
-    if local and local.is_dir():
-        suffix = ".delta" if is_delta else locations.data_files(local)[0].suffix
+    named = locations.data_files(local)[0] if local and local.is_dir() and not is_delta else Path(uri)
+    suffix = named.suffix.lower()
+    if suffix in text_files.SUFFIXES:
+        suffix = named.with_suffix("").suffix.lower() or suffix
+    if is_delta:
+        suffix = ".delta"
     known = {".csv": FileFormat.csv, ".parquet": FileFormat.parquet, ".delta": FileFormat.delta}
     if suffix not in known:
         raise BadData(
             f"data.source.path: {uri} ends in {suffix or 'no suffix'}. Set data.source.format to csv, parquet or delta."
         )
     return known[suffix]
-
-
-def _check_csv(local: Path, separator: str) -> list[str]:
-    """Return the column names of a CSV, after a check of every line.
-
-    Spark reports none of these errors: it drops surplus cells, fills in missing cells, and reads everything after an
-    open quote as one cell.
-    """
-    files = locations.data_files(local)
-    if any("=" in folder for file in files if file != local for folder in file.relative_to(local).parent.parts):
-        raise BadData(
-            f"{local} has folders like name=value. Sail doesn't read such columns from CSV files. Use Parquet instead."
-        )
-    headers = {tuple(_check_csv_file(file, separator)): file for file in files}
-    if len(headers) > 1:
-        first, second, *_ = headers.values()
-        raise BadData(f"{first} and {second} have different headers. Give all files of a folder the same header.")
-    return list(*headers)
-
-
-def _check_csv_file(file: Path, separator: str) -> list[str]:
-    csv.field_size_limit(2**31 - 1)
-    line = 0
-    header: list[str] = []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, delimiter=separator, strict=True)
-        try:
-            for row in reader:
-                if not header:
-                    header = _header(row, file)
-                elif row and len(row) != len(header):
-                    raise BadData(
-                        f"{file}: line {line + 1} has {len(row)} cells, but the header has {len(header)}: "
-                        f"{separator.join(row)[:80]!r}. Correct the line, or set data.source.separator."
-                    )
-                line = reader.line_num
-        except UnicodeDecodeError as error:
-            raise BadData(
-                f"{file} is not a CSV in UTF-8: {error.reason} in line {line + 1} or later. Save it as CSV in UTF-8."
-            ) from error
-        except csv.Error as error:
-            problem = "has a quote that is never closed" if "end of data" in str(error) else f"is malformed: {error}"
-            raise BadData(f"{file}: line {line + 1} {problem}. Write a quote inside a cell as two quotes.") from error
-    if not header:
-        raise BadData(f"{file} is empty: all its lines are blank.")
-    return header
-
-
-def _header(row: list[str], file: Path) -> list[str]:
-    """Return the column names from a CSV's first line. A column without a name is `_c<position>`, as in Spark."""
-    names = [name.strip() or f"_c{i}" for i, name in enumerate(row)]
-    if "\0" in "".join(names):
-        raise BadData(f"{file} is not a CSV in UTF-8: it contains NUL bytes. Save it as CSV in UTF-8.")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise BadData(f"{file}: the header has two columns named {', '.join(repeated)}. Rename one of them.")
-    if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), None)):
-        raise BadData(f"{file} has only one column, {names[0]!r}. Set data.source.separator, perhaps to {other!r}.")
-    return names

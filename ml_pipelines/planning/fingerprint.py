@@ -186,7 +186,8 @@ def _source(memory: Memory, config: Config) -> str:
         return f"{uri}, unknown content"
     if kind is FileFormat.delta:
         return f"delta {tables.files_digest(uri, source.version)}"
-    return f"{kind.value} {source.separator} {_files_digest(memory, local)}"
+    reading = f"{source.separator} {source.encoding} {source.escape}" if kind is FileFormat.csv else ""
+    return f"{kind.value} {reading} {_files_digest(memory, local)}"
 
 
 def _files_digest(memory: Memory, local: Path) -> str:

@@ -14,6 +14,7 @@ from typing import IO
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config, FileFormat, SourceKind
 from ml_pipelines.data import locations, sources, tables
+from ml_pipelines.data.files import csv_files
 from ml_pipelines.data.ingest import standard_name
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.system import paths
@@ -55,6 +56,8 @@ def excerpt(config: Config, rows: int, folder: Path) -> str:
     kind = sources.file_format(config.data.source)
     if local is None or local.is_dir():
         return uri  # an object store, or a folder: compare the whole source
+    if kind is FileFormat.csv and not csv_files.is_plain(local, config.data.source):
+        return uri  # compressed, for example
     if kind is FileFormat.csv:
         target = folder / "excerpt.csv"
         csv.field_size_limit(2**31 - 1)

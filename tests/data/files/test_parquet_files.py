@@ -321,24 +321,32 @@ def test_the_files_of_a_folder_are_one_table(spark: SparkSession, tmp_path: Path
     check_layout(show(spark, Reading(str(root), {"format": "parquet"})), LAYOUTS[name], root)
 
 
+COPIED = {"category", "category-of-numbers", "half-float", "decimal32", "decimal64", "decimal256", "date64", "null"}
+COPIED |= {"timestamp-ns", "timestamp-ns-utc", "time-ms", "time-ns", "large-list", "list-of-categories"}
+
+
 @pytest.mark.slow
 @pytest.mark.jvm
 @pytest.mark.usefixtures("java")
 def test_the_jvm_reads_the_same_types_and_the_same_rows(tmp_path: Path) -> None:
-    roots = {name: write_layout(tmp_path / "layouts" / name, layout) for name, layout in LAYOUTS.items()}
-    paths = {name: write_kind(tmp_path / "kinds", column, name) for name, column in ODD.items()}
-    readings = [Reading(str(root), {"format": "parquet"}) for root in roots.values()]
-    readings += [Reading(str(path)) for path in paths.values()]
-    readings += [Reading(str(path), dropped=("c",)) for path in paths.values()]
-    results = iter(show_on_jvm(readings))
-    for name, root in roots.items():
-        check_layout(next(results), LAYOUTS[name], root)
-    for name in paths:
-        shown = next(results)
-        if name in REFUSED:
-            assert "which can't be a feature" in shown.error
-        else:
-            assert (shown.types["c"], [row[1] for row in shown.rows]) == (KINDS[name].spark, KINDS[name].cells), name
-    for name in paths:
-        shown = next(results)
-        assert sorted(row[list(shown.types).index("label")] or "" for row in shown.rows) == ["x", "x", "y"], name
+    roots = [write_layout(tmp_path / name, layout) for name, layout in LAYOUTS.items()]
+    by_engine, by_copy = (
+        {name: kind for name, kind in KINDS.items() if (name in COPIED) is copied} for copied in (False, True)
+    )
+    files = [
+        write(tmp_path / f"{i}.parquet", {"id": [0, 1, 2], **{name: kind.column for name, kind in kinds.items()}})
+        for i, kinds in enumerate((by_engine, by_copy))
+    ]
+    odd = write(tmp_path / "odd.parquet", {"id": [0, 1, 2], **ODD})
+    refused = write_kind(tmp_path, REFUSED["duration"][0])
+    readings = [Reading(str(root), {"format": "parquet"}) for root in roots]
+    readings += [*(Reading(str(file)) for file in files), Reading(str(odd), dropped=tuple(ODD)), Reading(str(refused))]
+    *layouts, direct, copied, dropped, duration = show_on_jvm(readings)
+    for layout, shown, root in zip(LAYOUTS.values(), layouts, roots, strict=True):
+        check_layout(shown, layout, root)
+    for kinds, shown in ((by_engine, direct), (by_copy, copied)):
+        assert shown.types == {"id": "bigint", **{name: kind.spark for name, kind in kinds.items()}}, shown.error
+        columns = dict(zip(shown.types, zip(*shown.rows, strict=True), strict=True))
+        assert columns == {"id": ("0", "1", "2"), **{name: tuple(kind.cells) for name, kind in kinds.items()}}
+    assert [row[list(dropped.types).index("id")] for row in dropped.rows] == ["0", "1", "2"]
+    assert "which can't be a feature" in duration.error
