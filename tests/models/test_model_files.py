@@ -8,6 +8,7 @@ import mlflow
 import polars as pl
 import pytest
 from conftest import Store
+from mlflow.exceptions import MlflowException
 from mlflow.types import DataType
 
 from ml_pipelines.config.loading import load
@@ -102,6 +103,18 @@ def test_mlflow_loads_the_model_and_predicts_on_a_pandas_frame(run_id: str) -> N
     logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [])
     frame = FEATURES.to_pandas().astype({"small": "int32"})  # MLflow has no 16-bit integer type
     assert mlflow.pyfunc.load_model(logged_model.uri).predict(frame).tolist() == fitted_model.predict(FEATURES).tolist()
+
+
+def test_mlflow_s_switch_against_pickles_stops_mlflow_and_not_the_pipeline(
+    run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    fitted_model = model(max_iter=5)
+    logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [])
+    loaded = model_files.load_model(logged_model, [])
+    assert loaded.predict(FEATURES).tolist() == fitted_model.predict(FEATURES).tolist()
+    with pytest.raises(MlflowException, match="MLFLOW_ALLOW_PICKLE_DESERIALIZATION"):  # docs/registry.md says so
+        mlflow.pyfunc.load_model(logged_model.uri)
 
 
 def test_a_tampered_file_is_refused(run_id: str) -> None:
