@@ -1,15 +1,63 @@
-"""Text for people: what comes from data, from settings or from a store is escaped and cut before a message shows it."""
+"""Text for people: what comes from data, from settings or from a store is escaped and cut before a message shows it.
+
+The same functions hide secrets, so whatever they return may leave the process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
 
 SHOWN = 80  # the most characters that a message quotes of a value
 LISTED = 10  # the most values that a message lists
+HIDDEN = "***"  # what stands in the place of a secret
+SHORTEST = 4  # characters of a secret; hiding a shorter text would make messages unreadable
+# Where addresses keep credentials: //user:password@, http://token@, ;token=...
+_CREDENTIALS = re.compile(
+    r"""(?ix) (?<=://)(?P<user>[^/\s:@'"]*):(?P<password>[^/\s'"]+)(?=@)
+    | (?<=http://|ttps://)(?P<login>[^/\s:@'"]+)(?=@)
+    | (?P<name>[;?&][\w-]*(?:password|passwd|pwd|token|secret|signature|sig|access_?key|api_?key|credential)=)
+      (?P<value>[^;&\s'"]+)"""
+)
+_secrets: set[str] = set()
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Hide these texts, and their percent-decoded forms, in everything that this process shows or logs."""
+    texts = {text for secret in secrets for text in (secret, unquote(secret))}
+    _secrets.update(text for text in texts if len(text) >= SHORTEST and text != HIDDEN)
+
+
+def credentials(text: str) -> list[str]:
+    """Return what stands in a text where addresses keep passwords and tokens."""
+    return [match["password"] or match["login"] or match["value"] for match in _CREDENTIALS.finditer(text)]
+
+
+def redacted(text: str) -> str:
+    """Return the text with `***` for each secret: a hidden text, or a credential in an address."""
+    for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():
+        text = text.replace(secret, HIDDEN)
+    return _CREDENTIALS.sub(_mask, text) if "://" in text or "=" in text else text
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a value of JSON with `redacted` texts. Keys stay as they are."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: without_secrets(item) for key, item in value.items()}
+    return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _mask(match: re.Match[str]) -> str:
+    user = f"{match['user']}:" if match["password"] else ""
+    return f"{user}{match['name'] or ''}{HIDDEN}"
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return the text with an escape for each character that can't be seen: `\x1b`, `\u200b`, `\xa0`.
+    r"""Return the text without secrets, and with an escape for each invisible character: `\x1b`, `\u200b`, `\xa0`.
 
     A terminal would obey control characters, and two words that look the same could differ in an invisible one.
 
@@ -17,6 +65,7 @@ def escaped(text: str, keep: str = "") -> str:
         text: any text.
         keep: characters that are not escaped, for example line ends.
     """
+    text = redacted(text)
     return text if text.isprintable() else "".join(char if char in keep else _visible(char) for char in text)
 
 
@@ -45,6 +94,7 @@ def listed(values: Collection[object], most: int = LISTED) -> str:
 
 def _cut(text: str, limit: int, escape: str) -> str:
     """Return the text escaped, with at most `limit` characters. An escape is never cut in two."""
+    text = redacted(text)
     pieces = [f"\\{char}" if char in escape else _visible(char) for char in text[: limit + 1]]
     if len(text) <= limit and sum(map(len, pieces)) <= limit:
         return "".join(pieces)

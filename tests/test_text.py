@@ -79,3 +79,35 @@ def test_a_lone_surrogate_can_be_printed(
     monkeypatch.setattr(sys, "stdout", open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     terminal.say("a file \udcff")
     assert capfdbinary.readouterr().out == b"a file \\udcff\n"
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_secrets", set())
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://user:p@ss@host/db", "postgresql://user:***@host/db"),
+        ("(sqlite3) http://user:pw1@host:5000 fails", "(sqlite3) http://user:***@host:5000 fails"),
+        ("https://ghp_1234@github.com/x", "https://***@github.com/x"),
+        ("s3://KEY:SeCrEt@bucket/a b", "s3://KEY:***@bucket/a b"),
+        ("sc://host:15002/;token=abcdef;use_ssl=true", "sc://host:15002/;token=***;use_ssl=true"),
+        ("https://x.blob/y?sv=1&sig=abc%3D&se=2", "https://x.blob/y?sv=1&sig=***&se=2"),
+        ("abfss://container@account.dfs/x", "abfss://container@account.dfs/x"),
+        ("http://127.0.0.1:5000/#/experiments/1", "http://127.0.0.1:5000/#/experiments/1"),
+        ("a token=b and c@d", "a token=b and c@d"),
+    ],
+)
+def test_credentials_in_an_address_are_hidden(hidden: None, address: str, shown: str) -> None:
+    assert text.escaped(address) == text.shown(address) == shown
+    assert errors.one_line(errors.ConfigError(address)) == shown
+
+
+def test_a_hidden_text_is_shown_nowhere(hidden: None, capsys: pytest.CaptureFixture[str]) -> None:
+    text.hide(["hunter22", "a%2Fb%40c", "abc"])
+    assert text.quoted("x" * 75 + "hunter22") == f"'{'x' * 75}***'"
+    assert text.without_secrets({"a": ["hunter22", 1, {"b": "a/b@c"}]}) == {"a": ["***", 1, {"b": "***"}]}
+    terminal.say("hunter22 a/b@c abc")
+    assert capsys.readouterr().out == "*** *** abc\n"

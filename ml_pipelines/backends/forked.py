@@ -17,6 +17,7 @@ from ml_pipelines.errors import StepFailed
 from ml_pipelines.execution import step_run
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.system import events, processes
+from ml_pipelines.text import escaped
 from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import Store
 
@@ -70,7 +71,7 @@ class ForkedStep:
     def _on_line(self, line: str) -> None:
         events.report(events.StepOutput(self._step, line))
         with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"{line}\n")
+            log.write(f"{escaped(line)}\n")
 
     def _on_end(self, code: int) -> None:
         from mlflow.exceptions import MlflowException

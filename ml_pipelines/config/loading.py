@@ -14,7 +14,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ml_pipelines.config import params, rules, spelling
+from ml_pipelines import text
+from ml_pipelines.config import params, rules, secrets, spelling
 from ml_pipelines.config.overrides import assigned_values, split_overrides
 from ml_pipelines.config.schema import NONE, Config
 from ml_pipelines.errors import ConfigError, message_of
@@ -37,7 +38,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: the profile or a key is unknown, a value is missing or has the wrong type, or a rule is broken.
     """
-    assignments = [part for text in overrides for part in split_overrides(text)]
+    assignments = [part for override in overrides for part in split_overrides(override)]
     try:
         layers = merged_layers(profile, assignments)
         merged = OmegaConf.merge(OmegaConf.structured(Config), layers)
@@ -50,12 +51,17 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
         key: params.typed(dataclasses.replace(step, name=key, script=step.script or key.replace("_", "-")))
         for key, step in config.steps.items()
     }
+    written: Any = OmegaConf.to_container(layers, resolve=False)
+    hidden = secrets.hidden_values(written, dataclasses.asdict(config))
+    text.hide(hidden)
+    secrets.refuse_credentials({"data": {"delta_prefix": dataclasses.asdict(config.data.delta_prefix)}})
     config = dataclasses.replace(
         config,
         steps=steps,
         profile=profile,
         overrides=",".join(assignments) or NONE,
-        written=OmegaConf.to_container(layers, resolve=False),
+        written=written,
+        hidden=hidden,
     )
     rules.check_config(config)
     return config
@@ -76,8 +82,8 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
     try:
         for stem in ("config", profile):
             name, path = f"conf/{stem}.yaml", paths.conf() / f"{stem}.yaml"
-            text = spelling.as_written(name, path.read_text(encoding="utf-8"), Config)
-            layers[name] = OmegaConf.load(io.StringIO(text))
+            as_written = spelling.as_written(name, path.read_text(encoding="utf-8"), Config)
+            layers[name] = OmegaConf.load(io.StringIO(as_written))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError, OmegaConfBaseException) as error:
         raise ConfigError(f"conf/config.yaml or conf/{profile}.yaml is not valid YAML: {message_of(error)}") from error
     assigned = assigned_values(assignments)
@@ -92,7 +98,9 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
             )
         merged.merge_with(layer)
     rules.refuse_secrets(_keys(assigned), given=True)
-    rules.refuse_secrets(_keys(OmegaConf.to_container(merged, resolve=False)))
+    whole: Any = OmegaConf.to_container(merged, resolve=False)
+    rules.refuse_secrets(_keys(whole))
+    secrets.refuse_credentials(whole)
     return merged
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ml_pipelines.config import rules, spelling
+from ml_pipelines.config import rules, secrets, spelling
 from ml_pipelines.config.schema import NONE, Column, Config, Treatment
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.text import shown
@@ -53,6 +53,7 @@ def assigned_values(assignments: Iterable[str]) -> dict[str, Any]:
         rules.refuse_secrets([match[0][:-1]], given=True)  # before a message can show the value
         parts, value = _PART.findall(match[0]), text[match.end() :]
         nested = _value(f"--set {shown(match[0][:-1])}", value, _type_at(parts, value))
+        secrets.refuse_credentials({match[0][:-1]: nested}, given=True)
         for part in reversed(parts):
             nested = {_unquoted(part): nested}
         tree = _merged(tree, nested)
@@ -105,21 +106,9 @@ def _value(where: str, text: str, kind: Any) -> Any:
         value = OmegaConf.to_container(loaded, resolve=False)["value"]  # type: ignore[call-overload,index]
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}={shown(text)}: {message_of(error)}. Quote the value if it is text.") from error
-    if any("${" in each for each in _texts(value)):  # after parsing: YAML also writes $ as \x24
+    if any("${" in each for _, each in secrets.texts_of(value)):  # after parsing: YAML also writes $ as \x24
         raise ConfigError(f"{where}={shown(text)}: interpolations (${{...}}) are not allowed. Write a plain value.")
     return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a value, and every key."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from (*_texts(key), *_texts(item))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
 
 
 def _merged(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,7 @@ class Config:
     profile: str = ""
     overrides: str = NONE
     written: Any = field(default_factory=dict, repr=False)  # as people wrote it: without values from the environment
+    hidden: Any = field(default=(), repr=False)  # the texts that nothing may show or log
 
     @property
     def table_prefix(self) -> str:

@@ -147,7 +147,7 @@ class RemoteStep:
         outcome = outcome_of(run, output.error)
         for name, text in (("databricks.log", output.logs), ("databricks_error.txt", output.error_trace)):
             if text:
-                self.store.client.log_text(self.run_id, text, name)
+                self.store.log_text(self.run_id, text, name)
         step_run = self.store.get_run(self.run_id)
         tags = {"databricks.result_state": outcome.result, "databricks.termination": outcome.code or "none"}
         if step_run.info.status == "FAILED" and "exit_code" in step_run.data.tags:  # the step has recorded the cause

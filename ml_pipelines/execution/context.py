@@ -199,7 +199,7 @@ class TrackedContext(StepContext[P]):
 
     def log_json(self, content: Any, name: str) -> None:
         """Log `content` as the JSON artifact `name`."""
-        self._store.client.log_dict(self.run_id, content, name)
+        self._store.log_json(self.run_id, content, name)
 
     def log_table(self, frame: pl.DataFrame, name: str) -> None:
         """Log a table as `name`: .parquet for any size, or .json for a small table that MLflow's page shows."""

@@ -25,10 +25,10 @@ from ml_pipelines.config.schema import LOCAL, NONE, Config, Step
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.execution import task_values
 from ml_pipelines.execution.context import TrackedContext
+from ml_pipelines.system import terminal
 from ml_pipelines.system.processes import SHARE_CHANGED
 from ml_pipelines.system.signals import raise_on_signals
-from ml_pipelines.system.terminal import complain
-from ml_pipelines.text import quoted
+from ml_pipelines.text import hide, quoted
 from ml_pipelines.tracking import lineage, run_page
 from ml_pipelines.tracking.store import OUTPUT, TAG_LENGTH, Store, parent_of
 
@@ -58,11 +58,13 @@ def execute(
     """
     from mlflow.exceptions import MlflowException
 
+    hide(config.hidden if config else ())  # a forked process has not called `load`
+    terminal.escape_log_records()
     try:
         return _execute(store, name, parameters, run_id, log, config)
     except (MlflowException, OSError) as error:  # the store failed, and may refuse the tags below too
         cause = one_line(store.failed(error))
-        complain(cause)
+        terminal.complain(cause)
         with suppress(MlflowException):
             store.close(run_id, "FAILED", {"exit_code": str(StepFailed.exit_code), "cause": cause})
         return StepFailed.exit_code
@@ -87,7 +89,7 @@ def _execute(
                     store.failed(error)
                 logging.getLogger(f"steps.{name}").error("%s", "".join(traceback.format_exception(error)))
                 with suppress(OSError):  # for example a full disk; the log and the tag `cause` have the error too
-                    store.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
+                    store.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
                 code = error.exit_code if isinstance(error, PipelineError) else StepFailed.exit_code
                 tags |= {"exit_code": str(code), "cause": one_line(error)}
                 tags |= {"transient": "true"} if errors.is_transient(error) else {}
@@ -214,7 +216,7 @@ def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Itera
     """
     with tempfile.TemporaryDirectory() as folder:
         handler = logging.FileHandler(log or Path(folder, f"{name}.log"), encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(terminal.EscapingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("steps").setLevel(logging.INFO)
         logging.captureWarnings(True)
         logging.getLogger().addHandler(handler)

@@ -22,6 +22,7 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import registry
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import paths
+from ml_pipelines.text import without_secrets
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import OUTPUT, Store
 
@@ -70,7 +71,8 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     for name in sorted({"polars", "deltalake", *imported, *_engine_libraries(config, imported)}):
         parts[f"library {name}"] = memory.installed(name)
     parts["library python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return parts
+    redacted: Parts = without_secrets(parts)  # a new token changes no result
+    return redacted
 
 
 def fingerprint_of(parts: Parts) -> str:

@@ -168,7 +168,7 @@ def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str
     The artifact with the fingerprint's parts comes first, so that no run has a fingerprint without its parts.
     """
     if decision.parts is not None:
-        store.client.log_dict(run_id, dict(decision.parts), lineage.PARTS)
+        store.log_json(run_id, dict(decision.parts), lineage.PARTS)
     store.set_tags(run_id, {**decision_tags(decision), **(more or {})})
 
 

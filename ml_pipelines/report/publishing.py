@@ -15,7 +15,7 @@ from ml_pipelines.tracking.store import Store
 def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
     """Make the report of a pipeline run and log it as an artifact of that run."""
     contents = gather(RunReader(store, page_address), store.get_run(run_id))
-    store.client.log_text(run_id, render(contents), NAME)
+    store.log_text(run_id, render(contents), NAME)
 
 
 def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:

@@ -31,6 +31,14 @@ class EscapedRecord(logging.LogRecord):
         return escaped(super().getMessage(), keep="\n\t")
 
 
+class EscapingFormatter(logging.Formatter):
+    """Formats a log line without control characters and secrets, with its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return escaped(super().format(record), keep="\n\t")
+
+
 def escape_log_records() -> None:
     """Escape the messages of all loggers of this process."""
     logging.setLogRecordFactory(EscapedRecord)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.errors import ConfigError, SecretGiven, Unreachable, message_of, one_line
 from ml_pipelines.system import events, imports, paths, processes, signals
+from ml_pipelines.text import credentials, hide
 from ml_pipelines.tracking.store import Store, silence_database_errors
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def open_store(config: Config) -> Store:
     signals.keep_interruptible()
     silence_database_errors()
     uri = store_uri(config)
+    hide(credentials(uri))
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = uri
     server = uri.startswith(("http", "databricks"))

@@ -38,7 +38,7 @@ def describe_pipeline_run(
     store.set_tags(run_id, tags)
     if "profile" not in store.get_run(run_id).data.params:  # otherwise `mlflow run` has logged them
         store.log_params(run_id, {"profile": config.profile, "set": config.overrides})
-    store.client.log_dict(run_id, config_json(config), "config.json")
+    store.log_json(run_id, config_json(config), "config.json")
 
 
 def describe_step(store: Store, run_id: str, step: Step, config: Config) -> None:
@@ -48,7 +48,7 @@ def describe_step(store: Store, run_id: str, step: Step, config: Config) -> None
         {**dataclasses.asdict(step.params), "seed": config.seed},
         {"step": step.name, "mlflow.runName": step.step_name},
     )
-    store.client.log_dict(run_id, config_json(config, step.name), "config.json")
+    store.log_json(run_id, config_json(config, step.name), "config.json")
 
 
 def description_of(config: Config, backend: str, lines: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
 from ml_pipelines.system import events, paths, processes
-from ml_pipelines.text import escaped
+from ml_pipelines.text import credentials, escaped, hide, redacted, without_secrets
 from ml_pipelines.tracking import provenance
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Store:
         import mlflow
 
         silence_database_errors()
+        hide(credentials(uri or os.environ["MLFLOW_TRACKING_URI"]))
         store = Store(uri or os.environ["MLFLOW_TRACKING_URI"], os.environ.get("MLFLOW_REGISTRY_URI"))
         mlflow.set_tracking_uri(store.uri)
         return store
@@ -221,7 +222,7 @@ class Store:
             Metric(shortened(name, NAME_LENGTH), float(value), now, 0) for name, value in (metrics or {}).items()
         ]
         texts = [
-            Param(shortened(name, NAME_LENGTH), shortened(value, PARAM_LENGTH))
+            Param(shortened(name, NAME_LENGTH), shortened(redacted(value), PARAM_LENGTH))
             for name, value in (params or {}).items()
         ]
         labels = [
@@ -238,7 +239,7 @@ class Store:
         if name.endswith(".json"):
             entry = {"path": name, "type": "table"}
             content = {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}
-            self.client.log_dict(run_id, content, name)
+            self.log_json(run_id, content, name)
             others = json.loads(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
             entries = json.dumps([*(other for other in others if other != entry), entry])
             if len(entries) <= TAG_LENGTH:  # otherwise the table is an artifact that the page doesn't list
@@ -247,6 +248,14 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             frame.write_parquet(Path(folder, name))
             self.client.log_artifact(run_id, str(Path(folder, name)))
+
+    def log_json(self, run_id: str, content: Any, name: str) -> None:
+        """Log an artifact as JSON, without secrets."""
+        self.client.log_dict(run_id, without_secrets(content), name)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Log an artifact as text, without secrets."""
+        self.client.log_text(run_id, redacted(text), name)
 
     def load_table(self, run_id: str, name: str) -> pl.DataFrame:
         """Return a table that `log_table` logged.

@@ -1,0 +1,74 @@
+"""Values of the configuration that must not leave the process: what comes from the environment, and credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_pipelines.errors import ConfigError, SecretGiven
+from ml_pipelines.text import credentials, shown
+
+_VARIABLE = re.compile(r"oc\.env:\s*([^},\s]+)")
+# Names that paths, addresses and commands show anyway.
+_NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", "data.volume_name", "compute.")
+
+
+def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the texts to hide in messages, tags and artifacts.
+
+    They are the values that the configuration takes from environment variables, without names and paths, and every
+    password or token in an address.
+
+    Args:
+        written: the configuration before interpolation.
+        resolved: the configuration after interpolation.
+    """
+    variables = [
+        os.environ.get(name, "")
+        for key, text in texts_of(written)
+        if not key.startswith(_NAMES)
+        for name in _VARIABLE.findall(text)
+    ]
+    values = {value for value in variables if not (value.startswith(("/", ".", "~")) or "://" in value)}
+    return tuple(sorted(values | {secret for _, text in texts_of(resolved) for secret in credentials(text)} - {""}))
+
+
+def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
+    """Refuse an address with a password or a token that stands in the configuration itself.
+
+    Args:
+        values: the configuration before interpolation.
+        given: whether the values came with the command.
+
+    Raises:
+        SecretGiven: an address has credentials, and `given` is true.
+        ConfigError: an address has credentials, and `given` is false; or the tables' paths would have them.
+    """
+    for key, text in texts_of(values):
+        secrets = credentials(text)
+        if key.startswith("data.delta_prefix") and secrets:
+            raise ConfigError(
+                f"{key}: the paths of tables become tags, so they can't have credentials. "
+                "Give the credentials in the variables of the object store, for example AWS_SECRET_ACCESS_KEY."
+            )
+        if any("${" not in secret for secret in secrets):
+            kind = SecretGiven if given else ConfigError
+            raise kind(
+                f"{shown(key)}: the address has a password or a token, and a secret must not be here: it would be "
+                "logged. In a profile, write ${oc.env:NAME} in its place, and set the environment variable NAME."
+            )
+
+
+def texts_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) of all texts in nested mappings and lists, of their keys too."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield key, str(name)
+            yield from texts_of(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from texts_of(item, key)
