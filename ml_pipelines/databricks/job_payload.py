@@ -55,7 +55,12 @@ class Submission:
                 tasks=[self.task],
                 environments=environments,
             )
-            return int(submitted.run_id)
+        if not isinstance(submitted.run_id, int):
+            raise workspace.NoAnswer(
+                f"{workspace.host()} answers a request for Job run {self.run_name} without the id of a run. "
+                "See in the workspace whether the run exists, and try again."
+            )
+        return submitted.run_id
 
 
 def submission_of(

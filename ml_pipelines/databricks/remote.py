@@ -71,11 +71,7 @@ class RemoteStep:
             if self._ended is None and self.lost is None:
                 try:
                     self._ended = self._follow()
-                except (
-                    PipelineError,
-                    MlflowException,
-                    OSError,
-                ) as error:  # the workspace or the store does not answer
+                except Exception as error:  # whatever it is: nobody else waits for this step
                     self.lost = error
             return self.get_status() == "FINISHED"
 
@@ -122,7 +118,10 @@ class RemoteStep:
 
     def _get_run(self) -> Run:
         with workspace.explaining_errors(f"run {self._databricks_run}", "CAN VIEW"):
-            return workspace.client().jobs.get_run(self._databricks_run)
+            run = workspace.client().jobs.get_run(self._databricks_run)
+            if run.run_id != self._databricks_run or run.state is None:
+                raise ValueError(f"it is about run {run.run_id}")
+            return run
 
     def _get_run_patiently(self) -> Run:
         """Return the run. If the workspace does not answer, ask again for `LOST_S` seconds.

@@ -33,15 +33,21 @@ def client() -> WorkspaceClient:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.core import Config
 
+    from ml_pipelines.databricks.bounded_http import BoundedAdapter
+
     profile = os.environ.get("MLFLOW_TRACKING_URI", "").partition("databricks://")[2].partition(":")[0]
     try:
         config = Config(
             profile=profile or None, http_timeout_seconds=30, retry_timeout_seconds=RETRY_S, product="ml-pipelines"
         )
-        return WorkspaceClient(config=config)
+        opened = WorkspaceClient(config=config)
     except ValueError as error:
         message = str(error).partition(" Config: ")[0].rstrip(".")
         raise ConfigError(f"Can't sign in to Databricks: {message}. Run {SIGN_IN}.") from error
+    session = opened.api_client._api_client._session  # the SDK has no public place for an adapter
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, BoundedAdapter())
+    return opened
 
 
 def host() -> str:
@@ -59,7 +65,7 @@ def explaining_errors(what: str, privilege: str) -> Iterator[None]:
 
     Raises:
         ConfigError: the sign-in is wrong, a privilege is missing, the object does not exist, or the request is refused.
-        NoAnswer: the workspace does not answer.
+        NoAnswer: the workspace does not answer, or not as its API promises.
     """
     from databricks.sdk.errors.base import DatabricksError
 
@@ -67,11 +73,16 @@ def explaining_errors(what: str, privilege: str) -> Iterator[None]:
         yield
     except (DatabricksError, OSError) as error:  # TimeoutError and the errors of requests are OSErrors
         raise explain_error(error, what, privilege) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK finds another type than it expects
+        message = message_of(f"{type(error).__name__}: {error}", 100)
+        raise NoAnswer(f"{host()} answers a request for {what} with something unreadable ({message}).") from error
 
 
 def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
     """Return a PipelineError that explains an error of the SDK to a person."""
     from databricks.sdk import errors
+
+    from ml_pipelines.databricks.bounded_http import OddAnswer
 
     message = message_of(error.__cause__ or error, None).partition(" Config: ")[0].rstrip(".")[:200]
     if isinstance(error, errors.Unauthenticated):
@@ -84,6 +95,8 @@ def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
         return ConfigError(
             f"{what}: not found in {host()} ({message}). Create it, or name an existing one. You need {privilege}."
         )
+    if isinstance(error, OddAnswer):
+        return NoAnswer(f"{host()}: a request for {what} failed, because {message_of(error)}")
     if isinstance(error, OSError | errors.TooManyRequests | errors.TemporarilyUnavailable | errors.InternalError):
         return NoAnswer(
             f"{host()} doesn't answer a request for {what}: {message}. "

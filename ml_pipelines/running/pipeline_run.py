@@ -99,9 +99,13 @@ class PipelineRun:
             limit.daemon = True
             if step.timeout_s and backend.enforces_time_limits:
                 limit.start()
-            running.wait()
-            limit.cancel()
-            self._ended.put(state)
+            try:
+                running.wait()
+            except Exception as error:  # without a result of this thread, the pipeline run would wait for ever
+                state.broken = error
+            finally:
+                limit.cancel()
+                self._ended.put(state)
 
         Thread(target=wait, daemon=True, name=f"wait-{step.name}").start()
 
@@ -211,7 +215,9 @@ class PipelineRun:
             state.is_overdue = False
             tags = {"exit_code": str(TimedOut.exit_code), "cause": str(TimedOut(state.step.timeout_s or 0))}
         elif "cause" not in run.data.tags and run.info.status != "FINISHED":
-            tags = {"exit_code": str(StepFailed.exit_code), "cause": "its process ended without reporting a result"}
+            cause = "its process ended without reporting a result"
+            cause = f"waiting for its end failed: {one_line(state.broken)}" if state.broken else cause
+            tags = {"exit_code": str(StepFailed.exit_code), "cause": cause}
         else:
             return run
         self.store.close(run_id, "FAILED", {**tags, "transient": "true"})

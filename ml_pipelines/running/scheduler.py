@@ -40,6 +40,7 @@ class StepState:
     blamed: str = ""  # the failed step because of which this step was skipped or stopped
     decision: Decision | None = None  # why the step runs, or which run is reused
     submitted: SubmittedStep | None = None  # the step as its backend runs it
+    broken: Exception | None = None  # why this process could not wait for the step's end
     is_overdue: bool = False  # whether the step was stopped because it exceeded its time limit
     is_stopped: bool = False  # whether the step was stopped because another step failed
 

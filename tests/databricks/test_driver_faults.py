@@ -15,7 +15,7 @@ from emulator import Workspace
 from emulator.runs import FINAL
 
 import driver
-from ml_pipelines.databricks import remote, specs, volume
+from ml_pipelines.databricks import bounded_http, remote, specs, volume
 from ml_pipelines.databricks import workspace as api
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,34 @@ def nothing_runs(workspace: Workspace) -> bool:
     return not running and all(run.state.life in FINAL for run in workspace.jobs.runs.values())
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "ANSWER_S", 2.0)
+    monkeypatch.setattr(bounded_http, "LONGEST_PAUSE_S", 1)
+    monkeypatch.setattr(remote, "POLL_S", 0.3)
+
+
 # -- before anything is created
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("page", "it answers with a web page. Is this the workspace's address, or does a proxy ask to sign in?"),
+        ("list", "it answers with something that is not a JSON object: '[]'"),
+        ("huge", "an answer of more than 32 MB"),
+        ("drip", "doesn't answer a request for the signed-in user: no complete answer within 2 s"),
+        ("pause", "doesn't answer a request for the signed-in user: Wait."),
+    ],
+)
+def test_an_odd_answer_is_one_line_before_anything_is_created(
+    drive: Drive, impatient: None, workspace: Workspace, fault: str, message: str
+) -> None:
+    before, began = len(workspace.jobs.runs), time.monotonic()
+    workspace.faults.add(fault, "scim")
+    result = drive()
+    assert (result.code, result.err.count("\n")) == (4, 1) and message in result.err, result.text
+    assert len(workspace.jobs.runs) == before and time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
@@ -202,6 +229,32 @@ def test_the_driver_waits_for_a_workspace_that_does_not_answer_for_a_while(
     result = drive()
     assert result.code == 0, result.text
     assert nothing_runs(workspace)
+
+
+@pytest.mark.parametrize("fault", ["page", "list", "empty", "text-id", "drip", "huge", "pause"])
+def test_an_odd_answer_about_a_running_step_is_asked_for_again(
+    drive: Drive, impatient: None, workspace: Workspace, fault: str
+) -> None:
+    workspace.faults.add(fault, "jobs/runs/get?", times=2)
+    result = drive()
+    assert result.code == 0, result.text
+    assert workspace.faults.strike({fault}, "jobs/runs/get?") is None and nothing_runs(workspace)
+
+
+@pytest.mark.parametrize("fault", ["empty", "text-id", "list"])
+def test_an_odd_answer_to_a_submission_fails_the_step_in_one_line(
+    drive: Drive, impatient: None, workspace: Workspace, fault: str
+) -> None:
+    workspace.faults.add(fault, "runs/submit")
+    result = drive("--set=steps.prepare_data.retries=0")
+    workspace.faults.clear()
+    assert result.code == 4 and "a request for Job run ml-pipelines dev 01_prepare_data" in result.text, result.text
+    assert "Traceback" not in result.text and nothing_runs(workspace)
+
+
+def test_an_odd_output_of_a_finished_run_changes_no_result(drive: Drive, workspace: Workspace) -> None:
+    workspace.faults.add("list", "runs/get-output")
+    assert drive().code == 0
 
 
 def test_a_lost_workspace_leaves_the_run_running_and_the_driver_says_how_to_follow_it(

@@ -11,6 +11,7 @@ import requests
 from blocking import begin_with
 from conftest import Result, Store
 
+from ml_pipelines.backends import inline
 from ml_pipelines.errors import BadData, ConfigError, StepFailed, Unreachable
 from ml_pipelines.running import pipeline_run
 
@@ -187,3 +188,19 @@ def test_a_single_step_has_its_time_limit_too(store: Store, project: Path, shell
     step = ("--step=prepare_data", "--set=steps.prepare_data.timeout_s=1")
     assert shell("python", "driver.py", *step, cwd=project).code == 124
     assert store.child("prepare_data").info.status == "FAILED"
+
+
+def test_an_error_while_waiting_for_a_step_ends_the_step(
+    earlier: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting thread reports every error as the end of its step: nobody else waits for it."""
+
+    def wait(_: Any) -> bool:
+        raise TypeError("odd answer")
+
+    monkeypatch.setattr(inline.FinishedStep, "wait", wait)
+    monkeypatch.setattr(inline.step_run, "execute", lambda *_, **__: 0)  # the step's run stays open
+    result = drive("--only=train", "--force", "--set=steps.train.retries=0")
+    cause = "waiting for its end failed: TypeError: odd answer"
+    assert result.code == 4 and cause in result.out, result.text
+    assert earlier.child("train").info.status == "FAILED"

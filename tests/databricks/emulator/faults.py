@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 HTTP = {
@@ -11,7 +14,28 @@ HTTP = {
     "429": ("REQUEST_LIMIT_EXCEEDED", "Too many requests; try again later."),
     "503": ("TEMPORARILY_UNAVAILABLE", "The service is temporarily unavailable."),
 }
+PAGE = "<!doctype html><html><title>Sign in</title></html>"
+ODD = {  # kind -> status, headers and body of the answer; a dripping or huge body has no end
+    "pause": (
+        429,
+        {"Retry-After": "86400", "Content-Type": "application/json"},
+        '{"error_code": "X", "message": "Wait."}',
+    ),
+    "page": (200, {"Content-Type": "text/html"}, PAGE),
+    "list": (200, {"Content-Type": "application/json"}, "[]"),
+    "empty": (200, {"Content-Type": "application/json"}, "{}"),
+    "text-id": (200, {"Content-Type": "application/json"}, '{"run_id": "a1", "state": {"life_cycle_state": "ODD"}}'),
+    "drip": (200, {"Content-Type": "application/json"}, None),
+    "huge": (200, {"Content-Type": "application/json"}, None),
+}
 KINDS = {
+    "pause": "an answer 429 that asks to wait for a day",
+    "page": "a web page, as of a proxy",
+    "list": "a JSON list",
+    "empty": "an empty JSON object",
+    "text-id": "a run whose id is a text",
+    "drip": "an answer that goes on, a byte now and then",
+    "huge": "an answer without an end",
     **{status: message for status, (_, message) in HTTP.items()},
     "drop": "the connection is closed without an answer",
     "cluster": "Cluster is in unexpected state Terminated: AWS_INSUFFICIENT_INSTANCE_CAPACITY_FAILURE(CLOUD_FAILURE): "
@@ -48,6 +72,13 @@ class Faults:
         """Add a fault from its text on the command line: KIND[:WHERE[:TIMES]]."""
         kind, where, times = (*text.split(":"), "", "")[:3]
         self.add(kind, where, int(times) if times else None)
+
+    @staticmethod
+    def odd_body(kind: str) -> str | Iterator[bytes]:
+        """Return the body of an odd answer."""
+        if kind == "drip":
+            return (b" " for _ in iter(lambda: time.sleep(0.05), 0))
+        return itertools.repeat(b" " * 2**20) if kind == "huge" else str(ODD[kind][2])
 
     def clear(self) -> None:
         """Remove all faults."""

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from emulator.clusters import NODE_TYPES, SPARK_VERSIONS, describe_cluster
 from emulator.errors import ApiError
-from emulator.faults import HTTP
+from emulator.faults import HTTP, ODD
 
 if TYPE_CHECKING:
     from emulator.workspace import Workspace
@@ -169,7 +169,10 @@ def _admit(workspace: Workspace) -> Any:
     if kind == "Bearer" and hmac.compare_digest(token, workspace.task_token):
         return None
     text = f"{request.method} {unquote(request.full_path)} {request.get_data(as_text=True)[:10_000]}"
-    fault = workspace.faults.strike({*HTTP, "drop"}, text)
+    fault = workspace.faults.strike({*HTTP, *ODD, "drop"}, text)
+    if fault and fault.kind in ODD:
+        status, headers, _ = ODD[fault.kind]
+        return Response(workspace.faults.odd_body(fault.kind), status, headers)
     if fault and fault.kind == "drop":
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     elif fault:
