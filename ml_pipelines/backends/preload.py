@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ml_pipelines.backends.fork_server import FITTING, SPARK, die_with_parent
+from ml_pipelines.system import observed
 from ml_pipelines.system.processes import SHARE_CHANGED
 
 QUICK_S = 0.3  # idle seconds before the server imports again, so that a quick step does not wait for an import
@@ -73,6 +74,7 @@ def _map_packages() -> None:
 
 
 die_with_parent()
+observed.start()  # a child imports the steps when it gets its configuration
 signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # for a child that has not set its handler yet
 gc.disable()  # the imports make half a million objects that stay; a child turns collection on again
 ImportingSelector._preparations = iter([*(partial(_import, name) for name in (*SPARK, *FITTING)), _map_packages])

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ml_pipelines.config.schema import Step
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.system import paths
+from ml_pipelines.system import observed, paths
 from ml_pipelines.text import quoted, shown
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
@@ -37,8 +37,7 @@ def typed(step: Step) -> Step:
     if not isinstance(step.params, Mapping):
         raise ConfigError(f"{key}.params: {quoted(step.params)} is not a mapping of names to values.")
     try:
-        _refuse_other_project(key)
-        params_type = importlib.import_module(key).Params
+        params_type = _imported(key).Params
     except ModuleNotFoundError as error:
         if error.name != key:
             raise
@@ -63,11 +62,21 @@ def params_type(step: str) -> Any:
     """
     if not IDENTIFIER.fullmatch(step):
         return Any
-    _refuse_other_project(f"steps.{step}")
     try:
-        return importlib.import_module(f"steps.{step}").Params
+        return _imported(f"steps.{step}").Params
     except (ModuleNotFoundError, AttributeError):  # `typed` explains it
         return Any
+
+
+def _imported(key: str) -> Any:
+    """Return the module of a step, and from now on record what the code of steps opens and imports.
+
+    Raises:
+        ConfigError: the module belongs to another project.
+    """
+    _refuse_other_project(key)
+    observed.start()
+    return importlib.import_module(key)
 
 
 def _refuse_other_project(key: str) -> None:

@@ -120,10 +120,19 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
         table = pl.scan_delta(uri, version=version)
         schema = table.collect_schema()
         row = pl.struct(sorted(schema.names()))
-        sums = (row.hash(seed).sum().alias(str(seed)) for seed in (0, 1))
+        numbers = sorted(name for name, dtype in schema.items() if dtype.is_float())
+        weight = pl.sum_horizontal(pl.lit(1, pl.UInt64), *map(_negative_zero, numbers, range(1, len(numbers) + 1)))
+        sums = ((row.hash(seed) * weight).sum().alias(str(seed)) for seed in (0, 1))
         rows, *hashes = table.select(pl.len(), *sums).collect(engine="streaming").row(0)
     text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), rows, *hashes))
     return rows, hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _negative_zero(column: str, weight: int) -> pl.Expr:
+    """Return `weight` for each row in which the column is -0.0: Polars hashes -0.0 like 0.0."""
+    import polars as pl
+
+    return (1 / pl.col(column) == float("-inf")).fill_null(value=False).cast(pl.UInt64) * weight
 
 
 def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = measure_table) -> None:
@@ -144,17 +153,34 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
         )
 
 
-def files_digest(uri: str, version: int | None) -> str:
-    """Return a digest of the table's id, its version, and the names, sizes and times of its files.
+def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]) -> str:
+    """Return a digest of the table's id, its version, its log's record of the files, and the content of local files.
 
-    The digest includes the version because some commits change rows without a new file, for example by a deletion
-    vector or a renamed column. Reader features are not checked, because Spark reads more tables than Polars does.
+    The digest includes the version because some commits change rows without a new file, for example by a renamed
+    column. Reader features are not checked, because Spark reads more tables than Polars does.
+
+    Args:
+        uri: the table.
+        version: its version; None is the newest.
+        digest_of: returns the digest of a file's content.
+
+    Raises:
+        BadData: a file is missing.
     """
     table = _open(uri, version)
     actions = table.get_add_actions()
     columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
+    files = [file for file, _ in _local_files(uri, table.version())]
+    files += [] if "://" in uri else Path(uri).rglob("deletion_vector_*.bin")  # the rows that these files delete
+    try:
+        contents = [digest_of(file) for file in sorted(files)]
+    except FileNotFoundError as error:
+        raise BadData(
+            f"Table {uri} at version {table.version()} is damaged: its file {error.filename} is missing. "
+            "Restore the file, or write the table again."
+        ) from error
     return hashlib.sha256(
-        repr((table.metadata().id, table.version(), sorted(zip(*columns, strict=True)))).encode()
+        repr((table.metadata().id, table.version(), sorted(zip(*columns, strict=True)), contents)).encode()
     ).hexdigest()
 
 

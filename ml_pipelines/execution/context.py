@@ -204,6 +204,7 @@ class TrackedContext(StepContext[P]):
     def log_table(self, frame: pl.DataFrame, name: str) -> None:
         """Log a table as `name`: .parquet for any size, or .json for a small table that MLflow's page shows."""
         self._store.log_table(self.run_id, frame, name)
+        self._tags[f"{lineage.ARTIFACT}{name}"] = self._store.artifact_digest(self.run_id, name) or "missing"
 
     def log_model(self, model: Any, example: pl.DataFrame) -> str:
         """Log a fitted estimator, with a signature from the column types of `example`, and return its URI."""

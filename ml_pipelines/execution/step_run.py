@@ -25,7 +25,7 @@ from ml_pipelines.config.schema import LOCAL, NONE, Config, Step
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.execution import task_values
 from ml_pipelines.execution.context import TrackedContext
-from ml_pipelines.system import terminal
+from ml_pipelines.system import observed, terminal
 from ml_pipelines.system.processes import SHARE_CHANGED
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.text import hide, quoted
@@ -117,6 +117,7 @@ def _run(
     context: TrackedContext[Any] = TrackedContext(
         store, config, step.name, run_id, parent_of(run) or run_id, str(run.info.experiment_id), folder
     )
+    observed.watch_polars()
     try:
         with _time_limit(step.timeout_s):
             outputs = module.run(context, **_typed_inputs(module, inputs))
@@ -126,6 +127,7 @@ def _run(
     context.check_tables()
     task_values.set_task_values(outputs)
     tags = {f"{OUTPUT}{name}": _text(value) for name, value in outputs.items()}
+    tags |= lineage.log_observed(store, run_id, observed.observed_by(step.name))
     return {**tags, **context.tags(), **({"refusal": context.refusal} if context.refusal else {})}
 
 

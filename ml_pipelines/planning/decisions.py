@@ -24,6 +24,8 @@ class Reason(enum.Enum):
     param = "param"
     input = "input changed"
     source = "source changed"
+    file = "file changed"
+    variable = "environment changed"
     external = "external changed"
     engine = "engine"
     library = "library"

@@ -1,7 +1,11 @@
 """The fingerprint of a step: everything that its result depends on.
 
 A fingerprint has named parts: code, params, data settings, inputs, source, libraries. When two fingerprints differ,
-their parts tell why. No part contains a path or a time, so a fingerprint is the same on every machine.
+their parts tell why. No part contains an absolute path or a time, so a fingerprint is the same on every machine.
+
+Most parts are declared: they are known before the step runs. The step's process adds the observed parts: files that it
+opened and modules that it imported by a computed name. To find a run to reuse, the driver searches for its declared
+parts, and then compares what that run observed.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ import dataclasses
 import enum
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_pipelines.config import rules
 from ml_pipelines.config.schema import Config, FileFormat, SourceKind, Step
 from ml_pipelines.data import contract, locations, sources, tables
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import registry
 from ml_pipelines.planning.memory import Memory
-from ml_pipelines.system import paths
+from ml_pipelines.system import observed, paths
+from ml_pipelines.system.source_code import is_for_steps
 from ml_pipelines.text import without_secrets
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import OUTPUT, Store
@@ -31,8 +38,6 @@ if TYPE_CHECKING:
 
 # Every step gets its context from this module, so its code is part of every fingerprint.
 CONTEXT = "ml_pipelines.execution.context"
-# The imports of these modules tell which libraries a step depends on.
-FOR_STEPS = ("steps.", "ml_pipelines.checks.", "ml_pipelines.modelling.", "ml_pipelines.problems.")
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
 NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source has the source
@@ -53,9 +58,12 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
         producers: input -> the step run that wrote it.
     """
     module = f"steps.{step.name}"
+    code = memory.source_code
     parts: dict[str, Any] = {
-        f"code {name}": digest for name, digest in {**memory.code(CONTEXT), **memory.code(module)}.items()
+        f"code {name}": digest for name, digest in {**code.code(CONTEXT), **code.code(module)}.items()
     }
+    own = [name for name in sorted(code.reachable(module)) if is_for_steps(name)]
+    parts |= {f"variable {variable}": _variable(variable) for name in own for variable in code.variables(name)}
     parts |= {f"param {name}": value for name, value in _leaves(dataclasses.asdict(step.params))}
     parts["seed"] = config.seed
     parts |= {f"data.{name}": _plain(value) for name, value in _data(config).items()}
@@ -64,7 +72,7 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     parts["model.trusted_types"] = _plain(config.model.trusted_types)
     parts |= {f"input {name}": input_content(memory, name, producers[name]) for name in step.inputs}
     parts |= {f"external {name}": _external(memory, store, config, name) for name in step.external}
-    imported = _libraries(memory, module)
+    imported = frozenset(DISTRIBUTIONS.get(root, root) for root in code.third_party(tuple(own)))
     if "pyspark" in imported:
         parts["engine"] = config.spark.engine
         parts["source"] = _source(memory, config)
@@ -128,10 +136,19 @@ def input_content(memory: Memory, name: str, producer: Run) -> str:
     return str(tags.get("fingerprint") or tags[f"{OUTPUT}{name}"])
 
 
-def _libraries(memory: Memory, module: str) -> frozenset[str]:
-    """Return the distributions that a step imports, directly or through our packages for steps (FOR_STEPS)."""
-    modules = tuple(sorted(name for name in memory.reachable(module) if name.startswith(FOR_STEPS)))
-    return frozenset(DISTRIBUTIONS.get(root, root) for root in memory.third_party(modules))
+def declared(parts: Parts) -> Parts:
+    """Return the parts that are known before the step runs."""
+    return {name: value for name, value in parts.items() if not observed.is_observed(name)}
+
+
+def _variable(name: str) -> str:
+    """Return a digest of an environment variable's value. Of a secret, only whether it is set: runs log the parts."""
+    value = os.environ.get(name)
+    try:
+        rules.refuse_secrets([name])
+    except ConfigError:
+        return "none" if value is None else "set"
+    return "none" if value is None else _sha(value)[:12]
 
 
 def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -187,7 +204,7 @@ def _source(memory: Memory, config: Config) -> str:
     if local is None:
         return f"{uri}, unknown content"
     if kind is FileFormat.delta:
-        return f"delta {tables.files_digest(uri, source.version)}"
+        return f"delta {tables.files_digest(uri, source.version, memory.file_digest)}"
     reading = f"{source.separator} {source.encoding} {source.escape}" if kind is FileFormat.csv else ""
     return f"{kind.value} {reading} {_files_digest(memory, local)}"
 

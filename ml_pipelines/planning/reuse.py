@@ -1,7 +1,8 @@
 """Decides whether a finished run of a step is reused, and if not, why the step must run.
 
 A search in MLflow finds runs by their fingerprint, which is a tag (see fingerprint.py). A run with the step's current
-fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed.
+fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed. The tag
+`fingerprint.declared` has the digest of the parts that are known before the step runs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING
 from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.data import locations
 from ml_pipelines.errors import PipelineError
-from ml_pipelines.models import model_files
+from ml_pipelines.models import model_files, registry
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
     SHOWN,
     Parts,
+    declared,
     differs,
     fingerprint_of,
     fingerprint_parts,
@@ -26,6 +28,7 @@ from ml_pipelines.planning.fingerprint import (
 )
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
+from ml_pipelines.system import observed
 from ml_pipelines.tracking import lineage, opening
 from ml_pipelines.tracking.store import Store, parent_of, shortened
 
@@ -47,24 +50,40 @@ def decide(
         return Decision(Reason.elsewhere, parts=parts)
     if "source" in parts and not has_known_source(config):
         return Decision(Reason.unknowable, parts=parts)
-    matches = lineage.finished_steps(store, experiment, step.name, fingerprint_of(parts))
-    for run in matches:
-        if _is_intact(memory, config, step, run):
-            return Decision(Reason.unchanged, run=run, parts=parts)
-    if matches:
+    is_damaged = False
+    for run in lineage.finished_steps(store, experiment, step.name, fingerprint_of(parts)):
+        whole = {**parts, **_observed_now(memory, store, run)}
+        if fingerprint_of(whole) == run.data.tags["fingerprint"]:
+            if _is_intact(memory, store, config, step, run):
+                return Decision(Reason.unchanged, run=run, parts=whole)
+            is_damaged = True
+    if is_damaged:
         return Decision(Reason.outputs, parts=parts)
     earlier = lineage.finished_steps(store, experiment, step.name)
     if not earlier:
         return Decision(Reason.first_run, parts=parts)
     old = lineage.recorded_parts(store, earlier[0])
-    return Decision(Reason.unexplained, parts=parts) if old is None else _difference(old, parts)
+    if old is None:
+        return Decision(Reason.unexplained, parts=parts)
+    now = {name: memory.observed_now(name) for name in old if observed.is_observed(name)}
+    return replace(_difference(old, {**parts, **now}), parts=parts)
 
+
+def _observed_now(memory: Memory, store: Store, run: Run) -> Parts:
+    """Return what the run's step observed, as it is now."""
+    return {name: memory.observed_now(name) for name in lineage.observed_parts(store, run)}
+
+
+OUTDATED = "edited while the step ran"
 
 # The first word of a part -> the reason to run. Causes come before consequences: the first that applies is shown.
 KINDS = {
     "code": Reason.code,
     "param": Reason.param,
+    "module": Reason.code,
     "source": Reason.source,
+    "file": Reason.file,
+    "variable": Reason.variable,
     "external": Reason.external,
     "engine": Reason.engine,
     "seed": Reason.setting,
@@ -75,7 +94,7 @@ KINDS = {
     "input": Reason.input,
 }
 # The values of these parts are digests. A reason does not show them, because a person can't read them.
-DIGESTS = (Reason.code, Reason.source, Reason.external, Reason.input)
+DIGESTS = (Reason.code, Reason.source, Reason.file, Reason.variable, Reason.external, Reason.input)
 
 
 def _difference(old: Parts, new: Parts) -> Decision:
@@ -103,10 +122,19 @@ def _differing(old: Parts, new: Parts) -> list[str]:
     return [part for part in changed if not any(other.startswith(f"{part}.") for other in changed)]
 
 
-def _is_intact(memory: Memory, config: Config, step: Step, run: Run) -> bool:
-    """Return whether all outputs of the run still exist, below this profile's prefix, as the run recorded them."""
+def _is_intact(memory: Memory, store: Store, config: Config, step: Step, run: Run) -> bool:
+    """Return whether all outputs of the run still exist, below this profile's prefix, as the run recorded them.
+
+    The tables that the run logged as artifacts count too: a later step may load them.
+    """
     if not set(step.outputs) <= lineage.outputs(run).keys():
         return False
+    origin = run.data.tags.get("reused_from", run.info.run_id)
+    for tag, digest in run.data.tags.items():
+        if tag.startswith(lineage.ARTIFACT) and digest != store.artifact_digest(
+            origin, tag.removeprefix(lineage.ARTIFACT)
+        ):
+            return False
     for name in lineage.outputs(run):
         try:
             if table := lineage.table_of(run, name):
@@ -158,7 +186,11 @@ def decision_tags(decision: Decision) -> dict[str, str]:
     """Return the tags of a step's run that record why it ran and its fingerprint."""
     tags = {"reason": str(decision)}
     if decision.parts is not None:
-        tags |= {"fingerprint": fingerprint_of(decision.parts), lineage.POLARS: str(decision.parts["library polars"])}
+        tags |= {
+            "fingerprint": fingerprint_of(decision.parts),
+            lineage.DECLARED: fingerprint_of(declared(decision.parts)),
+            lineage.POLARS: str(decision.parts["library polars"]),
+        }
     return tags
 
 
@@ -172,14 +204,24 @@ def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str
     store.set_tags(run_id, {**decision_tags(decision), **(more or {})})
 
 
-def final_decision(decision: Decision, run: Run) -> Decision:
-    """Return the decision with a fingerprint for the state after the step.
+def final_decision(store: Store, memory: Memory, decision: Decision, run: Run) -> Decision:
+    """Return the decision with a fingerprint for the state after the step, with what the step observed.
 
     A step may make its own model the champion, and the champion is a part of its fingerprint. Without this correction,
-    the step would run again the next time.
+    the step would run again the next time. If code or a file was edited since its digest was computed, nobody knows
+    which of the two the step used, so the part gets a value that never matches.
     """
+    parts = {name: OUTDATED if _is_outdated(memory, name) else value for name, value in (decision.parts or {}).items()}
     external = {tag.replace(".", " ", 1): value for tag, value in run.data.tags.items() if tag.startswith("external.")}
-    return replace(decision, parts={**(decision.parts or {}), **external})
+    return replace(decision, parts={**parts, **external, **lineage.observed_parts(store, run)})
+
+
+def _is_outdated(memory: Memory, part: str) -> bool:
+    """Return whether the code or the files that a part describes have changed since the driver read them."""
+    kind, _, name = part.partition(" ")
+    if kind == "code":
+        return memory.source_code.is_outdated(name)
+    return (kind == "source" or (kind == "external" and name != registry.CHAMPION)) and memory.has_outdated_files()
 
 
 def explain_plan(plan: Plan) -> dict[str, Decision]:

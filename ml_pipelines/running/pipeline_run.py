@@ -162,7 +162,7 @@ class PipelineRun:
             self._fail(state, run)
 
     def _succeed(self, state: StepState, run: Run) -> None:
-        step, decision = state.step, reuse.final_decision(_decision(state), run)
+        step, decision = state.step, reuse.final_decision(self.store, self.memory, _decision(state), run)
         if decision != state.decision:
             reuse.record(self.store, str(run.info.run_id), decision)
             run = self.store.get_run(run.info.run_id)

@@ -21,12 +21,16 @@ from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shorten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+ARTIFACT = f"{OUTPUT}artifact."  # tag: the digest of a table that a later step may load
 PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which may be longer than a tag
+DECLARED = "fingerprint.declared"  # tag: a digest of the parts that are known before the step runs
+OBSERVED = "observed"  # tag: the number of files and modules in the artifact observed.json
+OBSERVED_PARTS = "observed.json"
 POLARS = "polars"  # tag: the version of Polars that computed the digests of a step's tables
 NEWEST_FIRST = ["attributes.start_time DESC"]
 # Tags that the copy of a reused run keeps.
 COPIED_TAGS = (
-    *("step", "summary", "mlflow.note.content", "fingerprint", POLARS),
+    *("step", "summary", "mlflow.note.content", "fingerprint", DECLARED, OBSERVED, POLARS),
     *("verdict", "failed_checks", "conclusion", "external.champion"),
 )
 
@@ -71,11 +75,27 @@ def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
     return {name: outputs(run)[name] for name, run in producers_of(store, run_id).items()}
 
 
-def finished_steps(store: Store, experiment: str, step: str, fingerprint: str | None = None) -> list[Run]:
-    """Return up to three finished runs of a step, the newest first; only runs with `fingerprint`, unless it is None."""
-    query = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags.fingerprint "
-    query += f"= '{fingerprint}'" if fingerprint else "!= ''"
-    return list(store.client.search_runs([experiment], query, max_results=3, order_by=NEWEST_FIRST))
+def finished_steps(store: Store, experiment: str, step: str, declared: str | None = None) -> list[Run]:
+    """Return the newest finished runs of a step with this digest of its declared parts, or with any."""
+    query = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags."
+    query += f"`{DECLARED}` = '{declared}'" if declared else "fingerprint != ''"
+    return list(store.client.search_runs([experiment], query, max_results=10, order_by=NEWEST_FIRST))
+
+
+def log_observed(store: Store, run_id: str, parts: Mapping[str, str]) -> dict[str, str]:
+    """Log what a step has imported and opened, and return the tag that says so."""
+    if not parts:
+        return {}
+    store.client.log_dict(run_id, dict(parts), OBSERVED_PARTS)
+    return {OBSERVED: str(len(parts))}
+
+
+def observed_parts(store: Store, run: Run) -> dict[str, str]:
+    """Return what the step that computed a run has imported and opened: name -> digest."""
+    if OBSERVED not in run.data.tags:
+        return {}
+    parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), OBSERVED_PARTS)
+    return parts if isinstance(parts, dict) else {"file observed.json is missing": "lost"}
 
 
 def table_of(run: Run, name: str) -> Table | None:

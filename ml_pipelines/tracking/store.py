@@ -276,6 +276,17 @@ class Store:
         except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
             raise StepFailed(f"{name} of run {run_id} can't be read: {message_of(error)}") from error
 
+    def artifact_digest(self, run_id: str, name: str) -> str | None:
+        """Return the SHA-256 of an artifact of a run, or None if it is missing or can't be read."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(self.client.download_artifacts(run_id, name, folder))
+                return hashlib.sha256(path.read_bytes()).hexdigest()
+        except (MlflowException, OSError):
+            return None
+
     def load_json(self, run_id: str, name: str) -> Any:
         """Return a JSON artifact of a run, or None if it is missing or can't be read."""
         from mlflow.exceptions import MlflowException

@@ -1,6 +1,8 @@
 """Delta tables: Spark writes them as plain Delta, Polars reads them at a version, and damage is reported."""
 
+import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -212,16 +214,53 @@ def test_one_changed_row_among_many_changes_the_digest(tmp_path: Path) -> None:
     assert digest(many, tmp_path, "many") != digest(other, tmp_path, "other")
 
 
+def source_digest(uri: str, version: int | None) -> str:
+    return tables.files_digest(uri, version, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("column", ["x", "y"])
+def test_a_negative_zero_changes_the_digest_in_each_row_and_column(tmp_path: Path, column: str) -> None:
+    zeros = ROWS.with_columns(x=pl.lit(0.0), y=pl.lit(0.0, pl.Float32))
+    negative = [
+        zeros.with_columns(
+            pl.when(pl.col("id") == row).then(-0.0).otherwise(column).cast(zeros[column].dtype).alias(column)
+        )
+        for row in (1, 2, 3, 4)
+    ]
+    assert len({digest(frame, tmp_path, str(i)) for i, frame in enumerate([zeros, *negative])}) == 5
+
+
+def test_columns_with_negative_zeros_have_different_digests(tmp_path: Path) -> None:
+    first, second = ({"x": -0.0, "y": 0.0}, {"x": 0.0, "y": -0.0})
+    assert digest(pl.DataFrame([first]), tmp_path, "first") != digest(pl.DataFrame([second]), tmp_path, "second")
+
+
+def test_a_file_of_a_delta_source_that_was_changed_in_place_changes_its_digest(copy: Table) -> None:
+    before, file = source_digest(copy.uri, None), data_file(copy)
+    content = file.read_bytes()
+    file.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    os.utime(file, (0, 0))
+    assert source_digest(copy.uri, None) != before
+    file.write_bytes(content)
+    assert source_digest(copy.uri, None) == before
+
+
+def test_a_missing_file_of_a_delta_source_is_named(copy: Table) -> None:
+    data_file(copy).unlink()
+    with pytest.raises(BadData, match=r"at version 0 is damaged: its file .*\.parquet is missing. Restore the file"):
+        source_digest(copy.uri, None)
+
+
 def test_each_commit_changes_the_digest_of_the_log(copy: Table) -> None:
     """A commit may change what a reader gets without changing a data file: a deletion vector, a column's name."""
-    before = tables.files_digest(copy.uri, None)
+    before = source_digest(copy.uri, None)
     DeltaTable(copy.uri).alter.set_table_properties({"delta.appendOnly": "false"})
-    assert tables.files_digest(copy.uri, None) != before
-    assert tables.files_digest(copy.uri, 0) == before
+    assert source_digest(copy.uri, None) != before
+    assert source_digest(copy.uri, 0) == before
 
 
 def test_a_moved_table_keeps_the_digest_of_its_log(copy: Table, three_files: Table) -> None:
-    assert tables.files_digest(copy.uri, None) == tables.files_digest(three_files.uri, None)
+    assert source_digest(copy.uri, None) == source_digest(three_files.uri, None)
 
 
 # -- damage
@@ -422,6 +461,6 @@ def test_tables_as_a_cluster_writes_them_are_read_correctly_or_refused(
     mapped_uri = str(tmp_path / "column_mapping")
     with pytest.raises(BadData, match="column_mapping uses columnMapping"):
         tables.check_protocol(mapped_uri)
-    assert all(tables.files_digest(name, 0) != tables.files_digest(name, 1) for name in (uri, mapped_uri))
+    assert all(source_digest(name, 0) != source_digest(name, 1) for name in (uri, mapped_uri))
     source = Source(kind=SourceKind.file, path=mapped_uri)  # Sail supports column mapping
     assert sources.read_source(spark, source, seed=1).frame.orderBy("id").tail(1)[0].asDict() == {"id": 99, "y": 49.5}

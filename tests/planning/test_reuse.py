@@ -175,6 +175,30 @@ def test_a_changed_model_file_makes_train_run_again(finished: Finished) -> None:
         file.write_bytes(before)
 
 
+@pytest.mark.parametrize(
+    ("step", "name"), [("evaluate", "predictions.parquet"), ("feature_importance", "feature_importance.json")]
+)
+@pytest.mark.parametrize("damage", ["deleted", "changed"])
+def test_a_step_runs_again_if_a_table_that_a_later_step_loads_is_damaged(
+    finished: Finished, step: str, name: str, damage: str
+) -> None:
+    file = Path(finished.store.child(step).info.artifact_uri, name)
+    before = file.read_bytes()
+    try:
+        file.unlink() if damage == "deleted" else file.write_bytes(before + b" ")
+        step_reasons = finished.reasons()
+        assert step_reasons[step] == "runs: outputs are missing or damaged"
+        assert step_reasons["train"] == "reused: unchanged"
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_reused_steps_tables_are_looked_at_in_the_run_that_computed_them(own: Finished) -> None:
+    own.drive("--set=steps.model_qa.params.level=0.9")
+    assert own.store.child("evaluate").data.tags["reused_from"]
+    assert own.reasons("--set=steps.model_qa.params.level=0.9")["evaluate"] == "reused: unchanged"
+
+
 def test_tables_below_another_prefix_are_not_reused(finished: Finished, tmp_path: Path) -> None:
     step_reasons = finished.reasons(f"--set=data.delta_prefix.local={tmp_path}")
     assert step_reasons["prepare_data"] == "runs: outputs are missing or damaged"

@@ -1,0 +1,209 @@
+"""What the code of steps really imports and opens, besides what their imports in the code tell.
+
+An audit hook of Python sees each file that is opened and each folder that is listed. The hook attributes it to the
+nearest function on the stack that belongs to the project. The library's own reading doesn't count: the driver compares
+tables, models and the source in another way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+from functools import cache, wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ml_pipelines.system import paths
+from ml_pipelines.system.source_code import PACKAGES, SourceCode, is_for_steps, name_of
+
+# Kinds of what is observed. A name is `<kind> <path below the project>`; the other parts of a fingerprint are declared.
+FILE, MODULE = "file", "module"
+CODE = (".py", ".pyc", ".so", ".pyd")
+ABSENT = "none"
+LISTINGS = ("os.listdir", "os.scandir")
+PATTERN = "*?["
+READERS = ("read_", "scan_")  # functions of Polars, which opens files without Python's help
+
+_reads: dict[str, dict[str, str]] = {}  # module -> observed -> digest at the first read
+_written: set[tuple[str, str]] = set()  # (module, file) that the module made itself
+_busy = threading.local()
+
+
+@cache
+def start() -> None:
+    """Observe this process from now on, and its forks. Call this before steps are imported."""
+    imported = importlib.import_module
+
+    @wraps(imported)
+    def import_module(name: str, package: str | None = None) -> Any:
+        module = imported(name, package)  # the hook does not see a module that was imported before
+        if owner := _owner(sys._getframe(1)):
+            _note_file(owner, str(getattr(module, "__file__", None) or ""))
+        return module
+
+    importlib.import_module = import_module
+    sys.addaudithook(_hook)
+
+
+@cache
+def watch_polars() -> None:
+    """Observe the files that Polars reads. Call this in a process that imports Polars anyway."""
+    import polars as pl
+
+    for name in dir(pl):
+        if name.startswith(READERS) and "database" not in name:
+            setattr(pl, name, _watched(getattr(pl, name)))
+
+
+def _watched(reader: Any) -> Any:
+    @wraps(reader)
+    def read(*args: Any, **options: Any) -> Any:
+        if owner := _owner(sys._getframe(1)):
+            source = next(iter([*args, options.get("source")]), None)
+            for path in source if isinstance(source, list | tuple) else [source]:
+                if isinstance(path, str | os.PathLike):
+                    _note_source(owner, os.fspath(path))
+        return reader(*args, **options)
+
+    return read
+
+
+def observed_by(step: str) -> dict[str, str]:
+    """Return what the step's code has imported and opened in this process, with digests: name -> digest.
+
+    Modules are left out that the imports in the code tell.
+    """
+    code = SourceCode()
+    waiting, reached, found = [f"steps.{step}"], set[str](), dict[str, str]()
+    while waiting:
+        for module in code.reachable(waiting.pop()) - reached:
+            reached.add(module)
+            for name, digest in _reads.get(module, {}).items() if is_for_steps(module) else ():
+                kind, _, path = name.partition(" ")
+                if kind == MODULE:
+                    waiting.append(path)
+                elif (module, path) not in _written and (digest == ABSENT or (paths.root() / path).exists()):
+                    found[name] = digest  # otherwise it was the step's own temporary file
+    extra = reached - code.reachable(f"steps.{step}")
+    return found | {f"{MODULE} {module}": code.digest(module) for module in extra}
+
+
+def is_observed(name: str) -> bool:
+    """Return whether a part of a fingerprint is an observed one."""
+    return name.partition(" ")[0] in (FILE, MODULE)
+
+
+def digest_now(name: str, code: SourceCode) -> str:
+    """Return the digest that an observed file, folder or module has now."""
+    kind, _, path = name.partition(" ")
+    return code.digest(path) if kind == MODULE else _digest(paths.root() / path)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if event not in ("open", *LISTINGS) or getattr(_busy, "now", False):
+        return
+    _busy.now = True
+    try:
+        if isinstance(args[0], str | bytes | os.PathLike):
+            _note(event, _absolute(os.fsdecode(args[0])), *args[1:])
+    except OSError:  # for example a working directory that is gone; the caller gets the same error
+        pass
+    finally:
+        _busy.now = False
+
+
+def _note(event: str, path: str, _mode: str | None = None, flags: int = 0) -> None:
+    if _is_outside(path) or not (owner := _owner(sys._getframe(2), listing=event in LISTINGS)):
+        return
+    if flags & os.O_TRUNC or (flags & os.O_CREAT and not Path(path).exists()):
+        _written.add((owner, _below_root(path)))
+    elif not flags & os.O_WRONLY:
+        _note_file(owner, path)
+
+
+def _note_source(owner: str, source: str) -> None:
+    """Record what Polars reads: a file, all files below a folder, or all files that match a pattern like a/*.csv."""
+    if "://" in source:
+        return
+    path = Path(source)
+    folder = next(each for each in (path, *path.parents) if not set(PATTERN) & set(str(each)))
+    for each in (folder, *(folder.rglob("*") if folder.is_dir() else ())):
+        _note_file(owner, str(each))
+
+
+def _note_file(owner: str, path: str) -> None:
+    path = _absolute(path)
+    if _is_outside(path):
+        return
+    file = Path(path)
+    if file.parent.name == "__pycache__":
+        file = Path(importlib.util.source_from_cache(path))
+    if file.suffix in CODE:
+        if is_for_steps(module := name_of(file)):
+            _reads.setdefault(owner, {})[f"{MODULE} {module}"] = ""
+    elif (name := f"{FILE} {_below_root(path)}") not in _reads.setdefault(owner, {}):
+        _reads[owner][name] = _digest(file)
+
+
+def _digest(path: Path) -> str:
+    """Return a digest of a file's content, or of the names in a folder; `none` if the path does not exist."""
+    if path.is_dir():
+        names = sorted(each.name for each in path.iterdir() if each.name != "__pycache__")
+        return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+    if not path.is_file():
+        return ABSENT
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _absolute(path: str) -> str:
+    """Return an absolute path without resolving links: what a link in the project leads to counts as the project's."""
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _below_root(path: str) -> str:
+    return os.path.relpath(path, paths.root())
+
+
+@cache
+def _ignored() -> tuple[str, ...]:
+    return tuple(f"{folder}{os.sep}" for folder in (sys.prefix, tempfile.gettempdir(), str(paths.root() / ".git")))
+
+
+def _is_outside(path: str) -> bool:
+    """Return whether a path is not part of the project: elsewhere, the environment below it, a temporary file."""
+    root = f"{paths.root()}{os.sep}"
+    return not path.startswith(root) or path.startswith(tuple(each for each in _ignored() if each.startswith(root)))
+
+
+def _owner(frame: FrameType | None, listing: bool = False) -> str | None:
+    """Return the nearest module of the project that calls, or None if it does not shape a step's result.
+
+    Args:
+        frame: the frame to begin with.
+        listing: ignore callers that import something, since every import lists folders.
+    """
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if listing and str(name).startswith(("importlib", "_frozen_importlib", "zipimport")):
+            return None
+        if name != __name__ and (module := _module_of(frame.f_code.co_filename)):
+            return module if is_for_steps(module) else None
+        frame = frame.f_back
+    return None
+
+
+@cache
+def _module_of(file: str) -> str | None:
+    """Return the name of the project's module in a file, or None for any other file."""
+    root = f"{paths.code()}{os.sep}"
+    if not file.startswith(root) or not file.endswith(".py"):
+        return None
+    module = name_of(Path(file))
+    is_own = not _is_outside(file) if paths.checkout() else module.split(".")[0] in PACKAGES
+    return module if is_own else None
