@@ -101,6 +101,7 @@ FILE = [
         "rows.parquet has type duration[us], which can't be a feature. Write it as a number",
     ),
     Case("unknown-suffix", GOOD, "ends in .xlsx. Set data.source.format", file="cells.xlsx"),
+    Case("name-passed-over", GOOD, "Spark passes over names with _ or . in front. Rename", file="_cells.csv"),
     Case("pattern-in-the-name", GOOD, "as a pattern. Rename the file", file="cells[1].csv"),
     Case("not-a-delta-table", GOOD, "is not a Delta table: it has no _delta_log", "data.source.format=delta"),
 ]

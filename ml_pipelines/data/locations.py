@@ -78,34 +78,88 @@ def locate_source(source: Source) -> tuple[str, Path | None]:
 
 
 def data_files(local: Path) -> list[Path]:
-    """Return the files that a reader of the source reads, sorted.
+    """Return the files of a source, sorted. Readers, checks and the fingerprint all use this list.
 
-    From a folder, Spark reads no file whose name, or whose folder's name, begins with `.` or `_`, such as _SUCCESS.
-    It reads folders like _year=2026, which hold the values of a column, and follows symbolic links.
+    A name that begins with `.` or `_`, such as _SUCCESS, is passed over, as Spark does. A folder like _year=2026 is
+    not: it holds the values of a column. A symbolic link must lead to a file or folder of the source.
 
     Raises:
-        BadData: the folder has no such file.
+        BadData: there is no such file, a link leads elsewhere, or a folder is a table with a log.
     """
     if not local.is_dir():
+        if not _is_read(local.name):
+            raise BadData(f"data.source.path: Spark passes over names with _ or . in front. Rename {local}.")
         return [local]
-    files = []
+    files: dict[Path, Path] = {}  # the file itself -> its name in the source
     for folder, folders, names in os.walk(local, followlinks=True):
-        folders[:] = [name for name in folders if _is_read(name) and not _is_loop(Path(folder, name))]
-        files += [Path(folder, name) for name in names if _is_read(name) and Path(folder, name).is_file()]
+        if kind := _table_kind(Path(folder)):
+            raise BadData(_table_error(local, kind, Path(folder)))
+        folders[:] = [name for name in folders if _is_read(name)]
+        names = [name for name in names if _is_read(name)]
+        for path in (Path(folder, name) for name in [*folders, *names]):
+            _check_link(path, local)
+        for path in (Path(folder, name) for name in names):
+            if (other := files.setdefault(path.resolve(), path)) is not path:
+                raise BadData(
+                    f"data.source.path: {path} and {other} are one file, and its rows would count twice. "
+                    "Remove the link."
+                )
     if not files:
         raise BadData(
             f"data.source.path: the folder {local} has no data files. Names with _ or . in front don't count."
         )
-    return sorted(files)
+    return sorted(files.values())
 
 
 def _is_read(name: str) -> bool:
     return not (name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_"))
 
 
-def _is_loop(folder: Path) -> bool:
-    above = folder.parent.resolve()
-    return folder.is_symlink() and folder.resolve() in (above, *above.parents)
+def _check_link(path: Path, local: Path) -> None:
+    if not path.is_symlink():
+        return
+    root, target = local.resolve(), path.resolve()
+    if root in target.parents and target.exists() and target not in path.parent.resolve().parents:
+        return
+    problem = f"is not in {local}" if target.exists() else "does not exist"
+    raise BadData(
+        f"data.source.path: {path} is a symbolic link to {target}, which {problem}. Copy the data into the folder."
+    )
+
+
+def refuse_table_files(local: Path) -> None:
+    """Refuse a file or folder that belongs to a table with a log. The log says which files hold the table's rows.
+
+    Raises:
+        BadData: this folder or one above it has such a log.
+    """
+    resolved = local.resolve()
+    for folder in (resolved, *resolved.parents):
+        if kind := _table_kind(folder):
+            raise BadData(_table_error(local, kind, folder))
+
+
+def _table_kind(folder: Path) -> str:
+    """Return the kind of the table whose root is this folder, or nothing."""
+    if (folder / "_delta_log").is_dir():
+        return "Delta"
+    if (folder / ".hoodie").is_dir():
+        return "Hudi"
+    return "Iceberg" if any(folder.glob("metadata/*.metadata.json")) else ""
+
+
+def _table_error(local: Path, kind: str, table: Path) -> str:
+    relation = (
+        "is" if local.resolve() == table.resolve() else "has" if local.resolve() in table.resolve().parents else "is in"
+    )
+    advice = (
+        f"Set data.source.path={table} and data.source.format=delta."
+        if kind == "Delta"
+        else "Read it as a table on Databricks (data.source.kind=table), or export it to Parquet or Delta."
+    )
+    return (
+        f"data.source.path: {local} {relation} the {kind} table {table}. Its log says which files hold rows. {advice}"
+    )
 
 
 def is_readable(uri: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ml_pipelines.data import locations
+from ml_pipelines.errors import BadData
 
 
 @pytest.mark.parametrize(
@@ -49,9 +50,57 @@ def test_a_link_leads_elsewhere(tmp_path: Path) -> None:
     assert locations.is_below(str(tmp_path / "delta" / "train"), str(tmp_path / "in"))
 
 
-def test_a_link_to_a_folder_above_is_not_followed_for_ever(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.csv").write_text("x")
-    for name, target in (("self", tmp_path / "a"), ("above", tmp_path)):
-        (tmp_path / "a" / name).symlink_to(target)
-    assert locations.data_files(tmp_path / "a") == [tmp_path / "a" / "x.csv"]
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return a folder with a CSV and a sub-folder, next to a folder of somebody else."""
+    for name in ("source/x.csv", "source/sub/y.csv", "elsewhere/z.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(f"name\n{name}\n")
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("elsewhere", "is not in"),
+        ("elsewhere/z.csv", "is not in"),
+        (".", "is not in"),
+        ("source", "is not in"),
+        ("source/gone", "does not exist"),
+        ("gone.csv", "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("place", ["link", "sub/link"])
+def test_a_link_that_leads_out_of_the_source_is_refused(source: Path, target: str, problem: str, place: str) -> None:
+    (source / place).symlink_to(source.parent / target)
+    with pytest.raises(BadData) as error:
+        locations.data_files(source)
+    assert f"{source / place} is a symbolic link to {(source.parent / target).resolve()}, which {problem}" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("target", ["x.csv", "sub", "sub/y.csv"])
+def test_a_file_with_two_names_is_refused(source: Path, target: str) -> None:
+    (source / "link").symlink_to(source / target)
+    with pytest.raises(BadData, match="are one file, and its rows would count twice"):
+        locations.data_files(source)
+
+
+def test_a_link_to_a_hidden_file_of_the_source_is_read(source: Path) -> None:
+    (source / "..data").mkdir()  # as Kubernetes mounts files
+    (source / "..data" / "v.csv").write_text("name\nv\n")
+    (source / "v.csv").symlink_to(source / "..data" / "v.csv")
+    assert [file.name for file in locations.data_files(source)] == ["y.csv", "v.csv", "x.csv"]
+
+
+def test_the_source_itself_may_be_a_link(source: Path) -> None:
+    (source.parent / "link").symlink_to(source)
+    assert [file.name for file in locations.data_files(source.parent / "link")] == ["y.csv", "x.csv"]
+
+
+@pytest.mark.parametrize("name", ["_rows.csv", ".rows.csv"])
+def test_a_single_file_that_spark_passes_over_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a\n1\n")
+    with pytest.raises(BadData, match=r"Spark passes over names with _ or \. in front\. Rename"):
+        locations.data_files(tmp_path / name)
