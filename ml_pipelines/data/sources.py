@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ml_pipelines.config.schema import FileFormat, Source, SourceKind
 from ml_pipelines.data import locations
-from ml_pipelines.data.files import csv_files, parquet_files, text_files
+from ml_pipelines.data.files import csv_files, delta_files, parquet_files, text_files
 from ml_pipelines.errors import BadData, message_of
 
 if TYPE_CHECKING:
@@ -162,11 +162,8 @@ def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder
         if local is None:
             return Raw(_opened(lambda: spark.read.parquet(uri), uri))
         return Raw(_opened(lambda: parquet_files.read_parquet(spark, local, dropped, folder), uri))
-    delta = spark.read.format("delta")
-    delta = delta if source.version is None else delta.option("versionAsOf", source.version)
-    unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
-    hint = f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
-    return Raw(_opened(lambda: delta.load(uri), f"{uri}{hint}"))
+    name = f"{uri}{delta_files.path_hint(uri)}"
+    return Raw(_opened(lambda: delta_files.read_delta(spark, uri, local, source.version), name))
 
 
 def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:
@@ -185,10 +182,13 @@ def file_format(source: Source) -> FileFormat:
     """Return the format of a file source: as declared, else by its suffix.
 
     Raises:
-        BadData: the file is missing, its suffix is unknown, or it is declared as delta but is not a Delta table.
+        BadData: the file is missing, its suffix is unknown, it belongs to a table with a log, or it is declared as
+            delta but is not a Delta table.
     """
     uri, local = locations.locate_source(source)
     is_delta = local is not None and (local / "_delta_log").is_dir()
+    if local and (not is_delta or source.format not in (FileFormat.auto, FileFormat.delta)):
+        locations.refuse_table_files(local)
     if source.format is FileFormat.delta and local and not is_delta:
         raise BadData(f"{local} is not a Delta table: it has no _delta_log. Set data.source.format to csv or parquet.")
     if source.format is not FileFormat.auto:

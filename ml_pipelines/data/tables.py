@@ -58,7 +58,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
         frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
     except Exception as error:  # from Spark, from a user's code in the plan, or from the file system
         raise StepFailed(f"Table {uri} can't be written: {message_of(error, 250)}") from error
-    written = _open(uri, None)
+    written = open_table(uri, None)
     if features := _reader_features(written):
         raise StepFailed(
             f"The engine wrote table {uri} with {', '.join(sorted(features))}, which some Delta readers don't support. "
@@ -74,7 +74,7 @@ def check_protocol(uri: str, version: int | None = None) -> int:
     Raises:
         BadData: the table or the version doesn't exist, or the table uses features that Polars doesn't read correctly.
     """
-    table = _open(uri, version)
+    table = open_table(uri, version)
     if features := _reader_features(table) - READABLE:
         raise BadData(
             f"Table {uri} uses {', '.join(sorted(features))}, which Polars doesn't read correctly. "
@@ -83,7 +83,8 @@ def check_protocol(uri: str, version: int | None = None) -> int:
     return table.version()
 
 
-def _open(uri: str, version: int | None) -> DeltaTable:
+def open_table(uri: str, version: int | None) -> DeltaTable:
+    """Return the table at `version` (None: the newest). Raise BadData if there is no such table or version."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
@@ -167,7 +168,7 @@ def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]
     Raises:
         BadData: a file is missing.
     """
-    table = _open(uri, version)
+    table = open_table(uri, version)
     actions = table.get_add_actions()
     columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
     files = [file for file, _ in _local_files(uri, table.version())]
@@ -218,7 +219,7 @@ def _reading(uri: str, version: int) -> Iterator[None]:
 def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
     """Yield the files of a local table with their recorded sizes. A shorter file would make Polars panic."""
     if "://" not in uri:
-        actions = _open(uri, version).get_add_actions()
+        actions = open_table(uri, version).get_add_actions()
         for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
             if "://" not in path:
                 yield Path(uri, unquote(path)), size

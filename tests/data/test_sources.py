@@ -1,17 +1,21 @@
 """Sources: what each kind of source reads as, and the error for a bad file."""
 
 import csv as csv_writer
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from reading import Reading, show_on_jvm
 from sklearn.datasets import load_breast_cancer
 
 from ml_pipelines.config.schema import FileFormat, Source, SourceKind
@@ -435,14 +439,105 @@ def test_a_folder_declared_as_delta_but_without_a_log_is_refused(spark: SparkSes
         rows(spark, tmp_path, format=FileFormat.delta)
 
 
+@pytest.fixture
+def partitioned(tmp_path: Path) -> Path:
+    """Return a Delta table with two versions, partitioned by b. Its folders have the files of both."""
+    for _ in range(2):
+        TWO.write_delta(str(tmp_path / "lake" / "table"), mode="overwrite", delta_write_options={"partition_by": ["b"]})
+    return tmp_path / "lake" / "table"
+
+
+@pytest.mark.parametrize("declared", ["auto", "parquet", "csv", "delta"])
+@pytest.mark.parametrize("below", [".", "b=x", "b=x/{file}", ".."])
+def test_the_files_of_a_delta_table_are_not_read_without_its_log(
+    spark: SparkSession, partitioned: Path, declared: str, below: str
+) -> None:
+    file = next((partitioned / "b=x").glob("*.parquet")).name
+    path = (partitioned / below.format(file=file)).resolve()
+    if below == "." and declared in ("auto", "delta"):
+        assert rows(spark, path, format=FileFormat(declared)) == [(1, "x"), (2, "y")]
+        return
+    if below == ".." and declared == "delta":
+        pytest.skip("a folder without a log, declared as Delta, has a test of its own")
+    with pytest.raises(BadData) as error:
+        rows(spark, path, format=FileFormat(declared))
+    assert f"the Delta table {partitioned}. Its log says which files hold rows. " in str(error.value)
+    assert f"Set data.source.path={partitioned} and data.source.format=delta." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"), [(".hoodie/hoodie.properties", "Hudi"), ("metadata/v1.metadata.json", "Iceberg")]
+)
+def test_the_files_of_other_tables_are_not_read_without_their_log(
+    spark: SparkSession, tmp_path: Path, log: str, kind: str
+) -> None:
+    for name in (log, "data/a.parquet"):
+        (tmp_path / "table" / name).parent.mkdir(parents=True)
+    csv(tmp_path / "table", "{}", log)
+    TWO.write_parquet(tmp_path / "table" / "data" / "a.parquet")
+    for path in ("table", "table/data", "table/data/a.parquet", "."):
+        with pytest.raises(BadData, match=rf"the {kind} table {tmp_path / 'table'}\. .*export it to Parquet or Delta"):
+            rows(spark, tmp_path / path, format=FileFormat.parquet)
+
+
+def test_a_version_whose_files_were_vacuumed_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    for frame in (TWO, TWO.head(1)):
+        frame.write_delta(str(tmp_path / "table"), mode="overwrite")
+    DeltaTable(str(tmp_path / "table")).vacuum(0, enforce_retention_duration=False, dry_run=False)
+    assert rows(spark, tmp_path / "table", version=1) == [(1, "x")]
+    with pytest.raises(BadData) as error:
+        rows(spark, tmp_path / "table", version=0)
+    assert f"{tmp_path / 'table'} has lost 1 of the 1 files of version 0, such as part-" in str(error.value)
+    assert "Set data.source.version to a later version, or null. The newest version is 3." in str(error.value)
+
+
+def test_a_lost_file_of_the_newest_version_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    TWO.write_delta(str(tmp_path / "table"))
+    next((tmp_path / "table").glob("*.parquet")).unlink()
+    with pytest.raises(BadData, match=r"has lost 1 of the 1 files of version 0, .* Restore the files\."):
+        rows(spark, tmp_path / "table")
+
+
+def shallow_clone(table: Path, clone: Path) -> Path:
+    """Write a table whose log has the absolute paths of another table's files."""
+    (clone / "_delta_log").mkdir(parents=True)
+    for log in (table / "_delta_log").glob("*.json"):
+        actions = [json.loads(line) for line in log.read_text().splitlines()]
+        for action in (action["add"] for action in actions if "add" in action):
+            action["path"] = f"file://{table}/{action['path']}"
+        (clone / "_delta_log" / log.name).write_text("\n".join(map(json.dumps, actions)) + "\n")
+    return clone
+
+
+def test_a_shallow_clone_is_refused_on_sail_with_the_engine_that_reads_it(spark: SparkSession, tmp_path: Path) -> None:
+    TWO.write_delta(str(tmp_path / "table"))
+    with pytest.raises(BadData, match=r"clone is a shallow clone: .*Sail can't read it\. Set spark\.engine=jvm"):
+        rows(spark, shallow_clone(tmp_path / "table", tmp_path / "clone"))
+
+
+@pytest.mark.slow
+@pytest.mark.jvm
+@pytest.mark.usefixtures("java")
+def test_the_jvm_reads_a_shallow_clone_and_refuses_the_same_tables(tmp_path: Path) -> None:
+    for frame in (TWO, TWO.head(1)):
+        frame.write_delta(str(tmp_path / "table"), mode="overwrite")
+    clone = shallow_clone(tmp_path / "table", tmp_path / "clone")
+    vacuumed = shutil.copytree(tmp_path / "table", tmp_path / "vacuumed")
+    DeltaTable(str(vacuumed)).vacuum(0, enforce_retention_duration=False, dry_run=False)
+    readings = [Reading(str(clone)), Reading(str(vacuumed)), Reading(str(vacuumed), {"version": 0})]
+    of_clone, newest, oldest = show_on_jvm(readings)
+    assert of_clone.rows == newest.rows == [["1", "x"]]
+    assert "has lost 1 of the 1 files of version 0" in oldest.error
+
+
 def test_a_delta_table_without_a_commit_or_without_the_pinned_version_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     TWO.write_delta(str(tmp_path / "table"))
-    with pytest.raises(BadData, match=r"table can't be read: .*7"):
+    with pytest.raises(BadData, match="table at version 7 can't be opened: "):
         rows(spark, tmp_path / "table", version=7)
     next((tmp_path / "table" / "_delta_log").glob("*.json")).unlink()
-    with pytest.raises(BadData, match="table can't be read: "):
+    with pytest.raises(BadData, match="table can't be opened: "):
         rows(spark, tmp_path / "table")
 
 

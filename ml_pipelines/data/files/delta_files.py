@@ -1,0 +1,64 @@
+"""Delta tables as a source: their files must exist, and be where the engine finds them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from ml_pipelines.data import tables
+from ml_pipelines.errors import BadData
+from ml_pipelines.system.processes import on_databricks
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def read_delta(spark: SparkSession, uri: str, local: Path | None, version: int | None) -> DataFrame:
+    """Return the rows of a Delta table.
+
+    Args:
+        spark: the session.
+        uri: the path or URI of the table.
+        local: the table's folder if it is on this machine. Only then its files are checked.
+        version: the version to read; None is the newest.
+
+    Raises:
+        BadData: files of this version are gone, or the engine can't find them.
+    """
+    if local:
+        _check_files(spark, local, version)
+    reader = spark.read.format("delta")
+    return (reader if version is None else reader.option("versionAsOf", version)).load(uri)
+
+
+def path_hint(uri: str) -> str:
+    """Return a hint for a message that the table can't be read: what in the path Sail can't open."""
+    unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
+    return f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
+
+
+def _check_files(spark: SparkSession, local: Path, version: int | None) -> None:
+    table = tables.open_table(str(local), version)
+    paths = table.get_add_actions().column("path").to_pylist()
+    elsewhere = [path for path in paths if re.match(r"/|[a-z0-9]+:/", path, re.IGNORECASE)]
+    if elsewhere and ".connect." in type(spark).__module__ and not on_databricks():
+        raise BadData(
+            f"{local} is a shallow clone: its rows are in files of another table, such as {elsewhere[0]}. "
+            "Sail can't read it. Set spark.engine=jvm, or make a deep clone."
+        )
+    files = (
+        Path(local, re.sub("^file:/+", "/", unquote(path)))
+        for path in paths
+        if not re.match("(?!file:)[a-z0-9]+:/", path)
+    )
+    if missing := [file for file in files if not file.exists()]:
+        newest = tables.open_table(str(local), None).version()
+        advice = (
+            "Restore the files" if newest == table.version() else "Set data.source.version to a later version, or null"
+        )
+        raise BadData(
+            f"{local} has lost {len(missing)} of the {len(paths)} files of version {table.version()}, such as "
+            f"{missing[0].name}. Probably VACUUM has deleted them. {advice}. The newest version is {newest}."
+        )
