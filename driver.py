@@ -21,11 +21,11 @@ import click
 
 from ml_pipelines.backends import catalog, fork_server
 from ml_pipelines.config import loading, rules
-from ml_pipelines.errors import Interrupted, PipelineError
+from ml_pipelines.errors import Interrupted
 from ml_pipelines.execution import standalone
 from ml_pipelines.planning import plan, reuse
 from ml_pipelines.system import environment, imports, signals, terminal
-from ml_pipelines.tracking import opening
+from ml_pipelines.tracking import ending
 
 
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
@@ -89,9 +89,8 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
             terminal.say(planned.describe(reuse.explain_plan(planned)))
         else:
             sys.exit(run_pipeline(planned, chosen["resume"]))
-    except (PipelineError, Interrupted) as error:
-        (terminal.complain if error.exit_code else terminal.say)(opening.complaint(error))
-        sys.exit(error.exit_code)
+    except (Exception, Interrupted) as error:
+        sys.exit(ending.end_with(error))
 
 
 if __name__ == "__main__":

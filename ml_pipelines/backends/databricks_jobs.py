@@ -15,7 +15,7 @@ from ml_pipelines.databricks.remote import RemoteStep
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, StepFailed, one_line
 from ml_pipelines.execution import standalone, step_run
 from ml_pipelines.system.signals import raise_on_signals
-from ml_pipelines.tracking import opening
+from ml_pipelines.tracking import ending, opening
 from ml_pipelines.tracking.store import REMOTE, Store
 
 PROFILE = "dev"  # the default profile of `mlflow run -e <step>`: a cluster can't read the tables of profile local
@@ -61,7 +61,7 @@ class JobsBackend(OnDatabricks):
             submitted = _submit(None, entry_point, params or {}, backend_config, experiment_id, None)
             _wait_alone(submitted)
         except PipelineError as error:
-            raise ExecutionException(opening.complaint(error)) from error
+            raise ExecutionException(ending.complaint(error)) from error
         return submitted
 
 

@@ -13,6 +13,7 @@ from ml_pipelines.databricks.remote import RemoteStep
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.system import processes
+from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import REMOTE, Store
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class OnDatabricks(ThisMachine):
             return None
         run_id, remote = str(running.info.run_id), running.data.tags[REMOTE]
         if remote != SUBMITTING:
-            return RemoteStep(store, step, run_id).attach(int(remote))
+            return RemoteStep(store, step, run_id).attach(records.whole_number(running, REMOTE))
         # The driver was killed while it submitted the step. Sending the same request returns the run, if it exists.
         submission = job_payload.submission_of(config, step, preflight.compute_of(config, step), inputs, run_id)
         return RemoteStep(store, step, run_id).submit(submission)

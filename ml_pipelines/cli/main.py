@@ -7,9 +7,8 @@ import sys
 import click
 
 from ml_pipelines.cli import configuration, data, models, reports
-from ml_pipelines.errors import PipelineError, one_line
 from ml_pipelines.system import environment, imports
-from ml_pipelines.system.terminal import complain
+from ml_pipelines.tracking import ending
 
 
 @click.group()
@@ -31,11 +30,10 @@ for command in (
 
 
 def main() -> None:
-    """Run a command. A PipelineError becomes one line on standard error, and its exit code."""
+    """Run a command. An error becomes one line on standard error, and an exit code."""
     imports.put_project_first()
     try:
         environment.prepare()
         commands(prog_name="ml-pipelines")
-    except PipelineError as error:
-        complain(one_line(error))
-        sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(ending.end_with(error))

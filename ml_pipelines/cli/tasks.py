@@ -25,14 +25,13 @@ from ml_pipelines.errors import (
     PipelineError,
     QaRefused,
     StepFailed,
-    one_line,
 )
 from ml_pipelines.execution import job_run, standalone, step_run
 from ml_pipelines.planning import plan
-from ml_pipelines.system import environment, imports, paths, processes, terminal
+from ml_pipelines.system import environment, imports, paths, processes
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.text import quoted
-from ml_pipelines.tracking import opening
+from ml_pipelines.tracking import ending, opening
 from ml_pipelines.tracking.store import PROJECT_RUN
 
 
@@ -73,12 +72,11 @@ def _call(command: Callable[[], click.Command], arguments: Sequence[str]) -> Non
         except click.ClickException as error:
             raise ConfigError(error.format_message()) from error
     except NothingToDo as message:
-        terminal.say(one_line(message))
-    except (PipelineError, Interrupted) as error:
+        ending.end_with(message)
+    except (Exception, Interrupted) as error:
         if processes.on_databricks():
             raise
-        terminal.complain(opening.complaint(error))
-        sys.exit(error.exit_code)
+        sys.exit(ending.end_with(error))
 
 
 def _command(name: str, summary: str, call: Callable[..., None], *more: click.Parameter) -> click.Command:

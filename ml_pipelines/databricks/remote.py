@@ -15,6 +15,7 @@ from ml_pipelines.databricks.job_payload import Submission
 from ml_pipelines.databricks.outcome import Outcome, has_ended, outcome_of, output_of, state_of
 from ml_pipelines.errors import Interrupted, PipelineError, StepFailed, one_line
 from ml_pipelines.system import events
+from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import REMOTE, Store
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class RemoteStep:
         step_run = self.store.get_run(self.run_id)
         tags = {"databricks.result_state": outcome.result, "databricks.termination": outcome.code or "none"}
         if step_run.info.status == "FAILED" and "exit_code" in step_run.data.tags:  # the step has recorded the cause
-            outcome = replace(outcome, exit_code=int(step_run.data.tags["exit_code"]))
+            outcome = replace(outcome, exit_code=records.exit_code(step_run))
         elif not outcome.exit_code and step_run.info.status != "FINISHED":
             cause = "its task ended, but the step did not report a result"
             outcome = replace(outcome, exit_code=StepFailed.exit_code, cause=cause)

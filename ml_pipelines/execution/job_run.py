@@ -14,7 +14,7 @@ from ml_pipelines.config.schema import Config
 from ml_pipelines.errors import QaRefused, StepFailed
 from ml_pipelines.system import events
 from ml_pipelines.system.events import StepEnded
-from ml_pipelines.tracking import run_page
+from ml_pipelines.tracking import records, run_page
 from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
 
 if TYPE_CHECKING:
@@ -128,6 +128,6 @@ def _end(run: Run | None, state: str | None) -> End:
         return End("done", tags.get("summary", ""))
     if (state or "").startswith(NOT_RUN) or (run is None and state is None):
         return End("skipped", "not run")
-    code = int(tags.get("exit_code", "0")) or StepFailed.exit_code
+    code = (records.exit_code(run) if run else 0) or StepFailed.exit_code
     cause = None if finished else tags.get("cause")
     return End("failed", cause or f"its task ended as {state} before the step started", code, state == CANCELED)

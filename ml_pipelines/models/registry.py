@@ -165,7 +165,7 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
     name = model_name(config)
     with _one_line_errors(store, name), processes.alone_at(store.models_uri):
         holder = _by_alias(store, name)
-        if holder is None or BEFORE not in holder.tags:
+        if holder is None or not holder.tags.get(BEFORE, "").isdecimal():
             problem = "has no champion" if holder is None else f"had no champion before version {holder.version}"
             raise ConfigError(f"Model {name} {problem}. Choose a version: ml-pipelines promote VERSION --reason ...")
         earlier = _get(store, name, int(holder.tags[BEFORE]))
@@ -255,7 +255,7 @@ def _get(store: Store, name: str, version: int) -> Version:
 
 
 def _version(entity: ModelVersion) -> Version:
-    return Version(entity.name, int(entity.version), entity.run_id, entity.creation_timestamp, dict(entity.tags))
+    return Version(entity.name, int(entity.version), entity.run_id or "", entity.creation_timestamp, dict(entity.tags))
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _difference(old: Parts, new: Parts) -> Decision:
     """Return the decision to run because of the first part that differs, in the order of KINDS."""
 
     def kind(part: str) -> str:
-        return part.replace(".", " ").split()[0]
+        return part.replace(".", " ").partition(" ")[0]
 
     changed = _differing(old, new)
     known = [part for part in changed if kind(part) in KINDS]

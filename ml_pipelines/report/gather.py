@@ -5,13 +5,13 @@ If a pipeline run is incomplete (a failed step, a part of the pipeline), the pag
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config import graph
+from ml_pipelines.config.schema import NONE
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.problems.binary import COUNTS, METRICS
@@ -20,6 +20,8 @@ from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
 from ml_pipelines.report.render import format_number, wilson
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.system import terminal
+from ml_pipelines.text import shown
+from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import PROJECT_RUN
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 SHOWN = 40  # number of columns that the page shows: those with the largest drift
 SHOWN_IMPORTANCES = 20
 TRACEBACK_LINES = 30
+OVERRIDES_SHOWN = 1_000  # characters
 
 
 def gather(reader: RunReader, parent: Run) -> Report:
@@ -41,9 +44,10 @@ def gather(reader: RunReader, parent: Run) -> Report:
     if "profile" not in tags:
         raise ConfigError(f"Run {run_id} is not a pipeline run. Use the id of a run named {PROJECT_RUN}.")
     config = reader.json(parent, "config.json") or {}
-    declared = config.get("steps", {})
+    declared, overrides = config.get("steps", {}), _overrides(parent, config)
     step_runs = {run.data.tags["step"]: run for run in reader.store.children(run_id) if "step" in run.data.tags}
-    kept_runs = {name: reader.store.get_run(kept_run) for name, kept_run in json.loads(tags.get("kept", "{}")).items()}
+    kept = records.steps_in(parent, records.KEPT)
+    kept_runs = {name: reader.store.get_run(kept_run) for name, kept_run in kept.items()}
     origins = {name: reader.origin(run) for name, run in {**kept_runs, **step_runs}.items()}
 
     def artifact(step: str, name: str) -> Any:
@@ -58,11 +62,11 @@ def gather(reader: RunReader, parent: Run) -> Report:
     evaluated = origins["evaluate"].data.metrics if "evaluate" in origins else {}
     return Report(
         run=reader.link(parent),
-        facts=_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json"))),
+        facts=_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json")), overrides),
         verdict=_verdict(parent, steps, qa),
         steps=steps,
         needs=needs,
-        resume=terminal.resume_command(tags["profile"], run_id, parent.data.params.get("set", "none")),
+        resume=terminal.resume_command(tags["profile"], run_id, overrides),
         metrics=_metrics(origins, champion, qa.get("auc")),
         counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
@@ -79,6 +83,12 @@ def gather(reader: RunReader, parent: Run) -> Report:
     )
 
 
+def _overrides(parent: Run, config: Mapping[str, Any]) -> str:
+    """Return the overrides of a pipeline run. A param holds 6,000 characters, so config.json comes first."""
+    overrides = config.get("set")
+    return overrides if isinstance(overrides, str) else str(parent.data.params.get("set", NONE))
+
+
 def _needs(declared: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     nodes = {
         name: graph.Node(tuple(step.get("inputs", ())), tuple(step.get("outputs", ())))
@@ -93,11 +103,12 @@ def _step(
     """Return what happened to a step; `run` is its run in this pipeline run, if it has one."""
     tags, step_name = parent.data.tags, declared[name]["step_name"]
     if run is None:
-        root = json.loads(tags.get("skipped", "{}")).get(name)
+        root = records.steps_in(parent, records.SKIPPED).get(name)
         if is_kept:
             return StepView(name, step_name, "kept", why=f"reused from pipeline run {tags.get('inputs_from', '')[:8]}")
         if root:
-            return StepView(name, step_name, "skipped", why=f"{declared[root]['step_name']} failed")
+            why = f"{declared[root]['step_name']} failed" if root in declared else root
+            return StepView(name, step_name, "skipped", why=why)
         return StepView(name, step_name, "left", why="not part of this pipeline run")
     step_tags, origin = run.data.tags, run.data.tags.get("reused_from")
     parent_start, parent_end = parent.info.start_time, parent.info.end_time or _now()
@@ -129,9 +140,9 @@ def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
     return f"{config['data']['label']} = {values[0]}" if values and config else ""
 
 
-def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: str) -> dict[str, str]:
+def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: str, overrides: str) -> dict[str, str]:
     """Return name -> text: what ran, when, and who ran it. Unknown facts are left out."""
-    tags, params = parent.data.tags, parent.data.params
+    tags = parent.data.tags
     commit = tags.get("mlflow.source.git.commit", "")[:10]
     seconds = ((parent.info.end_time or _now()) - parent.info.start_time) / 1000
     rows = {name: table.rows for name, table in written_tables(origins.values()).items()}
@@ -147,7 +158,7 @@ def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: 
         "Engine and backend": f"{tags.get('engine')}, {tags.get('backend')}",
         "Commit": f"{commit}, with uncommitted changes" if commit and tags.get("git.dirty") == "true" else commit,
         "User": tags.get("mlflow.user", ""),
-        "Overrides (--set)": "" if params.get("set", "none") == "none" else params["set"],
+        "Overrides (--set)": shown("" if overrides == NONE else overrides, OVERRIDES_SHOWN),
     }
     return {name: text for name, text in facts.items() if text}
 

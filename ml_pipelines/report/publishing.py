@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ml_pipelines.config.schema import Config
+from ml_pipelines.errors import StepFailed, message_of
 from ml_pipelines.report.gather import gather
 from ml_pipelines.report.render import NAME, render
 from ml_pipelines.report.run_reader import PageAddress, RunReader, artifact_folder
@@ -14,8 +15,15 @@ from ml_pipelines.tracking.store import Store
 
 def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
     """Make the report of a pipeline run and log it as an artifact of that run."""
-    contents = gather(RunReader(store, page_address), store.get_run(run_id))
-    store.log_text(run_id, render(contents), NAME)
+    run = store.get_run(run_id)
+    try:
+        page = render(gather(RunReader(store, page_address), run))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise StepFailed(
+            f"The report of run {run_id} can't be made: its tags or artifacts were changed after the pipeline wrote "
+            f"them ({type(error).__name__}: {message_of(error)})."
+        ) from error
+    store.log_text(run_id, page, NAME)
 
 
 def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:

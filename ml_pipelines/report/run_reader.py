@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.report.contents import Link
+from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class RunReader:
     def text(self, run: Run, name: str) -> str | None:
         """Return an artifact of the run as text, or None if the run has no artifact of this name."""
         if folder := artifact_folder(run):  # a download would send requests and copy the file
-            return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
+            return (folder / name).read_text(encoding="utf-8", errors="replace") if (folder / name).is_file() else None
         if name not in {artifact.path for artifact in self.store.client.list_artifacts(run.info.run_id)}:
             return None
         import mlflow.artifacts
@@ -36,9 +36,9 @@ class RunReader:
         return str(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
 
     def json(self, run: Run, name: str) -> Any:
-        """Return a JSON artifact, or None if the run has no artifact of this name."""
+        """Return a JSON artifact, or None if the run has no such artifact or it is not JSON."""
         text = self.text(run, name)
-        return None if text is None else json.loads(text)
+        return None if text is None else records.parse_json(text)
 
     def origin(self, run: Run) -> Run:
         """Return the run that computed this run's outputs and has the artifacts, or `run` if the store has lost it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
 from ml_pipelines.system import events, paths, processes, terminal
 from ml_pipelines.system.events import StepEnded
 from ml_pipelines.text import quoted
-from ml_pipelines.tracking import lineage, opening, provenance, run_page
+from ml_pipelines.tracking import lineage, opening, provenance, records, run_page
 from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class PipelineRun:
         run = self._closed(state, str(submitted.run_id))
         if state.is_stopped and run.info.status != "FINISHED":
             self._stop_ended(state, run)
-        elif run.info.status == "FINISHED" and _exit_code(run) == 0:
+        elif run.info.status == "FINISHED" and records.exit_code(run) == 0:
             self._succeed(state, run)
         elif "transient" in run.data.tags and state.attempts <= state.step.retries:
             self._retry(state, run)
@@ -177,7 +176,9 @@ class PipelineRun:
         step, delay_s = state.step, BACKOFF_S * 2 ** (state.attempts - 1)
         again = f"again in {delay_s:g} s, try {state.attempts + 1} of {step.retries + 1}"
         self._tell(
-            StepEnded(step.step_name, "failed", run_page.duration_s(run), run.data.tags["cause"], next_try=again)
+            StepEnded(
+                step.step_name, "failed", run_page.duration_s(run), run.data.tags.get("cause", ""), next_try=again
+            )
         )
         state.phase = Phase.retrying
         timer = Timer(delay_s, self._ended.put, (state,))
@@ -186,8 +187,8 @@ class PipelineRun:
 
     def _fail(self, state: StepState, run: Run) -> None:
         state.phase = Phase.failed
-        state.exit_code = _exit_code(run) or StepFailed.exit_code
-        self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), run.data.tags["cause"]))
+        state.exit_code = records.exit_code(run) or StepFailed.exit_code
+        self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), run.data.tags.get("cause", "")))
         self.store.client.set_tag(self.run_id, "failed_step", state.name)
         if self.plan.config.fail_fast:
             self._stop_siblings()
@@ -257,6 +258,11 @@ class PipelineRun:
             if run.info.status == "RUNNING":  # a step was just being submitted
                 self.store.close(run.info.run_id, "KILLED", {"cause": reason})
 
+    def skip_rest(self) -> None:
+        """Report the steps that have not started, after an error that is not the failure of a step."""
+        for state in self.scheduler.in_phase(Phase.waiting, Phase.retrying):
+            self._tell(StepEnded(state.step.step_name, "skipped", None, "skipped (an error ended the pipeline run)"))
+
     def close(self) -> None:
         """End the parent run with its true status, and report the result."""
         code, scheduler = self.exit_code, self.scheduler
@@ -264,8 +270,7 @@ class PipelineRun:
         tags = {"exit_code": str(code), "mlflow.note.content": note, **self._verdict}
         if any(state.exit_code == QaRefused.exit_code for state in scheduler.in_phase(Phase.failed)):
             tags["verdict"] = "refused"
-        if skipped := {state.name: state.blamed for state in scheduler.in_phase(Phase.skipped)}:
-            tags["skipped"] = json.dumps(skipped)
+        tags |= {f"{records.SKIPPED}{state.name}": state.blamed for state in scheduler.in_phase(Phase.skipped)}
         self.store.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         look = tuple(filter(None, [self._report(), self._page()]))
         seconds, conclusion = time.monotonic() - self._started, self._verdict.get("conclusion", "")
@@ -306,10 +311,6 @@ def _decision(state: StepState) -> Decision:
     if state.decision is None:
         raise AssertionError(f"{state.name} was started before it was decided on")
     return state.decision
-
-
-def _exit_code(run: Run) -> int:
-    return int(run.data.tags.get("exit_code", StepFailed.exit_code))
 
 
 @contextmanager
@@ -360,6 +361,8 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         with suppress(MlflowException, OSError):  # the store is gone: the next start will find the runs
             if parent:
                 parent.cancel(one_line(failure))
+                if not isinstance(error, Interrupted):
+                    parent.skip_rest()
                 status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
                 store.close(parent.run_id, status, {"cause": one_line(failure)})
             store.close_own(experiment, one_line(failure))
@@ -400,7 +403,8 @@ def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> t
 def _describe(parent: PipelineRun, source: str | None) -> None:
     """Set the parent run's description and tags, and report the start of the pipeline run."""
     plan, config = parent.plan, parent.plan.config
-    more = {"inputs_from": source, "kept": json.dumps(parent.kept)} if source else {}
+    kept = {f"{records.KEPT}{name}": str(run_id) for name, run_id in parent.kept.items()}
+    more = {"inputs_from": source, **kept} if source else {}
     run_page.describe_pipeline_run(
         parent.store, parent.run_id, config, plan.backend.name, {**processes.process_tag(), **more}
     )

@@ -49,7 +49,8 @@ def process_tag() -> dict[str, str]:
 def is_gone(process: str) -> bool:
     """Return whether the process that a run's tag `process` identifies ran on this machine and has ended."""
     host, *ids = process.split(" ")
-    return len(ids) == 2 and bool(process_tag()) and host == _host() and _start_time(int(ids[0])) != ids[1]
+    named = len(ids) == 2 and ids[0].isdecimal() and host == _host()
+    return named and bool(process_tag()) and _start_time(int(ids[0])) != ids[1]
 
 
 def is_driver(process: str) -> bool:

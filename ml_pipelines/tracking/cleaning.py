@@ -16,7 +16,7 @@ from ml_pipelines.data import locations
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import events, folders
 from ml_pipelines.text import quoted
-from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking import lineage, records
 from ml_pipelines.tracking.store import Store, parent_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _with_parents(uris: Iterable[str]) -> set[str]:
 
 def _kept_steps(groups: dict[str, list[Run]], root: str) -> Iterator[Run]:
     """Yield the step runs of earlier pipeline runs that a resumed pipeline run keeps."""
-    ids = {step for run in groups[root] for step in lineage.kept_steps(run)}
+    ids = {step for run in groups[root] for step in records.steps_in(run, records.KEPT).values()}
     yield from (run for runs in groups.values() for run in runs if run.info.run_id in ids)
 
 

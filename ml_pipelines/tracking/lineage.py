@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.text import quoted
+from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shortened
 
 if TYPE_CHECKING:
@@ -59,15 +60,10 @@ def producers_of(store: Store, run_id: str) -> dict[str, Run]:
     """
     run = store.get_run(run_id)
     runs = store.children(run_id)
-    if run_ids := kept_steps(run):
+    if run_ids := records.steps_in(run, records.KEPT).values():
         ids = ", ".join(f"'{step_run}'" for step_run in run_ids)
         runs = [*store.client.search_runs([run.info.experiment_id], f"attributes.run_id IN ({ids})"), *runs]
     return {name: run for run in runs if run.info.status == "FINISHED" for name in outputs(run)}
-
-
-def kept_steps(run: Run) -> list[str]:
-    """Return the ids of the step runs that a pipeline run kept from an earlier one."""
-    return list(json.loads(run.data.tags.get("kept", "{}")).values())
 
 
 def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
@@ -99,11 +95,18 @@ def observed_parts(store: Store, run: Run) -> dict[str, str]:
 
 
 def table_of(run: Run, name: str) -> Table | None:
-    """Return the table that a run recorded as its output `name`, or None if that output is not a table."""
+    """Return the table that a run recorded as its output `name`, or None if that output is not a table.
+
+    Raises:
+        OddRecord: the record is not complete, or has no numbers where the pipeline writes numbers.
+    """
     tags, tag = run.data.tags, f"{OUTPUT}{name}"
     if f"{tag}.version" not in tags:
         return None
-    return Table(tags[tag], int(tags[f"{tag}.version"]), int(tags[f"{tag}.rows"]), tags[f"{tag}.digest"])
+    if f"{tag}.digest" not in tags:
+        raise records.odd_record(run, f"{tag}.digest")
+    version_number, rows = (records.whole_number(run, f"{tag}.{name}") for name in ("version", "rows"))
+    return Table(tags[tag], version_number, rows, tags[f"{tag}.digest"])
 
 
 def model_of(run: Run, name: str) -> LoggedModel | None:
@@ -153,8 +156,9 @@ def latest_with(store: Store, names: set[str], experiment: str, profile: str) ->
     """
     query = f"tags.profile = '{profile}'"
     for run in store.client.search_runs([experiment], query, max_results=100, order_by=NEWEST_FIRST):
-        if names <= outputs_of_pipeline(store, run.info.run_id).keys():
-            return str(run.info.run_id)
+        with suppress(records.OddRecord):  # nothing is known about the outputs of such a run
+            if names <= outputs_of_pipeline(store, run.info.run_id).keys():
+                return str(run.info.run_id)
     missing = f" has {', '.join(sorted(names))}" if names else ""
     raise ConfigError(f"No earlier pipeline run of profile {profile}{missing}. Run the whole pipeline once.")
 
@@ -245,7 +249,6 @@ def input_uris(run: Run) -> Iterator[str]:
     """Yield the paths or URIs of a run's input tables. The tag `dataset_path` may be cut, but the source never is."""
     for logged in run.inputs.dataset_inputs:
         yield from (tag.value for tag in logged.tags if tag.key == "dataset_path")
-        with suppress(ValueError):  # a step may log inputs in another format
-            source = json.loads(logged.dataset.source)
-            if isinstance(source, dict) and isinstance(uri := source.get("path"), str):
-                yield uri
+        source = records.parse_json(logged.dataset.source)  # a step may log inputs in another format
+        if isinstance(source, dict) and isinstance(uri := source.get("path"), str):
+            yield uri

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_pipelines.errors import ConfigError, SecretGiven, Unreachable, message_of, one_line
+from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import events, imports, paths, processes, signals
 from ml_pipelines.text import credentials, hide
 from ml_pipelines.tracking.store import Store, silence_database_errors
@@ -43,13 +42,13 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     if not run_id:
         return None
-    if reason := _why_not_ours(store, run_id, entry_point):
+    if reason := why_not_ours(store, run_id, entry_point):
         events.report(events.Notice(f"MLFLOW_RUN_ID={run_id} is ignored: {reason}. Unset the variable."))
         return None
     return run_id
 
 
-def _why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
+def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
     """Return why `mlflow run` can't have made this run for this process, or an empty text if it can have.
 
     Args:
@@ -146,18 +145,3 @@ def open_store(config: Config) -> Store:
 def migrate() -> None:
     """Create or migrate the local store, so that the first pipeline run need not do it."""
     Store(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()).client.search_experiments(max_results=1)
-
-
-def complaint(error: BaseException) -> str:
-    """Return the error as one line for a person. Delete the run in which `mlflow run` stored a secret, if any.
-
-    A run that `mlflow run` can't have made for this process is not deleted.
-    """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not isinstance(error, SecretGiven) or not run_id:
-        return one_line(error)
-    store = Store(paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()))
-    with suppress(Unreachable):  # the error must be shown even if the store doesn't answer
-        if _why_not_ours(store, run_id):
-            return one_line(error)
-    return one_line(error) + store.withdraw_secret(run_id)

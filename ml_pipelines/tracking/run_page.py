@@ -82,5 +82,5 @@ def config_json(config: Config, step: str | None = None) -> dict[str, Any]:
 
     Interpolations stay unresolved, so that a value from the environment (`${oc.env:...}`) is never logged.
     """
-    content: dict[str, Any] = {"profile": config.profile, **config.written}
+    content: dict[str, Any] = {"profile": config.profile, "set": config.overrides, **config.written}
     return content if step is None else {**content, "steps": {step: content["steps"][step]}}

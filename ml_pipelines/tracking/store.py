@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
 from ml_pipelines.system import events, paths, processes
 from ml_pipelines.text import credentials, escaped, hide, redacted, without_secrets
-from ml_pipelines.tracking import provenance
+from ml_pipelines.tracking import provenance, records
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,6 +31,7 @@ SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in
 REMOTE = "databricks.run_id"  # tag of a step's run on Databricks; the step goes on if its driver ends
 # The longest texts that MLflow stores: it cuts or refuses longer ones.
 NAME_LENGTH, TAG_LENGTH, PARAM_LENGTH, INPUT_TAG_LENGTH = 250, 8_000, 6_000, 500
+NOT_JSON = (ValueError, TypeError, RecursionError)  # the errors of reading a file that is not the expected JSON
 GONE = "its process is gone: killed, or its machine went down"
 
 
@@ -140,7 +141,7 @@ class Store:
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such run, not an id
                 raise
             raise ConfigError(f"The store {self.uri} has no run {run_id}.") from error
 
@@ -240,7 +241,8 @@ class Store:
             entry = {"path": name, "type": "table"}
             content = {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}
             self.log_json(run_id, content, name)
-            others = json.loads(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
+            others = records.parse_json(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
+            others = others if isinstance(others, list) else []
             entries = json.dumps([*(other for other in others if other != entry), entry])
             if len(entries) <= TAG_LENGTH:  # otherwise the table is an artifact that the page doesn't list
                 self.client.set_tag(run_id, SHOWN_TABLES, entries)
@@ -273,7 +275,7 @@ class Store:
                     return pl.read_parquet(path)
                 content = json.loads(path.read_text(encoding="utf-8"))
                 return pl.DataFrame(content["data"], schema=content["columns"], orient="row", infer_schema_length=None)
-        except (MlflowException, pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
+        except (MlflowException, pl.exceptions.PolarsError, OSError, LookupError, *NOT_JSON) as error:
             raise StepFailed(f"{name} of run {run_id} can't be read: {message_of(error)}") from error
 
     def artifact_digest(self, run_id: str, name: str) -> str | None:
@@ -294,7 +296,7 @@ class Store:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(self.client.download_artifacts(run_id, name, folder))
-                return json.loads(path.read_text(encoding="utf-8"))
+                return records.parse_json(path.read_text(encoding="utf-8"))
         except (MlflowException, OSError, ValueError):
             return None
 

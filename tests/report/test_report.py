@@ -1,9 +1,9 @@
 """report.html: what it shows of a pipeline run, what it leaves out, and that its content can't execute anything."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest.mock import patch
@@ -15,8 +15,10 @@ from reporting import STEPS, Made, everything, qa_report, read
 
 from ml_pipelines.backends.inline import InlineBackend
 from ml_pipelines.cli import main
+from ml_pipelines.config.loading import load
 from ml_pipelines.errors import ConfigError, Interrupted
 from ml_pipelines.report import gather, render
+from ml_pipelines.tracking import run_page
 from ml_pipelines.tracking.store import Store as TrackingStore
 
 Drive = Callable[..., Result]
@@ -208,11 +210,11 @@ def test_the_same_model_again_shows_no_changes(store: Store) -> None:
 
 
 def test_a_failed_run_shows_failed_and_skipped_steps_and_how_to_resume(store: Store) -> None:
-    skipped_tag = json.dumps(dict.fromkeys(STEPS[2:], "train"))
+    skipped = {f"skipped.{step}": "train" for step in STEPS[2:]}
     made = Made(
         status={"prepare_data": "FINISHED", "train": "FAILED"},
         artifacts={"train": {"traceback.txt": "Traceback\n" + "deep\n" * 100 + "ZeroDivisionError: of this test"}},
-        tags={"": {"skipped": skipped_tag}, "train": {"cause": "ZeroDivisionError: of this test"}},
+        tags={"": skipped, "train": {"cause": "ZeroDivisionError: of this test"}},
         parent_status="FAILED",
     )
     html = page(made)
@@ -225,6 +227,14 @@ def test_a_failed_run_shows_failed_and_skipped_steps_and_how_to_resume(store: St
     assert sections(html) == ["failures", "steps"]
 
 
+def test_the_command_that_continues_has_all_overrides(store: Store) -> None:
+    overrides = f"data.drop=[{','.join(f'column_{i}' for i in range(1_500))}]"
+    run_id = Made(status={"prepare_data": "FAILED"}, parent_status="FAILED").log()[0]
+    store.client.log_dict(run_id, run_page.config_json(load("local", [overrides])), "config.json")
+    shown = unescape(part(render.render(read(run_id)), "failures"))
+    assert f"--resume {run_id[:8]} --set {shlex.quote(overrides)}" in shown
+
+
 def test_a_stopped_run_shows_that_it_was_stopped(store: Store) -> None:
     status = {"prepare_data": "FINISHED", "train": "KILLED"}
     html = page(Made(status=status, tags={"": {"cause": "stopped by signal 15"}}, parent_status="KILLED"))
@@ -234,7 +244,7 @@ def test_a_stopped_run_shows_that_it_was_stopped(store: Store) -> None:
 
 def test_the_report_of_a_partial_run_covers_that_part(store: Store) -> None:
     earlier, runs = Made().log()
-    run_tags = {"": {"kept": json.dumps({"prepare_data": runs["prepare_data"]}), "inputs_from": earlier}}
+    run_tags = {"": {"kept.prepare_data": runs["prepare_data"], "inputs_from": earlier}}
     html = page(Made(status={"train": "FINISHED"}, tags=run_tags))
     assert text(html).startswith("Finished No step of this pipeline run checked the model.")
     assert sections(html) == ["steps"]
