@@ -131,7 +131,11 @@ def _difference(sail: tables.Table, jvm: tables.Table, key_column: str | None) -
     """Return how two tables differ: in their columns, in their number of rows, or in the first row that differs."""
     left, right = (tables.read_table(table, None, key_column) for table in (sail, jvm))
     if left.schema != right.schema:
-        return f"columns differ: {listed(sorted({*left.schema.items()} ^ {*right.schema.items()}, key=str), most=4)}"
+        own, others = (
+            [f"{name} {dtype}" for name, dtype in a.schema.items() if b.schema.get(name) != dtype]
+            for a, b in ((left, right), (right, left))
+        )
+        return f"columns differ: sail has {listed(own) or 'no others'}, jvm has {listed(others) or 'no others'}"
     if left.height != right.height:
         return f"sail wrote {left.height:,} rows, jvm {right.height:,}"
     for a, b in zip(left.iter_rows(named=True), right.iter_rows(named=True), strict=True):
