@@ -503,8 +503,9 @@ def shallow_clone(table: Path, clone: Path) -> Path:
     (clone / "_delta_log").mkdir(parents=True)
     for log in (table / "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in log.read_text().splitlines()]
-        for action in (action["add"] for action in actions if "add" in action):
-            action["path"] = f"file://{table}/{action['path']}"
+        for action in actions:
+            for file in (action[name] for name in ("add", "remove") if name in action):
+                file["path"] = f"file://{table}/{file['path']}"
         (clone / "_delta_log" / log.name).write_text("\n".join(map(json.dumps, actions)) + "\n")
     return clone
 

@@ -24,6 +24,7 @@ from mlflow.entities import Run
 
 import driver
 from ml_pipelines.config.loading import load
+from ml_pipelines.errors import BadData
 from ml_pipelines.planning import fingerprint
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import paths
@@ -465,7 +466,6 @@ def write(name: str) -> Callable[[Path], object]:
         (rename("code=2A001", "kind=2A001"), True),
         (rename("code=2A001", "_code"), True),
         (lambda folder: shutil.copytree(folder / "code=2A001", folder / "code=4C001"), True),
-        (lambda folder: (folder / "code=4C001").symlink_to(folder / "code=2A001"), True),
         (write("_SUCCESS"), False),
         (write(".part-0.parquet.crc"), False),
         (write("_temporary/part-0.parquet"), False),
@@ -483,6 +483,12 @@ def test_names_of_files_below_the_source_change_the_fingerprint(
     if changes is None:
         (tmp_path / "elsewhere").rename(tmp_path / "rows")
     assert (files() != before) is bool(changes)
+
+
+def test_the_fingerprint_refuses_a_link_as_the_reader_does(files: Callable[[], str], tmp_path: Path) -> None:
+    (tmp_path / "rows" / "code=4C001").symlink_to(tmp_path)
+    with pytest.raises(BadData, match="is a symbolic link to"):
+        files()
 
 
 def test_a_renamed_partition_folder_invalidates_prepare_data(files: Callable[[], str], own: Finished) -> None:
