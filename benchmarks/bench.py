@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,7 @@ OFF = ("signature", "train_test_gap", "calibration", "single_column", "importanc
 ONE_CHECK = ",".join(f"steps.model_qa.params.checks.{name}=null" for name in OFF)
 COLUMN = "{type: number, nullable: false, min: -100, max: 100}"
 CONTRACT = f"contract={{{', '.join(f'f{number}: {COLUMN}' for number in range(20))}}}"
+COLUMNS = (400, 800, 1_409, 1_600, 5_000)
 LIBRARIES = ("mlflow", "scikit-learn", "polars", "deltalake", "pyspark", "pysail", "skops")
 Results = dict[str, list[Measured]]
 
@@ -239,6 +241,19 @@ def prepare(contenders: Contenders, rounds: int) -> Results:
     return take_turns({"prepare_data": lambda folder: contenders.driver(folder, "--only=prepare_data")}, rounds)
 
 
+def wide(contenders: Contenders, rounds: int) -> Results:
+    """Measure prepare_data on 300 rows of many columns, in one process. The seconds are processor seconds."""
+    results: Results = {f"{columns:,} columns": [] for columns in COLUMNS}
+    for _ in range(rounds):
+        for name, columns in zip(results, COLUMNS, strict=True):
+            source = f"data.source.kind=file,data.source.path={data.make_wide(columns, WORK / 'data')}"
+            options = ("--only=prepare_data", f"--set=backend=inline,{source}")
+            measured = contenders.driver(fresh("wide"), *options)
+            results[name].append(replace(measured, seconds=measured.processor_s))
+            _say(name, results[name][-1])
+    return results
+
+
 def growth(contenders: Contenders, rounds: int) -> Results:
     """Measure time and memory of this project, of the tracked script, and of the estimator alone."""
     whole = contenders.whole()
@@ -246,7 +261,7 @@ def growth(contenders: Contenders, rounds: int) -> Results:
     return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
 
 
-PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepare, growth)}
+PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepare, wide, growth)}
 
 
 def save(name: str, results: Results, rows: int, load: float) -> None:

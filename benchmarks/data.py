@@ -10,6 +10,17 @@ FEATURES = 20
 CHUNK = 1_000_000  # rows that are made and written at a time
 
 
+def make_wide(columns: int, folder: Path) -> Path:
+    """Return a CSV with 300 rows, an `id`, a binary label and other number columns, `columns` in all."""
+    path = folder / f"columns_{columns}.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = np.random.default_rng(0).standard_normal((300, columns - 2))
+    lines = [",".join(["id", *(f"f{i}" for i in range(columns - 2)), "label"])]
+    lines += [",".join([str(i), *map(repr, cells.tolist()), str(i % 2)]) for i, cells in enumerate(numbers)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def make(rows: int, folder: Path) -> Path:
     """Return a Parquet file with `rows` rows in `folder`; make it if it does not exist."""
     path = folder / f"rows_{rows}.parquet"

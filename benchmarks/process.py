@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import threading
 import time
@@ -14,11 +15,15 @@ INTERVAL_S = 0.05  # the shortest pause between memory samples; a pause is also 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of one command. `peak_mb` is a sum of PSS: a page that n processes share counts 1/n for each."""
+    """One run of one command. `peak_mb` is a sum of PSS: a page that n processes share counts 1/n for each.
+
+    `processor_s` counts the command and those of its descendants that were waited for.
+    """
 
     seconds: float
     peak_mb: float
     text: str
+    processor_s: float = 0.0
 
 
 def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> Measured:
@@ -28,7 +33,7 @@ def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> M
         RuntimeError: the command failed; the message has the end of its output.
     """
     ended, peak = threading.Event(), [0.0]
-    started = time.perf_counter()
+    used, started = _children_s(), time.perf_counter()
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -40,7 +45,13 @@ def measure(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> M
     sampler.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{text[-3000:]}")
-    return Measured(round(seconds, 3), round(peak[0], 1), text)
+    return Measured(round(seconds, 3), round(peak[0], 1), text, round(_children_s() - used, 3))
+
+
+def _children_s() -> float:
+    """Return the processor seconds of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _sample_memory(root: int, ended: threading.Event, peak: list[float]) -> None:

@@ -120,6 +120,17 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
         ),
         ("report and end of the run", "s", 1.0, lambda: time("checks", "after the steps: the report, and the end")),
         ("prepare_data alone, imports included", "s", 3.0, lambda: time("prepare", "prepare_data")),
+        ("1,409 columns, processor time of prepare_data", "s", 10.0, lambda: time("wide", "1,409 columns")),
+        ("5,000 columns, processor time of prepare_data", "s", 60.0, lambda: time("wide", "5,000 columns")),
+        *(
+            (
+                f"growth of this time from {a} to {b} columns",
+                "x",
+                2.3,
+                lambda a=a, b=b: time("wide", f"{b} columns") / time("wide", f"{a} columns"),
+            )
+            for a, b in (("400", "800"), ("800", "1,600"))
+        ),
         *(
             (
                 f"growth of time from {a:,} to {b:,} rows / linear growth",
@@ -204,6 +215,7 @@ def page(results: Results) -> str:
         "pair": "in turn, all threads",
         "checks": None,
         "prepare": None,
+        "wide": None,
     }.items():
         others = of_peers(name) if name != "again" else [("DVC, nothing changed", r, m) for _, r, m in of_peers(name)]
         fields[name] = table(results[name], base, others) if name in results else "Not measured."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.data.cells import canonical_key
 from ml_pipelines.errors import BadData
 
 if TYPE_CHECKING:
@@ -30,18 +31,19 @@ def add_features(frame: DataFrame) -> DataFrame:
 
 
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
-    """Return the rows with a boolean column `is_test`.
+    """Return the rows with a boolean column `_is_test`. No column of a source begins with an underscore.
 
     A hash of the key and the seed decides, so every engine makes the same split. A row stays in its table if other rows
-    are added or removed, and rows with the same key stay together. Without a key, the whole row is hashed.
+    are added or removed. Rows with the same key stay together, also if it is written in two ways (17, 17.0, 017).
+    Without a key, the whole row is hashed.
     """
     from pyspark.sql import functions as F
 
-    hashed = [frame[key]] if key else [frame[name] for name in frame.columns]
+    hashed = [canonical_key(frame, key)] if key else [frame[name] for name in frame.columns]
     # A null does not change the hash. Sail's hash fails if all arguments are constant, as in a file with one key.
     null = F.when(F.monotonically_increasing_id() < 0, 0)
     bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed), null), F.lit(BUCKETS))
-    return frame.withColumn("is_test", bucket < F.lit(round(fraction * BUCKETS)))
+    return frame.withColumn("_is_test", bucket < F.lit(round(fraction * BUCKETS)))
 
 
 def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
@@ -59,10 +61,18 @@ def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
 def run(step: StepContext[Params]) -> Outputs:
     """Write the training table and the test table; return their URIs."""
     frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
-    counts = {(r["is_test"], r[step.label]): r["count"] for r in frame.groupBy("is_test", step.label).count().collect()}
-    check_split(counts)
-    train = step.write("train_uri", frame.where("not is_test").drop("is_test"))
-    test = step.write("test_uri", frame.where("is_test").drop("is_test"))
+    counts = {(is_test, label): n for is_test, label, n in frame.groupBy("_is_test", step.label).count().collect()}
+    try:
+        check_split(counts)
+    except BadData as error:
+        if step.key_column and frame.select(step.key_column).distinct().limit(2).count() == 1:
+            raise BadData(
+                f"data.key: all {sum(counts.values()):,} rows have the same value in column {step.key_column}, so they "
+                "are on one side. Choose a column that identifies a row, or set data.key=null."
+            ) from error
+        raise
+    train = step.write("train_uri", frame.where("not _is_test").drop("_is_test"))
+    test = step.write("test_uri", frame.where("_is_test").drop("_is_test"))
     step.log_metrics({"train_rows": train.rows or 0, "test_rows": test.rows or 0})
     step.summary(f"{train.rows:,} train, {test.rows:,} test rows")
     return {"train_uri": train.uri, "test_uri": test.uri, "pipeline_run_id": step.pipeline_run_id}

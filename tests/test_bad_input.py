@@ -106,6 +106,7 @@ FILE = [
     Case("not-a-delta-table", GOOD, "is not a Delta table: it has no _delta_log", "data.source.format=delta"),
 ]
 COLUMNS = [
+    Case("names-in-two-forms", rows(**{"caf\xe9": [1.0], "cafe\u0301": [1.0]}), "would get the same name, 'caf\xe9'"),
     Case("names-by-case", rows(X=[1.0]), "Columns 'x' and 'X' would get the same name"),
     Case("feature-inf", rows(x=[1.0, INFINITY]), "Column x: 20 of 40 values are infinite ("),
     Case("feature-beyond-float32", rows(x=[1.0, 1e39]), "Column x: 20 of 40 values are beyond the range of a 32-bit"),
@@ -117,6 +118,12 @@ COLUMNS = [
     Case("feature-binary", rows(blob=[b"a"]), "Column blob has type binary"),
     Case("numbers-as-text", rows(x=["1", "2.5"]), "Column x has numbers stored as text"),
     Case("text-among-numbers", csv("id,x,label", "{i},1,0", "{i},2,1", "{i},ten,0"), "13 of 40 values are not numbers"),
+    Case(
+        "thousands", csv("id,x,label", '{i},"1,234.5",0', '{i},"7,000.0",1'), "numbers in another spelling ('1,234.5',"
+    ),
+    Case("decimal-comma", rows(x=["1,5", "22,75"]), "Set data.source.decimal to ',', or set data.columns.x=category."),
+    Case("signs", csv("id,x,label", "{i},$5,0", "{i},26 %,1"), "Remove signs such as $ and % in the source"),
+    Case("question-marks", csv("id,x,label", "{i},?,0", "{i},2,1"), "20 of 40 values look like missing values ('?')"),
     Case("declared-number", rows(x=["a", "b"]), "40 of 40 values are not numbers ('", "data.columns={x: number}"),
     Case("only-the-label-left", rows(), "The source has no features. Its columns (id, x, label)", "data.drop=[x]"),
     Case(
@@ -148,7 +155,7 @@ SPLIT = [
     Case("no-test-rows", rows(), "The test side has 0 rows of class 0 (of 20 in all)", "data.test_fraction=0.0001"),
     Case("no-train-rows", rows(), "The training side has 0 rows of class 0", "data.test_fraction=0.9999"),
     Case("rare-class", rows(label=[1] + [0] * 39), "rows of class 1 (of 1 in all); at least 2 are needed"),
-    Case("one-key", rows(id=[7]), "side has 0 rows of class 0 (of 20 in all)"),
+    Case("one-key", rows(id=[7]), "data.key: all 40 rows have the same value in column id, so they are on one side."),
 ]
 
 

@@ -39,7 +39,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
     """
     import polars as pl
 
-    from ml_pipelines.data import contract_proposal, ingest, tables
+    from ml_pipelines.data import columns, contract_proposal, tables
     from ml_pipelines.tracking import lineage, opening
 
     store = opening.open_store(config)
@@ -51,7 +51,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
     if not producers.keys() >= set(names):
         raise ConfigError(f"Pipeline run {run} has no tables: its prepare_data didn't finish. Choose another run.")
     written = [table for name in names if (table := lineage.table_of(producers[name], name))]
-    label, key = ingest.standard_name(config.data.label), config.data.key and ingest.standard_name(config.data.key)
+    label, key = columns.standard_name(config.data.label), config.data.key and columns.standard_name(config.data.key)
     train, test = (tables.read_table(table, None, key) for table in written)
     proposed = contract_proposal.propose(pl.concat([train, test], how="vertical_relaxed"), label, key)
     note = NOTE.format(run=run[:8], train=train.height, test=test.height)

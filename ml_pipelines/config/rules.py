@@ -125,6 +125,12 @@ def _check_source(data: Data) -> None:
         raise ConfigError(
             f"data.source.escape: {quoted(source.escape)} is not one sign such as a backslash. Or write null."
         )
+    if not re.fullmatch(r"[^\w\s+-]", source.decimal):
+        raise ConfigError(f"data.source.decimal: {quoted(source.decimal)} is not a decimal mark such as '.' or ','.")
+    if source.thousands is not None and not re.fullmatch(r"[^\w+-]", source.thousands):
+        raise ConfigError(f"data.source.thousands: {quoted(source.thousands)} is not one mark such as ',' or ' '.")
+    if source.decimal == source.thousands:
+        raise ConfigError(f"data.source: decimal and thousands are two marks, and both are {quoted(source.decimal)}.")
     if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
         raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
     if source.version is not None and not 0 <= source.version < 2**63:

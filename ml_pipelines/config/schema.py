@@ -58,6 +58,8 @@ class Source:
     separator: str = ","  # kind file, format csv
     encoding: str = "utf-8"  # kind file, format csv
     escape: str | None = None  # kind file, format csv: the sign before a quote inside a cell; null: another quote
+    decimal: str = "."  # the decimal mark of numbers in text
+    thousands: str | None = None  # the mark between thousands of numbers in text; null: none
     table: str | None = None  # kind table: catalog.schema.table
     version: int | None = None  # kind table, and format delta; null: the newest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ml_pipelines.config.schema import Source
-from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.system import paths
 from ml_pipelines.text import quoted
 
@@ -50,6 +51,17 @@ def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, datas
             "Set data.delta_prefix.local to a path with only letters, digits and these signs: _ . - / : @ + = ~"
         )
     return "/".join([base, *map(paths.slug, parts), f"{paths.slug(step_name)}_{run_id[:8]}", paths.slug(dataset)])
+
+
+def remove_remote(uri: str) -> None:
+    """Delete a folder of an object store. If that fails, the step's log says what is left."""
+    from pyarrow import fs
+
+    try:
+        store, path = fs.FileSystem.from_uri(uri)
+        store.delete_dir(path)
+    except (OSError, ValueError) as error:
+        logging.getLogger("steps").warning("%s can't be deleted: %s. Delete it.", uri, message_of(error))
 
 
 def locate_source(source: Source) -> tuple[str, Path | None]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,11 +98,12 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
     names = [f"f{i}" for i in range(features)]
     numbers = spark.range(rows).select("id", *(nearly_normal(i).alias(name) for i, name in enumerate(names)))
     weight = random.Random(seed)  # noqa: S311  (test data, not a secret)
-    score = F.lit(0.0)
-    for i, name in enumerate(names):
-        score = score + F.lit(4 * weight.gauss(0, 1) / (1 + i)) * F.col(name)
+    terms = [F.lit(4 * weight.gauss(0, 1) / (1 + i)) * F.col(name) for i, name in enumerate(names)]
     if features > 1:
-        score = score + F.col("f0") * F.col("f1")  # an interaction, which trees can learn and linear models can't
+        terms.append(F.col("f0") * F.col("f1"))  # an interaction, which trees can learn and linear models can't
+    while len(terms) > 1:  # in pairs: a chain of many terms would be nested too deeply for Spark Connect
+        terms = [left + right for left, right in zip_longest(terms[::2], terms[1::2], fillvalue=F.lit(0.0))]
+    score = terms[0]
     chance = (F.lit(1.0) + score / F.sqrt(F.lit(1.0) + score * score)) / F.lit(2.0)
     uniform = F.shiftright(bits(2 * features), 10) / F.lit(2.0**53)
     return numbers.select("*", (uniform < chance).cast("int").alias("label"))

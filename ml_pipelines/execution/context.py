@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.authoring.context import StepContext, Version
 from ml_pipelines.config.schema import Config, SourceKind
-from ml_pipelines.data import contract, data_warnings, engines, ingest, locations, sources, tables
+from ml_pipelines.data import columns, contract, data_warnings, engines, ingest, locations, sources, tables
+from ml_pipelines.data.data_warnings import DataWarning
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.models import model_files, registry
@@ -49,8 +49,8 @@ class TrackedContext(StepContext[P]):
         self.run_id = run_id
         self.pipeline_run_id = pipeline_run_id
         self.log = logging.getLogger(f"steps.{name}")
-        self.label = ingest.standard_name(config.data.label)
-        self.key_column = config.data.key and ingest.standard_name(config.data.key)
+        self.label = columns.standard_name(config.data.label)
+        self.key_column = config.data.key and columns.standard_name(config.data.key)
         self.refusal: str | None = None
         self._step = config.steps[name]
         self._store = store
@@ -60,6 +60,8 @@ class TrackedContext(StepContext[P]):
         self._tags: dict[str, str] = {}
         self._tables: dict[str, tables.Table] = {}
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
+        self._copies: str | None = None  # the place of the copies of the source's rows
+        self._data_warnings: list[DataWarning] = []
 
     # -- tables
 
@@ -77,23 +79,30 @@ class TrackedContext(StepContext[P]):
         source, unpinned = sources.pin_table_version(self.spark, self.data.source)
         if unpinned:
             events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
-        raw = sources.read_source(self.spark, source, self.seed, frozenset(self.data.drop), self._copies())
+        self._copies = self._place_for_copies()
+        folder = self._folder if "://" in self._copies else Path(self._copies)
+        raw = sources.read_source(self.spark, source, self.seed, frozenset(self.data.drop), folder)
+        engines.refuse_random(raw.frame, self._config.spark.engine)
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
-        ingested = ingest.ingest(raw, self.data)
+        ingested = ingest.ingest(raw, self.data, f"{self._copies}/rows")
         self.log_json(ingested.decisions(), "columns.json")
+        self._data_warnings = ingested.warnings
         return ingested.frame
 
-    def _copies(self) -> Path | None:
-        """Return the folder for copies of source files: on a cluster, a folder that all its nodes can read."""
-        return Path(self._table_path("source")) if self._config.spark.engine == "databricks" else self._folder
+    def _place_for_copies(self) -> str:
+        """Return the place for copies of the source's rows: on a cluster, one that all its nodes can read and write."""
+        local = self._folder and self._config.spark.engine in ("sail", "jvm")
+        return str(self._folder) if local else self._table_path("source")
 
     def remove_copies(self) -> None:
-        """Delete the copies of source files. Call this at the end of the step, also if it has failed."""
-        if self._config.spark.engine == "databricks" and (copies := self._copies()) and copies.exists():
-            shutil.rmtree(copies, ignore_errors=True)
-            with suppress(OSError):  # not empty: it has the tables of the step
-                copies.parent.rmdir()
+        """Delete the copies of the source's rows. Call this at the end of the step, also if it has failed."""
+        if self._copies is None or self._copies == str(self._folder):  # the caller removes its folder
+            return
+        if "://" in self._copies:
+            locations.remove_remote(self._copies)
+        elif Path(self._copies).exists():
+            tables.remove_table(Table(self._copies, 0), locations.absolute_prefix(self._config.table_prefix))
 
     def write(self, output: str, frame: DataFrame) -> Table:
         """Write `frame` as a Delta table at a path of this run, and record the table in tags of the output `output`.
@@ -128,7 +137,7 @@ class TrackedContext(StepContext[P]):
 
     def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
         features = [name for name in train.collect_schema() if name not in (self.label, self.key_column)]
-        warnings = data_warnings.find_warnings(train, test, features, self.label)
+        warnings = self._data_warnings + data_warnings.find_warnings(train, test, features, self.label)
         for warning in warnings:
             self.log.warning("%s", warning.message)
         if warnings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.data.tables import FLOAT32_MAX
+from ml_pipelines.data.cells import FLOAT32_MAX
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, shown
 

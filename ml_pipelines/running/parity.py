@@ -14,8 +14,8 @@ from typing import IO
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config, FileFormat, SourceKind
 from ml_pipelines.data import locations, sources, tables
+from ml_pipelines.data.columns import standard_name
 from ml_pipelines.data.files import csv_files
-from ml_pipelines.data.ingest import standard_name
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.system import paths
 from ml_pipelines.system.terminal import say

@@ -48,7 +48,8 @@ def awkward_csv(path: Path) -> None:
         for i in range(600):
             cells = [pick.choice(NUMBERS), pick.choice([*WORDS, "", "null"]), repr(pick.gauss(0, 1))]
             more = [pick.choice(["true", "FALSE", ""]), pick.choice(CODES), pick.choice(["No", "yes"])]
-            writer.writerow([i, f"k{i % 450}", *cells, *more])
+            key = pick.choice([f"{i % 450}", f"{i % 450}.0", f" 0{i % 450}", f"k{i % 450}\xa0"])
+            writer.writerow([i, key, *cells, *more])
             lines.write("\r\n" * (i % 50 == 0))
 
 

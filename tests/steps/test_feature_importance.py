@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 from recording import RecordingContext
 
+from ml_pipelines.text import SHOWN
 from steps import feature_importance, train
 from steps.feature_importance import Params, figure, importance, sample
 
@@ -85,5 +86,5 @@ def test_long_names_are_cut_in_the_figure_and_keep_their_bars() -> None:
     names = ["x" * 200 + str(i) for i in range(3)]
     table = pl.DataFrame({"feature": names, "importance": [0.3, 0.2, 0.1], "std": [0.0] * 3})
     axes = figure(table).axes[0]
-    assert {len(tick.get_text()) for tick in axes.get_yticklabels()} == {60}
+    assert {len(tick.get_text()) for tick in axes.get_yticklabels()} == {SHOWN}
     assert len({patch.get_y() for patch in axes.patches}) == 3

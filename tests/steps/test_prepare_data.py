@@ -20,7 +20,7 @@ def on_test_side(
 ) -> list[str] | list[int]:
     """Return the keys that go to the test side, sorted."""
     frame = spark.createDataFrame([(key, 1.0) for key in keys], ["id", "x"])
-    return sorted(row.id for row in assign_test(frame, "id", seed, fraction).where("is_test").collect())
+    return sorted(row.id for row in assign_test(frame, "id", seed, fraction).where("_is_test").collect())
 
 
 def test_the_side_of_a_row_does_not_depend_on_the_order_of_rows(spark: SparkSession) -> None:
@@ -56,9 +56,9 @@ def test_a_text_key_splits_too(spark: SparkSession) -> None:
 
 def test_all_rows_of_a_key_are_on_one_side(spark: SparkSession) -> None:
     frame = spark.createDataFrame([(i % 50, float(i)) for i in range(1_000)], ["id", "x"])
-    sides = assign_test(frame, "id", 1, 0.3).select("id", "is_test").distinct().collect()
+    sides = assign_test(frame, "id", 1, 0.3).select("id", "_is_test").distinct().collect()
     assert len(sides) == 50
-    assert len({side.is_test for side in sides}) == 2
+    assert len({side._is_test for side in sides}) == 2
 
 
 def test_a_file_with_a_single_key_splits_like_any_other(spark: SparkSession, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_file_with_a_single_key_splits_like_any_other(spark: SparkSession, tmp
     for key in range(20):
         pl.DataFrame({"id": [key] * 3, "x": [1.0, 2.0, 3.0]}).write_delta(str(tmp_path / "visits"), mode="append")
     frame = spark.read.format("delta").load(str(tmp_path / "visits"))
-    test_keys = {row.id for row in assign_test(frame, "id", 1, 0.3).collect() if row.is_test}
+    test_keys = {row.id for row in assign_test(frame, "id", 1, 0.3).collect() if row._is_test}
     assert sorted(test_keys) == on_test_side(spark, list(range(20)), 0.3)
 
 
@@ -74,7 +74,7 @@ def test_without_a_key_equal_rows_are_on_one_side(spark: SparkSession) -> None:
     rows = [(float(i % 40), None if i % 2 else "a", i % 2) for i in range(400)]
     sides = assign_test(spark.createDataFrame(rows, "x double, c string, label int"), None, 1, 0.3).distinct()
     assert sides.count() == len(set(rows)) == 40
-    assert 0 < sides.where("is_test").count() < 40
+    assert 0 < sides.where("_is_test").count() < 40
 
 
 def test_a_side_without_two_rows_of_each_class_is_refused_by_name() -> None:
@@ -134,3 +134,18 @@ def test_without_a_key_no_row_is_in_both_tables(drive: Drive, store: Store, tmp_
     train, test = sides(drive, store, tmp_path / "visits.csv", "--set=data.key=null,data.drop=[patient]")
     assert train.height + test.height == 240
     assert not set(train.rows()) & set(test.rows())
+
+
+def test_a_key_is_on_one_side_in_all_its_spellings(spark: SparkSession) -> None:
+    keys = [spelling for n in range(200) for spelling in (f"{n}", f"{n}.0", f"0{n}", f"{n}.")]
+    frame = assign_test(spark.createDataFrame([(key, 1.0) for key in keys], "id string, x double"), "id", 1, 0.3)
+    sides = {row.id: row._is_test for row in frame.collect()}
+    numbers = spark.createDataFrame([(n,) for n in range(200)], "id bigint")
+    expected = {row.id: row._is_test for row in assign_test(numbers, "id", 1, 0.3).collect()}
+    assert sides == {key: expected[int(float(key))] for key in keys}
+    assert len(set(expected.values())) == 2
+
+
+def test_a_column_may_be_named_like_a_column_of_the_split(spark: SparkSession) -> None:
+    frame = assign_test(spark.createDataFrame([(i, i % 2) for i in range(40)], "id int, is_test int"), "id", 1, 0.5)
+    assert sorted(frame.select("id", "is_test").collect()) == [(i, i % 2) for i in range(40)]
