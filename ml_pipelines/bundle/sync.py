@@ -1,4 +1,4 @@
-"""Updates MLproject, the bundle and the pins from conf/, resources/clusters/ and requirements.lock.
+"""Updates MLproject, the bundle and the pins from conf/, resources/ and requirements.lock.
 
 People edit these files too. So `sync` changes only the values that come from the files above. A round-trip YAML library
 keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
@@ -23,6 +23,7 @@ from ml_pipelines.config.schema import LOCAL, NONE, Step
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
 
+RUNTIME = "resources/runtimes/17.3.x-cpu-ml-scala2.13.txt"  # what a cluster has before anything is installed
 SCRIPT_MODULE = "ml_pipelines.cli.tasks"
 _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
@@ -93,7 +94,7 @@ def _changes(name: str, before: str, after: str) -> Iterable[str]:
 
 
 def _mlproject(document: Any, steps: list[Step]) -> None:
-    _set_list(document["databricks_spark_job"], "python_libraries", pinned_requirements())
+    _set_list(document["databricks_spark_job"], "python_libraries", cluster_pins(), pinned_requirements())
     points = document["entry_points"]
     declared = {step.name for step in steps}
     for name in [name for name in points if name not in declared]:
@@ -149,15 +150,21 @@ def _set_lines(text: str, required: list[str], is_ours: Callable[[str], object])
 
 def _requirements(text: str) -> str:
     document = {"lines": text.splitlines()}
-    _set_list(document, "lines", pinned_requirements())
+    _set_list(document, "lines", cluster_pins(), pinned_requirements())
     return "\n".join([*document["lines"], ""])
 
 
-def _set_list(parent: Any, key: str, values: list[str]) -> None:
-    """Set these pins in the list parent[key]. Each pin keeps its position; packages that a person added stay."""
+def _set_list(parent: Any, key: str, values: list[str], ours: Iterable[str] = ()) -> None:
+    """Set these pins in the list parent[key]. Each pin keeps its position; packages that a person added stay.
+
+    Pins of packages in `ours` that are not in `values` are removed.
+    """
     if not parent.get(key):
         parent[key] = list(values)
     items = parent[key]
+    obsolete = {re.split(r"[\[=]", pin)[0] for pin in ours} - {re.split(r"[\[=]", pin)[0] for pin in values}
+    for at in reversed([at for at, item in enumerate(items) if re.split(r"[\[=]", str(item))[0] in obsolete]):
+        del items[at]
     for value in values:
         names = [re.split(r"[\[=<>~!; ]", item)[0] if isinstance(item, str) else "" for item in items]
         name = re.split(r"[\[=]", value)[0]
@@ -168,6 +175,22 @@ def _set_list(parent: Any, key: str, values: list[str]) -> None:
             )  # before the last item: ruamel attaches the blank line below the list to it
         elif items[names.index(name)] != value:
             items[names.index(name)] = value
+
+
+def cluster_pins() -> list[str]:
+    """Return the pins of the libraries that a cluster must replace or add; the others stay as the runtime has them.
+
+    Raises:
+        ConfigError: requirements.lock lacks a package.
+    """
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((paths.root() / "pyproject.toml").read_text())["project"]
+    lines = (paths.root() / RUNTIME).read_text().splitlines()
+    shipped = dict(line.split("==") for line in lines if "==" in line)
+    required = [Requirement(text) for text in project["dependencies"]]
+    kept = {one.name for one in required if one.name in shipped and shipped[one.name] in one.specifier}
+    return [pin for pin in pinned_requirements() if re.split(r"[\[=]", pin)[0] not in kept]
 
 
 def pinned_requirements(extra: str | None = None) -> list[str]:

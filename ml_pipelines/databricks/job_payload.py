@@ -95,7 +95,8 @@ def _placement(compute: specs.Compute, whl: str, tags: dict[str, str]) -> tuple[
     if compute.environment_version:
         spec = Environment(environment_version=compute.environment_version, dependencies=[whl, *pins()])
         return {"environment_key": "ml"}, JobEnvironment("ml", spec)
-    libraries = [Library(whl=whl), *(Library(pypi=PythonPyPiLibrary(package=pin)) for pin in pins())]
+    # The wheel is last: a cluster installs one library after another, and the wheel's open ranges would get the newest.
+    libraries = [*(Library(pypi=PythonPyPiLibrary(package=pin)) for pin in pins()), Library(whl=whl)]
     if compute.new_cluster is None:
         return {"libraries": libraries, "existing_cluster_id": compute.existing_cluster_id}, None
     cluster = replace(compute.new_cluster, custom_tags={**(compute.new_cluster.custom_tags or {}), **tags})
@@ -103,7 +104,7 @@ def _placement(compute: specs.Compute, whl: str, tags: dict[str, str]) -> tuple[
 
 
 def pins() -> list[str]:
-    """Return the libraries to install, as MLproject pins them. A runtime's own versions are not documented."""
+    """Return the libraries that MLproject pins: those that the runtime lacks, or has in a version that is too old."""
     import yaml
 
     project = yaml.safe_load((paths.root() / "MLproject").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config.rules import CHAMPION
 from ml_pipelines.config.schema import Config, Step
@@ -111,12 +111,15 @@ def _metastore_admin() -> str | None:
 
 
 def _effective_privileges(schema: str) -> Iterator[tuple[str, str]]:
-    """Yield principal and privilege of the grants on a schema and above it, as far as the user may see them."""
-    token = None
+    """Yield principal and privilege of the grants on a schema and above it, as far as the user may see them.
+
+    A page may be empty; only a missing token ends the pages. The SDK's own method differs between its versions.
+    """
+    path, token = f"/api/2.1/unity-catalog/effective-permissions/SCHEMA/{schema}", None
     while token != "":
-        page = workspace.client().grants.get_effective("SCHEMA", schema, max_results=0, page_token=token)
-        for assignment in page.privilege_assignments or []:
-            for privilege in assignment.privileges or []:
-                if privilege.privilege:  # None: the SDK does not know it
-                    yield str(assignment.principal), privilege.privilege.value
-        token = page.next_page_token or ""
+        query = {"max_results": 0} | ({"page_token": token} if token else {})
+        page: dict[str, Any] = workspace.client().api_client.do("GET", path, query=query)
+        for assignment in page.get("privilege_assignments", []):
+            for privilege in assignment.get("privileges", []):
+                yield assignment["principal"], privilege["privilege"]
+        token = page.get("next_page_token", "")

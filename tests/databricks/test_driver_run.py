@@ -101,8 +101,8 @@ def test_the_wheel_is_uploaded_once_and_installed_with_the_pins(pipeline_result:
     runs = [workspace.jobs.find(run).as_dict() for run in re.findall(r"\| run (\d+) ·", pipeline_result.out)]
     libraries, *others = [run["tasks"][0]["libraries"] for run in runs]
     assert len(others) == 4 and all(other == libraries for other in others)
-    assert workspace.files.local(libraries[0]["whl"]).is_file()
-    packages = {library["pypi"]["package"].partition("==")[0] for library in libraries[1:]}
+    assert workspace.files.local(libraries[-1]["whl"]).is_file()
+    packages = {library["pypi"]["package"].partition("==")[0] for library in libraries[:-1]}
     assert packages >= {"mlflow", "polars", "deltalake"} and not packages & {"pyspark", "pysail", "delta-spark"}
 
 
