@@ -50,6 +50,7 @@ def check_workspace(
         ConfigError: a step would fail on Databricks; the message says what to do.
     """
     _check_settings(config)
+    workspace.select(config)
     path = volume.wheel_path(config) if wheel else None
     with workspace.explaining_errors("the signed-in user", "workspace access"):
         me = workspace.client().current_user.me()

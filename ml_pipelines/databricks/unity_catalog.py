@@ -36,6 +36,7 @@ def check_registry(config: Config, steps: Iterable[Step]) -> None:
     registers = any(CHAMPION in step.external for step in steps)
     if not registers or not opening.registry_uri(config).startswith("databricks-uc"):
         return
+    workspace.select(config)
     name = registry.model_name(config)
     if name.count(".") != 2:
         raise ConfigError(

@@ -85,7 +85,7 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
 def store_uri(config: Config) -> str:
     """Return the store's absolute URI: MLFLOW_TRACKING_URI, or else the profile's, or else sqlite beside MLproject."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
-    return paths.absolute_uri(uri)
+    return paths.absolute_uri(_on_cluster(uri))
 
 
 def registry_uri(config: Config) -> str:
@@ -95,7 +95,13 @@ def registry_uri(config: Config) -> str:
     """
     given = os.environ.get("MLFLOW_REGISTRY_URI") or config.mlflow.registry_uri
     store = store_uri(config)
-    return given or (store.replace("databricks", "databricks-uc", 1) if store.startswith("databricks") else store)
+    own = store.replace("databricks", "databricks-uc", 1) if store.startswith("databricks") else store
+    return paths.absolute_uri(_on_cluster(given)) if given else own
+
+
+def _on_cluster(uri: str) -> str:
+    """Return the URI without its sign-in profile on a cluster, which has no such profile and is signed in already."""
+    return uri.partition("://")[0] if processes.on_databricks() and uri.startswith("databricks") else uri
 
 
 def has_store(config: Config) -> bool:
@@ -121,10 +127,7 @@ def open_store(config: Config) -> Store:
     server = uri.startswith(("http", "databricks"))
     budget = {name: value for name, value in SERVER_BUDGET.items() if server and name not in os.environ}
     os.environ |= budget
-    if not uri.startswith("databricks"):  # otherwise MLflow asks the Spark session, which may have ended
-        os.environ.setdefault("MLFLOW_REGISTRY_URI", paths.absolute_uri(config.mlflow.registry_uri or uri))
-    elif config.mlflow.registry_uri:
-        os.environ.setdefault("MLFLOW_REGISTRY_URI", config.mlflow.registry_uri)
+    os.environ["MLFLOW_REGISTRY_URI"] = registry_uri(config)  # otherwise MLflow asks the Spark session
     store = Store(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
     if store.is_databricks:  # a workspace has no experiment 0; preflight.py checks ours
         return store

@@ -44,11 +44,11 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Wo
         monkeypatch.setattr(workspace, "RETRY_S", 1)
         monkeypatch.setattr(bounded_http, "ANSWER_S", 0.4)
         monkeypatch.setattr(bounded_http, "LONGEST_PAUSE_S", 0)
-        workspace.client.cache_clear()
+        workspace._client.cache_clear()
         return workspace.client()
 
     yield start
-    workspace.client.cache_clear()
+    workspace._client.cache_clear()
     for server in servers:
         server.shutdown()
         server.server_close()

@@ -27,12 +27,12 @@ FAULTS = "/Shared/faults"
 @pytest.fixture
 def drive(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
     """Run driver.py's first step in this process, as its command does, without the caches of an earlier test."""
-    for function in (api.client, specs._runtimes_and_nodes, volume.upload_wheel):
+    for function in (api._client, specs._runtimes_and_nodes, volume.upload_wheel):
         function.cache_clear()
     monkeypatch.setattr(api, "RETRY_S", 2)
     yield partial(run)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    api.client.cache_clear()
+    api._client.cache_clear()
 
 
 def run(*arguments: str, only: str = "prepare_data") -> Result:

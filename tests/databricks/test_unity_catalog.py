@@ -30,9 +30,9 @@ ALICE = "alice@example.com"
 
 @pytest.fixture
 def client(workspace: Workspace) -> Iterator[mlflow.MlflowClient]:
-    api.client.cache_clear()
+    api._client.cache_clear()
     yield mlflow.MlflowClient("databricks", "databricks-uc")
-    api.client.cache_clear()
+    api._client.cache_clear()
 
 
 def configured(model: str, *settings: str) -> Config:
