@@ -16,7 +16,7 @@ from ml_pipelines.config.schema import Config, SourceKind, Step
 from ml_pipelines.data import locations, sources
 from ml_pipelines.errors import ConfigError, PipelineError
 from ml_pipelines.planning.backend import SubmittedStep
-from ml_pipelines.system import paths
+from ml_pipelines.system import namespace, paths
 from ml_pipelines.tracking import opening
 from ml_pipelines.tracking.store import Store
 
@@ -53,8 +53,19 @@ class ThisMachine:
             paths.check_writable(locations.absolute_prefix(config.table_prefix), "data.delta_prefix.local")
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return no lines."""
-        return []
+        """Return what guards Sail's port, if one of the steps needs Spark and nothing does."""
+        if not reads_source(steps) or config.spark.engine != "sail":
+            return []
+        if locations.need_network(config):
+            why = "its source or its tables need the network"
+        elif namespace.is_allowed():
+            return []
+        else:
+            why = "this system allows no network namespace"
+        return [
+            f"\nSail's port on 127.0.0.1 has no password ({why}): while a step uses it, other users of this machine "
+            "can run code as you. On a shared machine, use spark.engine=jvm (SECURITY.md)."
+        ]
 
     def project(self) -> str:
         """Return this project's folder."""

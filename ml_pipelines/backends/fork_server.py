@@ -26,11 +26,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths, processes
 
 FOLDER = "ml-pipelines-driver-"  # prefix of the folder for a driver's socket and logs; mkdtemp adds eight characters
-SOCKET_BYTES = 107  # the longest path of a socket (unix(7))
 LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # multiprocessing chooses the socket's name
 CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the server must not pass these on to every child
 
@@ -91,7 +89,7 @@ def folder() -> Path:
     """
     import fcntl  # Windows has no such module, and no fork server
 
-    place = _place()
+    place = paths.socket_folder(LISTENER_BYTES)
     _delete_abandoned(place)
     while True:
         created = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
@@ -103,16 +101,6 @@ def folder() -> Path:
                 atexit.register(_delete, created, os.getpid())
                 return created
             os.close(descriptor)
-
-
-def _place() -> Path:
-    """Return the temporary folder. If its path is too long for a socket, return one of the system's instead."""
-    default = tempfile.gettempdir()
-    for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a folder that only this user can open
-        if len(os.fsencode(place)) + LISTENER_BYTES <= SOCKET_BYTES and os.access(place, os.W_OK | os.X_OK):
-            return Path(place)
-    limit = SOCKET_BYTES - LISTENER_BYTES
-    raise ConfigError(f"TMPDIR: {default} is too long for a socket. Use a folder of at most {limit} bytes.")
 
 
 def _delete_abandoned(place: Path) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ml_pipelines.data import sail
 from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
 from ml_pipelines.system import processes, signals
 
@@ -47,8 +48,12 @@ JARS = (
 
 
 @cache
-def spark_session(engine: str) -> SparkSession:
+def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
     """Return this process's session on `engine`. The first call starts it.
+
+    Args:
+        engine: sail, jvm, databricks, or an sc:// address.
+        needs_network: whether the source or the tables are not on this machine. Sail has a network only then.
 
     Raises:
         ConfigError: pyspark, Java or the jars are missing.
@@ -61,9 +66,11 @@ def spark_session(engine: str) -> SparkSession:
         raise ConfigError(
             "pyspark is not installed. Run `pip install 'ml-pipelines[local]'`, or run the step on a Spark cluster."
         ) from error
-    start: Callable[[], SparkSession] = {"sail": _sail, "jvm": _jvm, "databricks": _databricks}.get(
-        engine, lambda: _connect(engine)
-    )
+    start: Callable[[], SparkSession] = {
+        "sail": lambda: _sail(needs_network),
+        "jvm": _jvm,
+        "databricks": _databricks,
+    }.get(engine, lambda: _connect(engine))
     try:
         spark = start()
         signals.keep_interruptible()  # Sail's server installs its own signal handler
@@ -75,6 +82,12 @@ def spark_session(engine: str) -> SparkSession:
         why = message_of(details[1] if details else error, 300)
         raise Unreachable(f"spark.engine={engine} doesn't start or doesn't answer: {why}") from error
     return spark
+
+
+def start_early(engine: str, needs_network: bool) -> None:
+    """Start the engine while this process does something else. Only Sail, in a process of its own, can do that."""
+    if engine == "sail" and not needs_network:
+        sail.start()
 
 
 def _connect(address: str) -> SparkSession:
@@ -89,14 +102,11 @@ def _connect(address: str) -> SparkSession:
     return spark
 
 
-def _sail() -> SparkSession:
-    os.environ.setdefault("RUST_LOG", "error")
-    from pysail.spark import SparkConnectServer
-
-    server = SparkConnectServer("127.0.0.1", 0)
-    server.start(background=True)
-    atexit.register(server.stop)  # also keeps a reference: a garbage-collected server stops answering
-    _, port = server.listening_address
+def _sail(needs_network: bool) -> SparkSession:
+    if not needs_network and (server := sail.start()):
+        return sail.session(server)
+    own, port = sail.listen()
+    atexit.register(own.stop)  # also keeps a reference: a garbage-collected server stops answering
     return _connect(f"sc://127.0.0.1:{port}")
 
 
@@ -128,6 +138,7 @@ def _jvm() -> SparkSession:
         "spark.driver.memory": "4g",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
+        "spark.authenticate": "true",  # Spark's own ports on 127.0.0.1 then ask for a secret, which Spark generates
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",

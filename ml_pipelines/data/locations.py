@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from ml_pipelines.config.schema import Source
+from ml_pipelines.config.schema import Config, Source, SourceKind
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.system import paths
 from ml_pipelines.text import quoted
@@ -34,6 +34,13 @@ def canonical(uri: str) -> str:
 def is_below(uri: str, prefix: str) -> bool:
     """Return whether a path or URI is below `prefix` after both are resolved: `<prefix>/../other` is not."""
     return canonical(uri).startswith(f"{canonical(prefix).rstrip('/')}/")
+
+
+def need_network(config: Config) -> bool:
+    """Return whether the engine reads its source or writes its tables elsewhere than in folders of this machine."""
+    source = config.data.source
+    uris = [config.table_prefix, str(source.path or "")]
+    return source.kind is SourceKind.table or any("://" in uri and not uri.startswith("file://") for uri in uris)
 
 
 def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:

@@ -68,7 +68,7 @@ class TrackedContext(StepContext[P]):
     @property
     def spark(self) -> SparkSession:
         """The Spark session of the profile's engine."""
-        return engines.spark_session(self._config.spark.engine)
+        return engines.spark_session(self._config.spark.engine, locations.need_network(self._config))
 
     def source(self) -> DataFrame:
         """Return the rows of the configured source, typed and checked: the key, the features, the label as 0 or 1.

@@ -22,6 +22,7 @@ from ml_pipelines import errors
 from ml_pipelines.authoring.context import Output, Outputs
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import LOCAL, NONE, Config, Step
+from ml_pipelines.data import engines, locations, sail
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.execution import task_values
 from ml_pipelines.execution.context import TrackedContext
@@ -111,6 +112,8 @@ def _run(
 ) -> dict[str, str]:
     """Call the step's module, and return the tags that record its outputs. `folder` is for temporary files."""
     run_id = str(run.info.run_id)
+    if not step.inputs:
+        engines.start_early(config.spark.engine, locations.need_network(config))
     run_page.describe_step(store, run_id, step, config)
     inputs = find_inputs(store, step, parameters)
     module = importlib.import_module(f"steps.{step.name}")
@@ -243,6 +246,8 @@ def execute_in_child(
         return execute(Store.inherited(), name, parameters, run_id, log, config)
     except Interrupted as error:
         return error.exit_code
+    finally:
+        sail.stop()
 
 
 def keep_share(share: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ def put_project_first() -> None:
     checkout = paths.checkout()
     if checkout and sys.path[:1] != [str(checkout)]:
         sys.path.insert(0, str(checkout))
+
+
+def environment_of_child() -> dict[str, str]:
+    """Return the environment for a new Python process that imports from the same folders as this process."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from ml_pipelines.errors import ConfigError
+
+SOCKET_BYTES = 107  # the longest path of a socket (unix(7))
 
 
 @cache
@@ -58,6 +61,24 @@ def slug(name: str) -> str:
     if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):
         return safe
     return f"{safe or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def socket_folder(room: int) -> Path:
+    """Return the temporary folder, or one of the system's if its path is too long for a socket.
+
+    Args:
+        room: the bytes that the socket's path needs below the folder.
+
+    Raises:
+        ConfigError: each temporary folder has too long a path.
+    """
+    default = tempfile.gettempdir()
+    for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a folder that only this user can open
+        if len(os.fsencode(place)) + room <= SOCKET_BYTES and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise ConfigError(
+        f"TMPDIR: {default} is too long for a socket. Use a folder of at most {SOCKET_BYTES - room} bytes."
+    )
 
 
 def check_writable(folder: str, what: str) -> None:

@@ -16,7 +16,7 @@ from blocking import begin_with, blocked
 from conftest import ROOT, Result, Store, mlflow_run_tags
 
 from ml_pipelines.backends import fork_server
-from ml_pipelines.system import environment
+from ml_pipelines.system import environment, paths
 from ml_pipelines.system.environment import reach_loopback_directly
 from ml_pipelines.system.processes import DRIVER, PROCESS
 from ml_pipelines.tracking.store import PARENT
@@ -340,7 +340,7 @@ def test_without_a_short_folder_for_the_socket_the_driver_names_tmpdir(
     store: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fork_server.folder.cache_clear()
-    monkeypatch.setattr(fork_server, "SOCKET_BYTES", fork_server.LISTENER_BYTES + 2)
+    monkeypatch.setattr(paths, "SOCKET_BYTES", fork_server.LISTENER_BYTES + 2)
     result = drive("--only=prepare_data", "--backend=forkserver")
     assert result.code == 2
     assert re.fullmatch(r"TMPDIR: \S+ is too long for a socket\. Use a folder of at most 2 bytes\.\n", result.err)

@@ -1,0 +1,72 @@
+"""A network namespace of one's own (Linux): a process in it has no network but its own loopback device.
+
+Nobody outside can connect to a port in there, not even another process of the same user.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from ml_pipelines.system import imports
+
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # flags of unshare(2)
+GET_FLAGS, SET_FLAGS, IS_UP = 0x8913, 0x8914, 1  # netdevice(7)
+CAPABILITIES_V3 = 0x20080522  # capset(2)
+PROBE = "from ml_pipelines.system import namespace; namespace.enter()"
+
+
+def enter() -> None:
+    """Move this process into a network namespace of its own, and turn its loopback device on.
+
+    The process must have only one thread. It keeps its user, its groups and its rights: an ordinary user needs a user
+    namespace for this, whose capabilities are dropped at once.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if sys.platform != "linux":
+        raise OSError("only Linux has network namespaces")
+    user, group = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if user == 0:  # in a user namespace, root could no longer read other users' files
+        _check(libc.unshare(NEW_NETWORK))
+    else:
+        _check(libc.unshare(NEW_USER | NEW_NETWORK))
+        Path("/proc/self/setgroups").write_text("deny")  # user_namespaces(7): before an ordinary user maps a group
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    _turn_loopback_on()
+    if user:
+        header, none = (ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
+        _check(libc.capset(header, none))  # otherwise the process could write to its user's read-only files
+
+
+def _turn_loopback_on() -> None:
+    import fcntl  # Windows has no such module
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH14s", b"lo", 0, b"")
+        name, flags, rest = struct.unpack("16sH14s", fcntl.ioctl(any_socket, GET_FLAGS, request))
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14s", name, flags | IS_UP, rest))
+
+
+def _check(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@cache
+def is_allowed() -> bool:
+    """Return whether a process of this user can enter a network namespace. A child process tries it."""
+    if sys.platform != "linux":
+        return False
+    command = [sys.executable, "-c", PROBE]
+    probe = subprocess.run(command, env=imports.environment_of_child(), capture_output=True, check=False)  # noqa: S603
+    return probe.returncode == 0
