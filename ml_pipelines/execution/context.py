@@ -62,6 +62,7 @@ class TrackedContext(StepContext[P]):
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
         self._copies: str | None = None  # the place of the copies of the source's rows
         self._data_warnings: list[DataWarning] = []
+        self._versions: dict[str, Version] = {}  # train run -> its registered version
 
     # -- tables
 
@@ -235,7 +236,10 @@ class TrackedContext(StepContext[P]):
             raise ConfigError(
                 f"train_run_id: run {train_run_id} has no output model_uri. Use the id of a finished train run."
             )
-        return lineage.LoggedModel(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
+        logged = lineage.LoggedModel(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
+        if version := self._versions.get(train_run_id):
+            registry.check_digest(version, logged)
+        return logged
 
     def has_signature(self, train_run_id: str) -> bool:
         """Return whether the model of a train run has a signature with its input columns."""
@@ -253,7 +257,10 @@ class TrackedContext(StepContext[P]):
 
     def champion(self) -> Version | None:
         """Return the version with the alias champion, or None. Declare `external: [champion]` in conf to call this."""
-        return registry.current_champion(self._store, self._config)
+        champion = registry.current_champion(self._store, self._config)
+        if champion:
+            self._versions[champion.run_id] = champion
+        return champion
 
     def register(
         self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
@@ -272,14 +279,15 @@ class TrackedContext(StepContext[P]):
         for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
-        challenger = registry.register_version(
-            self._store, self._config, self._logged(train_run_id).uri, train_run_id, tags
-        )
+        logged = self._logged(train_run_id)
+        tags[registry.MODEL_DIGEST] = logged.digest
+        challenger = registry.register_version(self._store, self._config, logged.uri, train_run_id, tags)
 
         def auc_of(version: Version) -> float | None:
             if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
                 with suppress(KeyError, ValueError):  # a person has changed the tag: measure the AUC again
                     return float(version.tags["test_auc"])
+            self._versions[version.run_id] = version
             try:
                 return area_of(version.run_id)
             except PipelineError:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import Version
-from ml_pipelines.errors import ConfigError, message_of
+from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.system import paths, processes
 from ml_pipelines.text import escaped
 from ml_pipelines.tracking.store import Store, shortened
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from ml_pipelines.config.schema import Config
+    from ml_pipelines.tracking.lineage import LoggedModel
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 # Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
 BEFORE = "champion_before"  # the previous champion, which this version replaced
+MODEL_DIGEST = "model_digest"  # the SHA-256 of the model's file
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a younger version of another pipeline is a candidate: it may be about to become champion
 VERSION_TAG_LENGTH = 1_000  # the longest tag of a version in Unity Catalog; MLflow's own registry allows more
@@ -51,6 +53,21 @@ def current_champion(store: Store, config: Config) -> Version | None:
     name = model_name(config)
     with _one_line_errors(store, name):
         return _by_alias(store, name)
+
+
+def check_digest(version: Version, logged: LoggedModel) -> None:
+    """Compare the digest of a model's file in its version with the one in its train run. Old versions have none.
+
+    Whoever can change runs can't always change versions: Unity Catalog has its own permissions.
+
+    Raises:
+        BadData: the digests differ.
+    """
+    if version.tags.get(MODEL_DIGEST, logged.digest) != logged.digest:
+        raise BadData(
+            f"Version {version.version} of {version.name} was registered with another model file than its train run "
+            f"{version.run_id} names now: the SHA-256 differs. Train and register it again."
+        )
 
 
 def champion_identity(store: Store, config: Config) -> str:

@@ -1,7 +1,9 @@
 """The registered model: what a pipeline run registers, and which version is champion, also with concurrent runs."""
 
+import hashlib
 import json
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -67,6 +69,7 @@ def test_the_first_model_that_passes_is_registered_as_champion(finished: Store) 
     assert finished.client.get_model_version(NAME, "1").run_id == train.info.run_id == version_tags["train_run_id"]
     assert version_tags["pipeline_run_id"] == finished.parent().info.run_id
     assert version_tags["verdict"] == "passed"
+    assert version_tags["model_digest"] == train.data.tags["output.model_uri.digest"]
     assert float(version_tags["test_auc"]) == pytest.approx(finished.child("evaluate").data.metrics["test_auc"])
     prepare_tags = finished.child("prepare_data").data.tags
     for side in ("train", "test"):
@@ -81,6 +84,24 @@ def test_the_last_lines_name_the_champion(earlier: Store, drive_again: Drive) ->
     assert " · champion is version 2 (auc 0." in line and ", was 0." in line
     assert (alias(earlier), alias(earlier, "challenger")) == (2, 2)
     assert tags(earlier, 2)["champion_before"] == "1"
+
+
+def test_a_champion_whose_train_run_now_names_another_file_is_never_loaded(
+    earlier: Store, drive_again: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who can write runs, but not the registry, replaces the model's file and its digest."""
+    train = earlier.child("train")
+    evil = (earlier.tables.parent / "evil").resolve()
+    shutil.copytree(mlflow.artifacts.download_artifacts(train.data.tags["output.model_uri"]), evil)
+    (evil / "model.skops").write_bytes(b"forged")
+    digest = hashlib.sha256(b"forged").hexdigest()
+    earlier.client.set_tag(train.info.run_id, "output.model_uri", str(evil))
+    earlier.client.set_tag(train.info.run_id, "output.model_uri.digest", digest)
+    result = drive_again(MORE)
+    assert result.code == 0, result.text
+    checks = json.loads(earlier.artifact(earlier.child("model_qa"), "qa_report.json").read_text())["checks"]
+    (champion,) = (check for check in checks if check["check"] == "champion")
+    assert "was registered with another model file" in champion["reason"]
 
 
 def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive_again: Drive) -> None:
