@@ -12,10 +12,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from ml_pipelines.errors import Unreachable
+from ml_pipelines.system import events
 
 PROCESS = "process"
 DRIVER = "ML_PIPELINES_DRIVER"  # environment variable of a step: the id of the process that started the pipeline
@@ -23,6 +27,8 @@ GRACE_S = 3.0  # seconds from SIGTERM to SIGKILL of a step; driver.py must react
 # The signal that a step's share of the processors has changed. Windows has no SIGUSR1, and no backend that sends it.
 SHARE_CHANGED = getattr(signal, "SIGUSR1", signal.SIGTERM)
 PATIENCE_S = 10.0  # seconds from SIGTERM to SIGKILL of a process whose launcher has ended
+# Seconds of waiting for a lock: until a line says so, until the process gives up, and between two tries.
+LOCK_PATIENCE_S, LOCK_LIMIT_S, LOCK_POLL_S = 2.0, 60.0, 0.02
 
 
 @cache
@@ -61,22 +67,76 @@ def is_driver(process: str) -> bool:
 
 @contextmanager
 def alone_at(uri: str) -> Iterator[None]:
-    """Lock the folder of a sqlite file, so that no other pipeline on this machine opens the file inside the block.
+    """Lock a sqlite file, so that no other pipeline on this machine opens or changes it inside the block.
 
-    If two processes create the tables of the file at the same time, the file is unusable. The lock is on the folder,
-    because opening and closing the file itself would drop SQLite's own locks.
+    If two processes create the tables of the file at the same time, the file is unusable. The lock is on a file beside
+    it, because closing the file itself would drop SQLite's own locks. Only who may write the sqlite file can hold it.
+
+    Raises:
+        Unreachable: another process has held the lock for LOCK_LIMIT_S.
     """
     if sys.platform == "win32" or not uri.startswith("sqlite:///"):  # Windows has no such lock
         yield
         return
     import fcntl
 
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     with ExitStack() as opened:
-        with suppress(OSError):  # if the folder does not exist, opening the file reports it
-            folder = os.open(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, os.O_RDONLY)
-            opened.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            descriptor = _open_lock(database)
+            opened.callback(os.close, descriptor)
+            _wait_for_lock(descriptor, database)
+            opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # before a fork of this process closes its copy
+        except PermissionError as error:  # this user can only read the store, or another user put the file there
+            events.report(events.Notice(f"{database} is not locked: {error.filename} can't be opened."))
+        except OSError:  # the folder doesn't exist, which opening the file reports; or its file system has no locks
+            pass
         yield
+
+
+def _open_lock(database: Path) -> int:
+    """Open the lock's file. It gets the permissions and the group of the database: who can't write that can't lock."""
+    model = database if database.exists() else database.parent
+    status = model.stat()
+    writers = 0o600 | sum(0o6 << shift for shift in (0, 3) if status.st_mode & (0o2 << shift))
+    path = database.with_name(f"{database.name}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    with suppress(PermissionError):  # not a member of the group
+        os.fchown(descriptor, -1, status.st_gid)
+    os.fchmod(descriptor, writers)
+    return descriptor
+
+
+def _wait_for_lock(descriptor: int, database: Path) -> None:
+    """Wait until this process has the lock, and write its id into the file. Say so after LOCK_PATIENCE_S."""
+    import fcntl
+
+    started, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            waited = time.monotonic() - started
+        holder = os.pread(descriptor, 100, 0).decode(errors="replace") or "unknown"
+        if waited >= LOCK_LIMIT_S:
+            raise Unreachable(
+                f"The MLflow store {database} has been locked for {LOCK_LIMIT_S:g} s by process {holder}. "
+                "If that process is stopped or hangs, end it. Then try again."
+            ) from None
+        if waited >= LOCK_PATIENCE_S and not told:
+            told = True
+            events.report(
+                events.Notice(
+                    f"Waiting up to {LOCK_LIMIT_S:g} s for the MLflow store {database}: process {holder} has locked it."
+                )
+            )
+        time.sleep(LOCK_POLL_S)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def end_with(pid: int) -> None:

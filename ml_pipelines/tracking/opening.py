@@ -137,6 +137,8 @@ def open_store(config: Config) -> Store:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         with processes.alone_at(uri), imports.without_garbage_collection():  # the first request imports SQLAlchemy
             store.client.get_experiment("0")
+    except Unreachable:  # it stays locked
+        raise
     except Exception as error:  # from MLflow, the database driver or the file system
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
             raise ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}") from error

@@ -1,5 +1,6 @@
 """Failures of the store and the disk: a server that goes away, a disk that is full or read-only."""
 
+import fcntl
 import os
 import select
 import shutil
@@ -23,6 +24,7 @@ import pytest
 from blocking import begin_with
 from conftest import ROOT, Result, Store
 
+from ml_pipelines.system import processes
 from ml_pipelines.tracking.opening import FIRST_BUDGET, SERVER_BUDGET
 
 AWAY_S = 20  # with the restart, 25 seconds and more
@@ -405,3 +407,60 @@ def test_a_file_in_place_of_a_folder_is_reported_before_a_run_is_created(
     assert result.code == 2
     assert "data.delta_prefix.local: " in result.err
     assert store.runs() == []
+
+
+# -- the lock of a sqlite store
+
+
+@pytest.fixture
+def locked(store: Store) -> Iterator[Path]:
+    """Hold the lock of the store, as another process would, and return the lock's file."""
+    path = Path(f"{store.uri.removeprefix('sqlite:///')}.lock")
+    with path.open("w") as file:
+        file.write("4711 on elsewhere")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path
+
+
+def test_a_store_that_stays_locked_ends_the_run_with_exit_code_4(
+    store: Store, locked: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(processes, "LOCK_LIMIT_S", 0.3)
+    result = drive("--only=prepare_data")
+    assert result.code == 4
+    database = locked.with_suffix("")
+    assert result.out.count("Waiting up to 0.3 s") == 1
+    assert f"for the MLflow store {database}: process 4711 on elsewhere has locked it." in result.out
+    assert result.err == (
+        f"The MLflow store {database} has been locked for 0.3 s by process 4711 on elsewhere. "
+        "If that process is stopped or hangs, end it. Then try again.\n"
+    )
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o600), (0o664, 0o660), (0o666, 0o666)])
+def test_only_who_may_write_the_store_can_lock_it(store: Store, mode: int, expected: int) -> None:
+    database = Path(store.uri.removeprefix("sqlite:///"))
+    database.chmod(mode)
+    with processes.alone_at(store.uri):
+        pass
+    lock = database.with_name("mlflow.db.lock")
+    assert lock.stat().st_mode & 0o777 == expected
+    assert lock.read_text().startswith(f"{os.getpid()} on ")
+
+
+def test_who_can_only_read_the_folder_of_the_store_holds_nobody_up(store: Store) -> None:
+    folder = os.open(Path(store.uri.removeprefix("sqlite:///")).parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as a process of another user can do
+    with processes.alone_at(store.uri):
+        pass
+    os.close(folder)
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.lock").symlink_to(tmp_path / "precious")
+    (tmp_path / "precious").write_text("mine")
+    with processes.alone_at(store.uri):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
