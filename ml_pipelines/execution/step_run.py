@@ -26,7 +26,7 @@ from ml_pipelines.data import engines, locations, sail
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.execution import task_values
 from ml_pipelines.execution.context import TrackedContext
-from ml_pipelines.system import observed, terminal
+from ml_pipelines.system import observed, shortage, terminal
 from ml_pipelines.system.processes import SHARE_CHANGED
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.text import hide, quoted
@@ -91,9 +91,10 @@ def _execute(
                 logging.getLogger(f"steps.{name}").error("%s", "".join(traceback.format_exception(error)))
                 with suppress(OSError):  # for example a full disk; the log and the tag `cause` have the error too
                     store.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
-                code = error.exit_code if isinstance(error, PipelineError) else StepFailed.exit_code
-                tags |= {"exit_code": str(code), "cause": one_line(error)}
-                tags |= {"transient": "true"} if errors.is_transient(error) else {}
+                failure = shortage.explain(error) or error
+                code = failure.exit_code if isinstance(failure, PipelineError) else StepFailed.exit_code
+                tags |= {"exit_code": str(code), "cause": one_line(failure)}
+                tags |= {"transient": "true"} if errors.is_transient(failure) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
         # The tags come before the status: if a kill comes in between, no FINISHED run lacks outputs.

@@ -19,7 +19,7 @@ from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
 from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
-from ml_pipelines.system import events, paths, processes, terminal
+from ml_pipelines.system import events, paths, processes, shortage, terminal
 from ml_pipelines.system.events import StepEnded
 from ml_pipelines.text import quoted
 from ml_pipelines.tracking import lineage, opening, provenance, records, run_page
@@ -358,6 +358,8 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         failure: BaseException = error
         if isinstance(error, MlflowException | OSError):
             failure = plan.backend.explain(error) or store.failed(error)
+        elif isinstance(error, Exception):
+            failure = shortage.explain(error) or error
         with suppress(MlflowException, OSError):  # the store is gone: the next start will find the runs
             if parent:
                 parent.cancel(one_line(failure))

@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.system import terminal
+from ml_pipelines.system import shortage, terminal
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
@@ -21,7 +21,9 @@ def prepare() -> None:
 
     Raises:
         ConfigError: no temporary folder can be used.
+        StepFailed: a limit of the system is too low for a pipeline run.
     """
+    shortage.check_limits()
     terminal.silence_mlflow()
     terminal.escape_log_records()
     reach_loopback_directly(os.environ)

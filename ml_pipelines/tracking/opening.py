@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_pipelines.errors import ConfigError, message_of
-from ml_pipelines.system import events, imports, paths, processes, signals
+from ml_pipelines.errors import ConfigError, PipelineError, message_of
+from ml_pipelines.system import events, imports, paths, processes, shortage, signals
 from ml_pipelines.text import credentials, hide
 from ml_pipelines.tracking.store import Store, silence_database_errors
 
@@ -115,6 +115,7 @@ def open_store(config: Config) -> Store:
 
     Raises:
         ConfigError: the store can't be opened.
+        StepFailed: another process keeps the store locked, or this machine has no room or too low limits.
     """
     import mlflow
 
@@ -137,11 +138,12 @@ def open_store(config: Config) -> Store:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         with processes.alone_at(uri), imports.without_garbage_collection():  # the first request imports SQLAlchemy
             store.client.get_experiment("0")
-    except Unreachable:  # it stays locked
+    except PipelineError:  # it stays locked
         raise
     except Exception as error:  # from MLflow, the database driver or the file system
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
-            raise ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}") from error
+            refused = ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}")
+            raise shortage.explain(error) or refused from error
     finally:
         os.environ |= budget
     return store

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.errors import ConfigError, StepFailed, Unreachable, message_of
-from ml_pipelines.system import events, paths, processes
+from ml_pipelines.system import events, paths, processes, shortage
 from ml_pipelines.text import credentials, escaped, hide, redacted, without_secrets
 from ml_pipelines.tracking import provenance, records
 
@@ -79,14 +79,29 @@ class Store:
         """Whether the store is a Databricks workspace."""
         return self.uri.startswith("databricks")
 
-    def failed(self, error: Exception) -> Unreachable:
+    def failed(self, error: Exception) -> StepFailed:
         """Return the error to raise if the store fails. MLflow has tried again already, so this turns retries off."""
         import mlflow
 
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        if short := shortage.explain(error):
+            return short
+        if self.is_sqlite and (database := self._moved_database(error)):
+            return StepFailed(
+                f"The MLflow store {database} was removed, moved or replaced during the run, so no result can be "
+                "recorded. Put it back, or start again."
+            )
         if isinstance(error, OSError) and (run := mlflow.active_run()):  # writing an artifact failed
             return Unreachable(f"Can't write artifacts to {run.info.artifact_uri}: {_cause(error)}")
         return Unreachable(f"The MLflow store {self.uri} fails: {_cause(error)}")
+
+    def _moved_database(self, error: Exception) -> Path | None:
+        """Return the sqlite file if it is no longer the file that this process opened."""
+        database = Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
+        is_another = "readonly database" in str(error) and os.access(
+            database, os.W_OK
+        )  # SQLite's word for a moved file
+        return database if is_another or not database.is_file() else None
 
     # -- experiments
 

@@ -1,0 +1,92 @@
+"""Shortages of this machine: space, open files, threads. Libraries report them as something else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_pipelines.errors import StepFailed, message_of
+from ml_pipelines.system import paths
+
+FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded", re.IGNORECASE)
+FILES = re.compile(r"Too many open files", re.IGNORECASE)
+THREADS = re.compile(
+    r"can't start new thread|failed to (spawn|create|initiate) [\w ]*thread|pthread_create", re.IGNORECASE
+)
+# With fewer, no pipeline run gets to its end: a driver and two steps at once, each with its own libraries.
+OPEN_FILES, PROCESSES = 128, 128
+
+
+def check_limits() -> None:
+    """Check that this process may open as many files and start as many threads as a pipeline run needs.
+
+    Raises:
+        StepFailed: a limit is too low.
+    """
+    for name, option, least, what in _limits():
+        if name < least:
+            raise StepFailed(
+                f"{option} is {name}, and a pipeline run needs at least {least} {what}. "
+                f"Raise the limit, for example: {option} 4096."
+            )
+
+
+def _limits() -> Iterator[tuple[int, str, int, str]]:
+    """Yield the value of each limit that is set, the command that shows it, and what a pipeline run needs."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY:
+        yield files, "ulimit -n", OPEN_FILES, "open files"
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it doesn't bind root
+        yield processes, "ulimit -u", PROCESSES, "processes and threads"
+
+
+def explain(error: BaseException) -> StepFailed | None:
+    """Return the error that names the shortage behind an error, or None if there is none."""
+    for cause in _chain(error):
+        text = str(cause)
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(text):
+            return _no_space(cause)
+        if number in (errno.EMFILE, errno.ENFILE) or FILES.search(text):
+            return StepFailed(
+                f"Too many open files{_limit('ulimit -n')}. Raise the limit, for example: ulimit -n 4096."
+            )
+        if THREADS.search(text) or (isinstance(cause, BlockingIOError) and number == errno.EAGAIN):
+            limit = _limit("ulimit -u")
+            return StepFailed(f"Too many processes and threads{limit}. Raise the limit, for example: ulimit -u 4096.")
+    return None
+
+
+def _no_space(error: BaseException) -> StepFailed:
+    file = getattr(error, "filename", None)
+    where = f" for {file}" if file else ""
+    places = dict.fromkeys([tempfile.gettempdir(), str(paths.root()), *([str(Path(str(file)).parent)] if file else [])])
+    free = ", ".join(
+        f"{place} {shutil.disk_usage(place).free / 1e6:,.0f} MB" for place in places if Path(place).exists()
+    )
+    cause = "" if FULL.search(str(error)) and file else f" ({message_of(error, 120)})"
+    return StepFailed(f"No space left{where}{cause}. Free: {free}. Make room there, or set TMPDIR to another folder.")
+
+
+def _limit(option: str) -> str:
+    return next((f" ({option} is {value})" for value, name, *_ in _limits() if name == option), "")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, the outermost first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
