@@ -23,7 +23,8 @@ def make_report(run: str | None, profile: str, show: bool) -> None:
 
     config = loading.load(profile)
     backend = catalog.choose(config.backend)
-    path = publishing.publish_again(opening.open_store(config), config, run, backend.page_address)
+    store = opening.open_store(config, may_migrate=False)
+    path = publishing.publish_again(store, config, run, backend.page_address)
     say(str(path))
     if show:
         webbrowser.open(path.as_uri())

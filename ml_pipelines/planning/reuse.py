@@ -228,7 +228,7 @@ def explain_plan(plan: Plan) -> dict[str, Decision]:
     """Return a dict: step -> decision, for a dry run. It is empty if the store or the experiment does not exist yet."""
     if not opening.has_store(plan.config):
         return {}
-    store = opening.open_store(plan.config)
+    store = opening.open_store(plan.config, may_migrate=False)
     known_experiment = store.client.get_experiment_by_name(plan.config.experiment_name)
     if known_experiment is None:
         return {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.errors import ConfigError, PipelineError, message_of
 from ml_pipelines.system import events, imports, paths, processes, shortage, signals
 from ml_pipelines.text import credentials, hide
+from ml_pipelines.tracking import schema
 from ml_pipelines.tracking.store import Store, silence_database_errors
 
 if TYPE_CHECKING:
@@ -110,11 +111,15 @@ def has_store(config: Config) -> bool:
     return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
 
 
-def open_store(config: Config) -> Store:
+def open_store(config: Config, may_migrate: bool = True) -> Store:
     """Open the store of the configuration. From then on, MLflow's functions and child processes use it too.
 
+    Args:
+        config: the configuration.
+        may_migrate: whether a sqlite store of an older MLflow is migrated, after a copy is made. If not, it is refused.
+
     Raises:
-        ConfigError: the store can't be opened.
+        ConfigError: the store can't be opened, or its schema is not the installed MLflow's.
         StepFailed: another process keeps the store locked, or this machine has no room or too low limits.
     """
     import mlflow
@@ -137,8 +142,9 @@ def open_store(config: Config) -> Store:
     try:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         with processes.alone_at(uri), imports.without_garbage_collection():  # the first request imports SQLAlchemy
+            schema.prepare(uri, may_migrate)
             store.client.get_experiment("0")
-    except PipelineError:  # it stays locked
+    except PipelineError:  # it stays locked, or its schema is another MLflow's
         raise
     except Exception as error:  # from MLflow, the database driver or the file system
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
@@ -151,4 +157,6 @@ def open_store(config: Config) -> Store:
 
 def migrate() -> None:
     """Create or migrate the local store, so that the first pipeline run need not do it."""
-    Store(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()).client.search_experiments(max_results=1)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()
+    schema.prepare(uri, may_migrate=True)
+    Store(uri).client.search_experiments(max_results=1)

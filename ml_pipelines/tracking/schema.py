@@ -1,0 +1,97 @@
+"""The schema of a sqlite store. MLflow migrates an older one without a word, and then its old version can't open it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.system import events
+
+
+def prepare(uri: str, may_migrate: bool) -> None:
+    """Check the schema of a sqlite store before MLflow opens it, and migrate an older one after making a copy.
+
+    Args:
+        uri: the tracking URI. Only a sqlite file that exists and has tables is looked at.
+        may_migrate: whether the caller may change the store.
+
+    Raises:
+        ConfigError: a newer MLflow wrote the store, or it must be migrated and the caller may not do that.
+    """
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not uri.startswith("sqlite:///") or not (revision := _revision(database)):
+        return
+    newest, known = _revisions()
+    if revision == newest:
+        return
+    installed = f"MLflow {version('mlflow')}"
+    if revision not in known:
+        raise ConfigError(
+            f"The MLflow store {database} was written by a newer MLflow than the installed {installed} (its schema is "
+            f"{revision}). Install that version, or choose another store: --set mlflow.tracking_uri=..."
+        )
+    if not may_migrate:
+        raise ConfigError(
+            f"The MLflow store {database} is of an older MLflow, and this command does not change it. "
+            f"The next pipeline run keeps a copy and migrates it to {installed}."
+        )
+    copy = _copy(database, revision)
+    events.report(
+        events.Notice(
+            f"The MLflow store {database} is of an older MLflow and is migrated to {installed}. "
+            f"The copy for the older version is {copy}."
+        )
+    )
+    _migrate(uri)
+
+
+def _revision(database: Path) -> str | None:
+    """Return the revision of the schema, or None if there is none yet. MLflow reports a file that can't be read."""
+    if not database.is_file() or database.stat().st_size == 0:
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
+
+
+@cache
+def _revisions() -> tuple[str, set[str]]:
+    """Return the newest revision of the installed MLflow, and all. Its files are read, since alembic imports slowly."""
+    spec = find_spec("mlflow")
+    if not (spec and spec.origin):
+        raise ConfigError("MLflow is not installed. Run `make setup`.")
+    texts = [file.read_text() for file in Path(spec.origin).parent.glob("store/db_migrations/versions/*.py")]
+    known = {match[1] for text in texts for match in re.finditer(r'^revision = "(\w+)"', text, re.MULTILINE)}
+    replaced = {match[1] for text in texts for match in re.finditer(r'^down_revision = "(\w+)"', text, re.MULTILINE)}
+    (newest,) = known - replaced
+    return newest, known
+
+
+def _copy(database: Path, revision: str) -> Path:
+    """Copy the store beside itself, under a name that is free, and return the copy's path."""
+    names = (f"{database.name}.{revision}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1_000))))
+    path = next(path for name in names if not (path := database.with_name(name)).exists())
+    with (
+        closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(path)) as target,
+    ):
+        source.backup(target)
+    path.chmod(database.stat().st_mode)
+    return path
+
+
+def _migrate(uri: str) -> None:
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)
+    utils._upgrade_db(engine)
+    engine.dispose()
