@@ -305,6 +305,11 @@ def test_a_bad_setting_gives_exit_code_2_and_no_run(prepare: Prepare, settings: 
 
 
 SUSPICIOUS = [
+    Case(
+        "column-without-a-name",
+        csv(",id,x,label", "{i},{i},1,0", "{i},{i},2,1"),
+        "Column _c0 has no name in the header",
+    ),
     Case("constant-column", rows(one=[1.0]), "Column one is constant: each row has the value 1.0 or no value."),
     Case(
         "id-like-column",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,26 @@ def find_warnings(train: pl.LazyFrame, test: pl.LazyFrame, features: Sequence[st
         *_column_warnings(train.select(features)),
         *_overlap_warnings(train.select(features), test.select(features)),
     ]
+
+
+def find_unnamed(columns: Sequence[str], text: bool) -> list[DataWarning]:
+    """Return a warning for each feature whose column has no name of its own, as the index of a pandas table.
+
+    Args:
+        columns: the features by their names in the source.
+        text: whether the source is a CSV, where `_c0` stands for a name that the header lacks.
+    """
+    warnings = []
+    for name in columns:
+        if text and re.fullmatch(r"_c\d+", name):
+            problem = "has no name in the header. The first column of a pandas export often has none: it is the index"
+        elif re.fullmatch(r"__index_level_\d+__", name):
+            problem = "is the index of a pandas table"
+        else:
+            continue
+        message = f"Column {name} {problem}. If it numbers the rows, set data.drop=[{name}]."
+        warnings.append(DataWarning("unnamed", name, message))
+    return warnings
 
 
 def warning_table(warnings: Sequence[DataWarning]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from conftest import Result, Store
 
-from ml_pipelines.data.data_warnings import ALIKE, find_warnings
+from ml_pipelines.data.data_warnings import ALIKE, find_unnamed, find_warnings
 
 ROWS = 2 * ALIKE
 
@@ -51,6 +51,15 @@ def test_a_column_with_a_single_value_is_reported_as_constant(cells: list[Any]) 
 )
 def test_a_column_without_repeated_values_is_reported_as_id_like(cells: list[Any], suspicious: bool) -> None:
     assert (("id-like", "x") in kinds(x=cells)) is suspicious
+
+
+@pytest.mark.parametrize(("text", "unnamed"), [(True, ["_c0", "_c12"]), (False, [])])
+def test_a_column_without_a_name_is_reported_with_the_name_to_drop(text: bool, unnamed: list[str]) -> None:
+    columns = ["_c0", "a", "_c12", "_cx", "x_c1", "__index_level_0__"]
+    warnings = find_unnamed(columns, text)
+    assert [warning.column for warning in warnings] == [*unnamed, "__index_level_0__"]
+    assert all(warning.kind == "unnamed" for warning in warnings)
+    assert all(warning.message.endswith(f"set data.drop=[{warning.column}].") for warning in warnings)
 
 
 def test_more_features_than_rows_are_reported_as_wide() -> None:
