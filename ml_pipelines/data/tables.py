@@ -223,7 +223,7 @@ def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
     if "://" not in uri:
         actions = open_table(uri, version).get_add_actions()
         for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
-            if "://" not in path:
+            if ":/" not in path:  # else it is another table's, as in a shallow clone
                 yield Path(uri, unquote(path)), size
 
 

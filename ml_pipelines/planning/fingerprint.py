@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.config import rules
 from ml_pipelines.config.schema import Config, FileFormat, SourceKind, Step
 from ml_pipelines.data import contract, locations, sources, tables
+from ml_pipelines.data.files import delta_files
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import registry
 from ml_pipelines.planning.memory import Memory
@@ -204,6 +205,7 @@ def _source(memory: Memory, config: Config) -> str:
     if local is None:
         return f"{uri}, unknown content"
     if kind is FileFormat.delta:
+        delta_files.check_files_exist(local, source.version)
         return f"delta {tables.files_digest(uri, source.version, memory.file_digest)}"
     reading = f"{source.separator} {source.encoding} {source.escape}" if kind is FileFormat.csv else ""
     return f"{kind.value} {reading} {_files_digest(memory, local)}"

@@ -3,12 +3,13 @@
 import csv as csv_writer
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from conftest import Result, Store
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from ml_pipelines.data import sources
 from ml_pipelines.errors import BadData
 from ml_pipelines.system import paths
 
+Drive = Callable[..., Result]
 TWO = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]})
 
 
@@ -491,10 +493,21 @@ def test_a_version_whose_files_were_vacuumed_is_named(spark: SparkSession, tmp_p
     assert "Set data.source.version to a later version, or null. The newest version is 3." in str(error.value)
 
 
+def test_the_driver_refuses_a_vacuumed_version_before_a_run(drive: Drive, store: Store, tmp_path: Path) -> None:
+    for _ in range(2):
+        TWO.write_delta(str(tmp_path / "table"), mode="overwrite")
+    DeltaTable(str(tmp_path / "table")).vacuum(0, enforce_retention_duration=False, dry_run=False)
+    settings = f"--set=data.source.kind=file,data.source.path={tmp_path / 'table'},data.source.version=0"
+    result = drive("--only=prepare_data", settings)
+    assert result.code == 3, result.text
+    assert "has lost 1 of the 1 files of version 0" in result.text
+    assert store.runs() == []
+
+
 def test_a_lost_file_of_the_newest_version_is_named(spark: SparkSession, tmp_path: Path) -> None:
     TWO.write_delta(str(tmp_path / "table"))
     next((tmp_path / "table").glob("*.parquet")).unlink()
-    with pytest.raises(BadData, match=r"has lost 1 of the 1 files of version 0, .* Restore the files\."):
+    with pytest.raises(BadData, match=r"has lost 1 of the 1 files of version 0, .* Restore them\."):
         rows(spark, tmp_path / "table")
 
 

@@ -28,7 +28,8 @@ def read_delta(spark: SparkSession, uri: str, local: Path | None, version: int |
         BadData: files of this version are gone, or the engine can't find them.
     """
     if local:
-        _check_files(spark, local, version)
+        _refuse_clone(spark, local, version)
+        check_files_exist(local, version)
     reader = spark.read.format("delta")
     return (reader if version is None else reader.option("versionAsOf", version)).load(uri)
 
@@ -39,26 +40,30 @@ def path_hint(uri: str) -> str:
     return f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
 
 
-def _check_files(spark: SparkSession, local: Path, version: int | None) -> None:
-    table = tables.open_table(str(local), version)
-    paths = table.get_add_actions().column("path").to_pylist()
+def _refuse_clone(spark: SparkSession, local: Path, version: int | None) -> None:
+    paths = tables.open_table(str(local), version).get_add_actions().column("path").to_pylist()
     elsewhere = [path for path in paths if re.match(r"/|[a-z0-9]+:/", path, re.IGNORECASE)]
     if elsewhere and ".connect." in type(spark).__module__ and not on_databricks():
         raise BadData(
             f"{local} is a shallow clone: its rows are in files of another table, such as {elsewhere[0]}. "
             "Sail can't read it. Set spark.engine=jvm, or make a deep clone."
         )
-    files = (
-        Path(local, re.sub("^file:/+", "/", unquote(path)))
-        for path in paths
-        if not re.match("(?!file:)[a-z0-9]+:/", path)
-    )
+
+
+def check_files_exist(local: Path, version: int | None) -> None:
+    """Check that a version of a local table has its files. Files in an object store are not checked.
+
+    Raises:
+        BadData: files are gone.
+    """
+    table = tables.open_table(str(local), version)
+    paths = table.get_add_actions().column("path").to_pylist()
+    on_disk = [path for path in paths if not re.match(r"(?!file:)[a-z0-9]+:/", path)]
+    files = (Path(local, re.sub("^file:/+", "/", unquote(path))) for path in on_disk)
     if missing := [file for file in files if not file.exists()]:
         newest = tables.open_table(str(local), None).version()
-        advice = (
-            "Restore the files" if newest == table.version() else "Set data.source.version to a later version, or null"
-        )
+        advice = "Set data.source.version to a later version, or null" if newest > table.version() else "Restore them"
         raise BadData(
             f"{local} has lost {len(missing)} of the {len(paths)} files of version {table.version()}, such as "
-            f"{missing[0].name}. Probably VACUUM has deleted them. {advice}. The newest version is {newest}."
+            f"{missing[0].name}. Perhaps VACUUM has deleted them. {advice}. The newest version is {newest}."
         )
