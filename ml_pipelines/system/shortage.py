@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ml_pipelines.errors import StepFailed, message_of
+from ml_pipelines.errors import StepFailed
 from ml_pipelines.system import paths
 
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded", re.IGNORECASE)
@@ -51,13 +51,21 @@ def _limits() -> Iterator[tuple[int, str, int, str]]:
         yield processes, "ulimit -u", PROCESSES, "processes and threads"
 
 
-def explain(error: BaseException) -> StepFailed | None:
-    """Return the error that names the shortage behind an error, or None if there is none."""
+def explain(error: BaseException, told: str = "", place: str = "") -> StepFailed | None:
+    """Return the error that names the shortage behind an error, or None if there is none.
+
+    Args:
+        error: the error, which another library may have raised because of a shortage.
+        told: what the caller would say about a full disk, if it knows what could not be written.
+        place: the folder that the caller wrote to. The message has the free space there, too.
+    """
+    if isinstance(error, StepFailed) and FULL.search(str(error)):
+        told = told or str(error)
     for cause in _chain(error):
         text = str(cause)
         number = cause.errno if isinstance(cause, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(text):
-            return _no_space(cause)
+            return _no_space(cause, told, place)
         if number in (errno.EMFILE, errno.ENFILE) or FILES.search(text):
             return StepFailed(
                 f"Too many open files{_limit('ulimit -n')}. Raise the limit, for example: ulimit -n 4096."
@@ -68,15 +76,16 @@ def explain(error: BaseException) -> StepFailed | None:
     return None
 
 
-def _no_space(error: BaseException) -> StepFailed:
+def _no_space(error: BaseException, told: str, place: str) -> StepFailed:
     file = getattr(error, "filename", None)
-    where = f" for {file}" if file else ""
-    places = dict.fromkeys([tempfile.gettempdir(), str(paths.root()), *([str(Path(str(file)).parent)] if file else [])])
+    told = told or f"No space left on device{f' for {file}' if file else ''}"
+    places = [place, str(Path(str(file)).parent) if file else "", tempfile.gettempdir(), str(paths.root())]
     free = ", ".join(
-        f"{place} {shutil.disk_usage(place).free / 1e6:,.0f} MB" for place in places if Path(place).exists()
+        f"{folder} {shutil.disk_usage(folder).free / 1e6:,.0f} MB"
+        for folder in dict.fromkeys(places)
+        if folder and Path(folder).exists()
     )
-    cause = "" if FULL.search(str(error)) and file else f" ({message_of(error, 120)})"
-    return StepFailed(f"No space left{where}{cause}. Free: {free}. Make room there, or set TMPDIR to another folder.")
+    return StepFailed(f"{told.rstrip('.')}. Free: {free}. Make room, or set TMPDIR to another folder.")
 
 
 def _limit(option: str) -> str:

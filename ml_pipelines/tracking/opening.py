@@ -149,7 +149,8 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     except Exception as error:  # from MLflow, the database driver or the file system
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
             refused = ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}")
-            raise shortage.explain(error) or refused from error
+            full = f"The MLflow store {uri} can't be opened: the disk is full"
+            raise shortage.explain(error, full, str(Path(uri.removeprefix("sqlite:///")).parent)) or refused from error
     finally:
         os.environ |= budget
     return store

@@ -84,24 +84,27 @@ class Store:
         import mlflow
 
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        if short := shortage.explain(error):
-            return short
-        if self.is_sqlite and (database := self._moved_database(error)):
+        if self.is_sqlite and (moved := self._moved_database(error)):
             return StepFailed(
-                f"The MLflow store {database} was removed, moved or replaced during the run, so no result can be "
+                f"The MLflow store {moved} was removed, moved or replaced during the run, so no result can be "
                 "recorded. Put it back, or start again."
             )
         if isinstance(error, OSError) and (run := mlflow.active_run()):  # writing an artifact failed
-            return Unreachable(f"Can't write artifacts to {run.info.artifact_uri}: {_cause(error)}")
-        return Unreachable(f"The MLflow store {self.uri} fails: {_cause(error)}")
+            place = str(run.info.artifact_uri)
+            told = f"Can't write artifacts to {place}: {_cause(error)}"
+        else:
+            place = str(self._database().parent) if self.is_sqlite else ""
+            told = f"The MLflow store {self.uri} fails: {_cause(error)}"
+        return shortage.explain(error, told, place) or Unreachable(told)
+
+    def _database(self) -> Path:
+        return Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
 
     def _moved_database(self, error: Exception) -> Path | None:
         """Return the sqlite file if it is no longer the file that this process opened."""
-        database = Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
-        is_another = "readonly database" in str(error) and os.access(
-            database, os.W_OK
-        )  # SQLite's word for a moved file
-        return database if is_another or not database.is_file() else None
+        database = self._database()
+        said = "readonly database" in str(error)  # by SQLite, of a file that was moved
+        return database if not database.is_file() or (said and os.access(database, os.W_OK)) else None
 
     # -- experiments
 
