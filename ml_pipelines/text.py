@@ -5,6 +5,7 @@ The same functions hide secrets, so whatever they return may leave the process.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -35,20 +36,29 @@ def credentials(text: str) -> list[str]:
     return [match["password"] or match["login"] or match["value"] for match in _CREDENTIALS.finditer(text)]
 
 
-def redacted(text: str) -> str:
-    """Return the text with `***` for each secret: a hidden text, or a credential in an address."""
+def redacted(text: str, distinct: bool = False) -> str:
+    """Return the text with `***` for each secret: a hidden text, or a credential in an address.
+
+    Args:
+        text: any text.
+        distinct: add eight digits of the SHA-256 of a hidden text, so that two of them differ. A credential in an
+            address has no digits: a new password leads to the same data.
+    """
+    text = _CREDENTIALS.sub(_mask, text) if "://" in text or "=" in text else text
     for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():
-        text = text.replace(secret, HIDDEN)
-    return _CREDENTIALS.sub(_mask, text) if "://" in text or "=" in text else text
+        if secret in text:
+            digits = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()[:8] if distinct else ""
+            text = text.replace(secret, f"{HIDDEN}{digits}")
+    return text
 
 
-def without_secrets(value: Any) -> Any:
+def without_secrets(value: Any, distinct: bool = False) -> Any:
     """Return a value of JSON with `redacted` texts. Keys stay as they are."""
     if isinstance(value, str):
-        return redacted(value)
+        return redacted(value, distinct)
     if isinstance(value, Mapping):
-        return {key: without_secrets(item) for key, item in value.items()}
-    return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: without_secrets(item, distinct) for key, item in value.items()}
+    return [without_secrets(item, distinct) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _mask(match: re.Match[str]) -> str:

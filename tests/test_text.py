@@ -105,9 +105,19 @@ def test_credentials_in_an_address_are_hidden(hidden: None, address: str, shown:
     assert errors.one_line(errors.ConfigError(address)) == shown
 
 
+def test_a_new_password_of_an_address_is_no_change(hidden: None) -> None:
+    text.hide(["hunter22", "hunter33"])
+    first, second = (
+        text.without_secrets([f"sc://h/;token={word}"], distinct=True) for word in ("hunter22", "hunter33")
+    )
+    assert first == second == ["sc://h/;token=***"]
+
+
 def test_a_hidden_text_is_shown_nowhere(hidden: None, capsys: pytest.CaptureFixture[str]) -> None:
     text.hide(["hunter22", "a%2Fb%40c", "abc"])
     assert text.quoted("x" * 75 + "hunter22") == f"'{'x' * 75}***'"
     assert text.without_secrets({"a": ["hunter22", 1, {"b": "a/b@c"}]}) == {"a": ["***", 1, {"b": "***"}]}
+    parts = [text.without_secrets(each, distinct=True) for each in ("x hunter22", "x a/b@c")]
+    assert parts[0] != parts[1] and all(part.startswith("x ***") and len(part) == 13 for part in parts)
     terminal.say("hunter22 a/b@c abc")
     assert capsys.readouterr().out == "*** *** abc\n"

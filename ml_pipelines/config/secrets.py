@@ -10,6 +10,7 @@ from typing import Any
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.text import credentials, shown
 
+_PLAIN = re.compile(r"(?i)[/.~]|([-+\d.e]{1,9}|true|false|null|none)$")  # a path, a number, a switch
 _VARIABLE = re.compile(r"oc\.env:\s*([^},\s]+)")
 # Names that paths, addresses and commands show anyway.
 _NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", "data.volume_name", "compute.")
@@ -18,8 +19,8 @@ _NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", 
 def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the texts to hide in messages, tags and artifacts.
 
-    They are the values that the configuration takes from environment variables, without names and paths, and every
-    password or token in an address.
+    They are the values that the configuration takes from environment variables, without names, paths, numbers and
+    switches, and every password or token in an address.
 
     Args:
         written: the configuration before interpolation.
@@ -31,7 +32,7 @@ def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tu
         if not key.startswith(_NAMES)
         for name in _VARIABLE.findall(text)
     ]
-    values = {value for value in variables if not (value.startswith(("/", ".", "~")) or "://" in value)}
+    values = {value for value in variables if not _PLAIN.match(value) and "://" not in value}
     return tuple(sorted(values | {secret for _, text in texts_of(resolved) for secret in credentials(text)} - {""}))
 
 

@@ -86,13 +86,14 @@ def test_a_value_from_the_environment_is_neither_shown_nor_stored(
     assert stored(store) == []
 
 
-def test_another_value_of_a_secret_is_no_change(
+def test_another_value_from_the_environment_is_a_change(
     from_environment: Path, store: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert drive("--only=prepare_data", "--set=data.key=id").code == 0
     monkeypatch.setenv("MINE", "tok-another-one")
     result = drive("--to=prepare_data", "--set=data.key=id")
-    assert "Up to date" in result.out
+    assert result.code == 0 and "setting data.null_values" in result.out, result.text
+    assert "tok-" not in result.text and "***" in result.out
 
 
 @pytest.mark.parametrize("start", ["http://me:", "s3://KEY:", "http://", "sc://host/;token="])

@@ -16,8 +16,8 @@ from reporting import STEPS, Made, everything, qa_report, read
 from ml_pipelines.backends.inline import InlineBackend
 from ml_pipelines.cli import main
 from ml_pipelines.config.loading import load
-from ml_pipelines.errors import ConfigError, Interrupted
-from ml_pipelines.report import gather, render
+from ml_pipelines.errors import ConfigError, Interrupted, StepFailed
+from ml_pipelines.report import gather, publishing, render
 from ml_pipelines.tracking import run_page
 from ml_pipelines.tracking.store import Store as TrackingStore
 
@@ -426,6 +426,21 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     except ConfigError as error:
         return error.exit_code
     return 0
+
+
+@pytest.mark.parametrize("name", ["config.json", "fingerprint.json", "qa_report.json", "drift.json", "columns.json"])
+@pytest.mark.parametrize("content", ["[1]", '{"steps": 1, "checks": 1, "train_test": 1, "label": 1}'])
+def test_an_odd_artifact_gives_a_report_or_one_line(store: Store, name: str, content: str) -> None:
+    runs = {"": Made(artifacts=everything()).log()[0]}
+    runs |= {str(run.data.tags.get("step")): run.info.run_id for run in store.runs()}
+    for run_id in runs.values():
+        store.client.log_text(run_id, content, name)
+    try:
+        publishing.publish(store.opened, runs[""], InlineBackend().page_address)
+    except StepFailed as error:
+        assert runs[""] in str(error) and str(error).isprintable()
+    else:
+        assert "report.html" in store.artifacts(store.client.get_run(runs[""]))
 
 
 def test_the_command_reports_the_newest_run_or_the_requested_run(
