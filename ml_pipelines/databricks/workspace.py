@@ -184,9 +184,9 @@ def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
         )
     if isinstance(error, OddAnswer):
         return NoAnswer(f"{host()}: a request for {what} failed, because {message_of(error)}")
-    if isinstance(error, OSError | errors.TooManyRequests | errors.TemporarilyUnavailable | errors.InternalError):
-        return NoAnswer(
-            f"{host()} doesn't answer a request for {what}: {message}. "
-            "Check the host's name, the VPN and the network, and try again."
-        )
-    return ConfigError(f"{what}: {message}.")
+    if isinstance(error, errors.BadRequest | errors.ResourceConflict | errors.NotImplemented):
+        return ConfigError(f"{what}: {message}.")
+    return NoAnswer(  # too many requests, an error of the server, a lost connection, a timeout
+        f"{host()} doesn't answer a request for {what}: {message}. "
+        "Check the host's name, the VPN and the network, and try again."
+    )

@@ -1,15 +1,16 @@
 """Tests of the command `ml-pipelines`: its help, the merged configuration, and exit codes."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import Result
+from conftest import Result, Store
 from omegaconf import OmegaConf
 
-from ml_pipelines.cli import main
+from ml_pipelines.cli import main, tasks
 from ml_pipelines.config import loading, schema
 
 COMMANDS = sorted(main.commands.commands)
@@ -93,3 +94,14 @@ def test_a_wrong_option_gives_one_line_and_exit_code_2(
 def test_an_unknown_command_or_option_is_a_usage_error(arguments: list[str]) -> None:
     result = run_cli(*arguments)
     assert result.code == 2 and arguments[-1].lstrip("-") in result.err
+
+
+@pytest.mark.parametrize("code", [3, 5, 124, 130])
+def test_a_console_script_ends_with_the_exit_code_of_its_step(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(tasks.step_run, "execute", lambda *_, **__: code)
+    monkeypatch.setattr(sys, "argv", ["train-model", "--train-uri=/nowhere"])
+    with pytest.raises(SystemExit) as end:
+        tasks.train()
+    assert end.value.code == code

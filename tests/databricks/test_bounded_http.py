@@ -2,67 +2,21 @@
 
 import gzip
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
-from databricks.sdk import WorkspaceClient
+from answering import Answer, answering, reply
 
 from ml_pipelines.databricks import bounded_http, workspace
-from ml_pipelines.errors import ConfigError
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
+from ml_pipelines.errors import ConfigError, PipelineError
 
 
-@pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], WorkspaceClient]]:
-    """Return a function that starts a workspace with one answer to everything, and returns its client."""
-    servers = []
-
-    def start(answer: Answer) -> WorkspaceClient:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path.startswith("/.well-known"):
-                    return self.send_error(404)
-                return answer(self)
-
-            do_POST = do_PUT = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        monkeypatch.setenv("DATABRICKS_HOST", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("DATABRICKS_TOKEN", "x")
-        monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/dev/null")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
-        monkeypatch.setattr(workspace, "RETRY_S", 1)
-        monkeypatch.setattr(bounded_http, "ANSWER_S", 0.4)
-        monkeypatch.setattr(bounded_http, "LONGEST_PAUSE_S", 0)
-        workspace._client.cache_clear()
-        return workspace.client()
-
-    yield start
-    workspace._client.cache_clear()
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def reply(body: bytes, status: int = 200, kind: str = "application/json", **headers: str) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "RETRY_S", 1)
+    monkeypatch.setattr(bounded_http, "ANSWER_S", 0.4)
+    monkeypatch.setattr(bounded_http, "LONGEST_PAUSE_S", 0)
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -98,9 +52,9 @@ def huge(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b" " * 2**20)
 
 
-def ask(client: WorkspaceClient) -> None:
+def ask() -> None:
     with workspace.explaining_errors("run 7", "CAN VIEW"):
-        client.jobs.get_run(7)
+        workspace.client().jobs.get_run(7)
 
 
 @pytest.mark.parametrize(
@@ -119,32 +73,41 @@ def ask(client: WorkspaceClient) -> None:
         (reply(b'{"message": "slow down"}', 429, Retry_After="Fri, 31 Dec 2060 23:59:59 GMT"), "slow down"),
     ],
 )  # fmt: skip
-def test_an_odd_answer_is_no_answer_and_names_its_cause(
-    answering: Callable[[Answer], WorkspaceClient], answer: Answer, message: str
-) -> None:
-    client, began = answering(answer), time.monotonic()
-    with pytest.raises(workspace.NoAnswer) as error:
-        ask(client)
-    assert message in str(error.value) and "http://127.0.0.1:" in str(error.value)
+def test_an_odd_answer_is_no_answer_and_names_its_cause(answer: Answer, message: str) -> None:
+    began = time.monotonic()
+    with answering(answer) as stand, pytest.raises(workspace.NoAnswer) as error:
+        ask()
+    assert message in str(error.value) and stand.address in str(error.value)
     assert time.monotonic() - began < 20
 
 
-def test_an_answer_without_an_end_is_cut(
-    answering: Callable[[Answer], WorkspaceClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = answering(huge)
+def test_an_answer_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_http, "ANSWER_S", 20.0)
     monkeypatch.setattr(bounded_http, "LARGEST", 2**20)
-    with pytest.raises(workspace.NoAnswer, match="an answer of more than 1 MB"):
-        ask(client)
+    with answering(huge), pytest.raises(workspace.NoAnswer, match="an answer of more than 1 MB"):
+        ask()
 
 
-def test_a_whole_answer_arrives_also_compressed(answering: Callable[[Answer], WorkspaceClient]) -> None:
+def test_a_whole_answer_arrives_also_compressed() -> None:
     body = gzip.compress(json.dumps({"run_id": 7, "run_name": "x" * 300_000}).encode())
-    assert len(str(answering(reply(body, Content_Encoding="gzip")).jobs.get_run(7).run_name)) == 300_000
+    with answering(reply(body, Content_Encoding="gzip")):
+        assert len(str(workspace.client().jobs.get_run(7).run_name)) == 300_000
 
 
-def test_errors_of_the_api_keep_their_meaning(answering: Callable[[Answer], WorkspaceClient]) -> None:
-    client = answering(reply(b'{"error_code": "PERMISSION_DENIED", "message": "not you"}', 403))
-    with pytest.raises(ConfigError, match=r"run 7: no permission\. You need CAN VIEW \(not you\)"):
-        ask(client)
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "INVALID_PARAMETER_VALUE", ConfigError),
+        (403, "PERMISSION_DENIED", ConfigError),
+        (404, "RESOURCE_DOES_NOT_EXIST", ConfigError),
+        (429, "REQUEST_LIMIT_EXCEEDED", workspace.NoAnswer),
+        (500, "INTERNAL_ERROR", workspace.NoAnswer),
+        (503, "TEMPORARILY_UNAVAILABLE", workspace.NoAnswer),
+    ],
+)
+def test_an_error_of_the_workspace_is_no_answer_if_the_same_request_may_succeed_later(
+    status: int, code: str, kind: type[PipelineError]
+) -> None:
+    body = json.dumps({"error_code": code, "message": "not you"}).encode()
+    with answering(reply(body, status)), pytest.raises(kind, match=r"run 7.*not you"):
+        ask()

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from answering import answering, by_path
 from conftest import ROOT
 from databricks.sdk.service.jobs import Run
 
 from ml_pipelines.config.loading import load
-from ml_pipelines.databricks import outcome, specs, volume
+from ml_pipelines.databricks import job_payload, outcome, specs, volume
 from ml_pipelines.errors import ConfigError
 
 SPARK = json.loads((ROOT / "resources/clusters/dev/spark.json").read_text())
@@ -113,6 +114,34 @@ def test_a_pool_a_policy_or_elastic_disks_replace_ebs_volumes(source: dict[str, 
 def test_a_running_cluster_and_serverless_need_no_cluster_spec() -> None:
     assert specs.parse_compute({"existing_cluster_id": "0923-164208-x"}, "x").existing_cluster_id == "0923-164208-x"
     assert specs.parse_compute({"environment_version": "4"}, "x").environment_version == "4"
+
+
+def test_both_node_types_of_a_spec_must_be_in_the_workspace() -> None:
+    lists = {"spark-versions": {"versions": [{"key": SPARK["spark_version"]}]},
+             "list-node-types": {"node_types": [{"node_type_id": "m6i.xlarge"}]}}  # fmt: skip
+    specs._runtimes_and_nodes.cache_clear()
+    with answering(by_path(lists)):
+        specs.check_available(specs.parse_compute(SPARK, "x"))
+        other = specs.parse_compute(SPARK | {"driver_node_type_id": "r6i.xlarge"}, "mine.json")
+        with pytest.raises(ConfigError, match=r"mine\.json: http.* has no node type r6i\.xlarge"):
+            specs.check_available(other)
+    specs._runtimes_and_nodes.cache_clear()
+
+
+def test_a_wheel_that_the_volume_has_is_not_uploaded_again() -> None:
+    path = "/Volumes/a/b/c/code/d/ml_pipelines-1-py3-none-any.whl"
+    with answering(by_path({path: {}})) as stand:
+        volume.upload_wheel(path)
+    assert stand.requests == [f"HEAD /api/2.0/fs/files{path}"]
+
+
+@pytest.mark.parametrize(("timeout_s", "seconds"), [("0.5", 1), ("60", 60), ("60.2", 61), ("null", None)])
+def test_the_time_limit_of_a_job_is_whole_seconds_and_never_none_by_rounding(timeout_s: str, seconds: int) -> None:
+    """For the Jobs API, 0 means no limit."""
+    config = load("dev", [f"steps.train.timeout_s={timeout_s}"])
+    compute = specs.parse_compute({"existing_cluster_id": "0923-164208-x"}, "x")
+    submission = job_payload.submission_of(config, config.step("train"), compute, {}, "0" * 32)
+    assert submission.task.timeout_seconds == seconds
 
 
 def test_a_change_of_the_code_during_a_pipeline_run_is_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
