@@ -29,7 +29,7 @@ P = TypeVar("P")
 
 
 class TrackedContext(StepContext[P]):
-    """The context of one step run. When the step has returned, the runner uses `check_tables`, `tags` and `refusal`."""
+    """The context of one step run. After the step has ended, step_run.py uses `check_tables`, `tags` and `refusal`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TrackedContext(StepContext[P]):
         self._tags: dict[str, str] = {}
         self._tables: dict[str, tables.Table] = {}
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
-        self._copies: str | None = None  # the place of the copies of the source's rows
+        self._copies: str | None = None  # the folder or URI for copies of the source's rows, once `source` was called
         self._data_warnings: list[DataWarning] = []
         self._versions: dict[str, Version] = {}  # train run -> its registered version
 
@@ -94,13 +94,13 @@ class TrackedContext(StepContext[P]):
         return ingested.frame
 
     def _place_for_copies(self) -> str:
-        """Return the place for copies of the source's rows: on a cluster, one that all its nodes can read and write."""
+        """Return the folder or URI for copies of the source's rows. On a cluster, all nodes can read and write it."""
         local = self._folder and self._config.spark.engine in ("sail", "jvm")
         return str(self._folder) if local else self._table_path("source")
 
     def remove_copies(self) -> None:
-        """Delete the copies of the source's rows. Call this at the end of the step, also if it has failed."""
-        if self._copies is None or self._copies == str(self._folder):  # the caller removes its folder
+        """Delete the copies of the source's rows. Call this at the end of the step, also if the step has failed."""
+        if self._copies is None or self._copies == str(self._folder):  # the caller removes its temporary folder
             return
         if "://" in self._copies:
             locations.remove_remote(self._copies)
@@ -120,9 +120,10 @@ class TrackedContext(StepContext[P]):
         return table
 
     def check_tables(self) -> None:
-        """Check the tables that this step wrote against the data contract, and log data warnings. Call this at the end.
+        """Check the tables that this step wrote against the data contract, and log data warnings.
 
-        This does nothing if the step has inputs: only the step that reads the source must obey the contract.
+        Call this when the step has returned. Only the step that reads the source must obey the contract. So this does
+        nothing if the step has inputs.
 
         Raises:
             BadData: the tables break the contract. They are removed, so that nobody can use them by mistake.
@@ -166,7 +167,7 @@ class TrackedContext(StepContext[P]):
         table = self._recorded(uri)
         if self._config.mlflow.log_datasets:
             lineage.log_delta_input(self._store, self.run_id, table, self.name)
-        if self.pipeline_run_id == self.run_id:  # the step runs alone; a pipeline run has verified the table already
+        if self.pipeline_run_id == self.run_id:  # the step runs alone: no pipeline run has verified the table before
             tables.verify_table(table)
         return tables.read_table(table, columns, self.key_column)
 
@@ -287,7 +288,7 @@ class TrackedContext(StepContext[P]):
 
         def auc_of(version: Version) -> float | None:
             if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
-                with suppress(KeyError, ValueError):  # a person has changed the tag: measure the AUC again
+                with suppress(KeyError, ValueError):  # if a person has changed the tag, measure the AUC again below
                     return float(version.tags["test_auc"])
             self._versions[version.run_id] = version
             try:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 JOB_RUN = "job_run_id"  # the tag with the id of the job run
 BACKEND = "job"
-END_TAGS = {"cause", "failed_step", *run_page.VERDICT}  # a repair of the job run removes old ones
-# Result states of a task, as Databricks' dynamic references spell them.
+# Tags about the end of a pipeline run. If a repaired job run ends better, the old tags are deleted.
+END_TAGS = {"cause", "failed_step", *run_page.VERDICT}
+# Result states of a task, as Databricks' dynamic references spell them. NOT_RUN has the beginnings of two states.
 SUCCESS, CANCELED = "success", "canceled"
 NOT_RUN = ("upstream_", "excluded")
 
@@ -47,7 +48,7 @@ def open_pipeline_run(store: Store, config: Config, job_run_id: str) -> str:
 
 
 def _pipeline_runs(store: Store, config: Config, job_run_id: str) -> list[Run]:
-    """Return the pipeline runs of the job run, the oldest first. Only the oldest counts: all steps move below it."""
+    """Return the pipeline runs of the job run, the oldest first. All step runs become children of the oldest."""
     experiment = store.experiment_id(config.experiment_name)
 
     def search() -> list[Run]:
@@ -66,7 +67,9 @@ def _pipeline_runs(store: Store, config: Config, job_run_id: str) -> list[Run]:
 
 
 def close_pipeline_run(store: Store, config: Config, job_run_id: str, states: Mapping[str, str]) -> tuple[int, str]:
-    """End the pipeline run with its true status and report its steps. Return the exit code and the cause.
+    """End the pipeline run with the status that follows from its steps, and report the steps.
+
+    Return the exit code, and the cause of the first failure.
 
     Args:
         store: the store that has the pipeline run.
@@ -120,7 +123,8 @@ def _ended(store: Store, run: Run) -> Run:
 def _end(run: Run | None, state: str | None) -> End:
     """Return how a step ended, according to its newest run and the result state of its task.
 
-    The two may differ after a repair: if the cluster did not start again, the newest run is of an earlier attempt.
+    After a repair, the two can contradict each other: if the cluster did not start again, the newest run is of an
+    earlier attempt. Then the result state of the task counts.
     """
     tags = run.data.tags if run else {}
     finished = run is not None and run.info.status == "FINISHED"

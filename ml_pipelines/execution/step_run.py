@@ -59,7 +59,7 @@ def execute(
     """
     from mlflow.exceptions import MlflowException
 
-    hide(config.hidden if config else ())  # a forked process has not called `load`
+    hide(config.hidden if config else ())  # `load` hides these secrets, but a forked process has not called it
     terminal.escape_log_records()
     try:
         return _execute(store, name, parameters, run_id, log, config)
@@ -89,7 +89,7 @@ def _execute(
                 if isinstance(error, MlflowException):
                     store.failed(error)
                 logging.getLogger(f"steps.{name}").error("%s", "".join(traceback.format_exception(error)))
-                with suppress(OSError):  # for example a full disk; the log and the tag `cause` have the error too
+                with suppress(OSError):  # for example a full disk; the log file and the tag `cause` have the error too
                     store.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
                 failure = shortage.explain(error) or error
                 code = failure.exit_code if isinstance(failure, PipelineError) else StepFailed.exit_code
@@ -97,7 +97,7 @@ def _execute(
                 tags |= {"transient": "true"} if errors.is_transient(failure) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
-        # The tags come before the status: if a kill comes in between, no FINISHED run lacks outputs.
+        # Set the tags before the status. So a FINISHED run has its outputs, even if this process is killed in between.
         store.set_tags(run_id, tags)
     except BaseException as error:
         status = "KILLED"
@@ -137,12 +137,12 @@ def _run(
 
 @contextmanager
 def _time_limit(limit_s: float | None) -> Iterator[None]:
-    """Raise TimedOut in the block after `limit_s` seconds. The traceback then shows the line that was running.
+    """Raise TimedOut in the with block after `limit_s` seconds. The traceback then shows the line that was running.
 
-    This does not interrupt native code that holds the interpreter. The driver stops such a process a little later.
+    This does not interrupt native code that holds the interpreter. driver.py stops such a process a little later.
     """
     main = threading.current_thread() is threading.main_thread()
-    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # not on Windows
+    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # Windows has no setitimer
         yield
         return
 
@@ -216,9 +216,10 @@ def _text(value: Output) -> str:
 
 @contextmanager
 def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Iterator[Path]:
-    """Write log lines and warnings of the block to `log`, or to an artifact of the run if `log` is None.
+    """Write log lines and warnings of the with block to `log`, or to an artifact of the run if `log` is None.
 
-    The block gets a folder for temporary files. The driver deletes the folder of `log`, also after a kill.
+    Yield a folder for temporary files. If `log` is given, it is the folder of `log`: driver.py deletes that folder,
+    even if this process is killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         handler = logging.FileHandler(log or Path(folder, f"{name}.log"), encoding="utf-8")
@@ -260,10 +261,10 @@ def keep_share(share: Path) -> None:
 
     def apply(*_: object) -> None:
         threads = None
-        while threads != (content := share.read_text()):  # again if another signal has changed the file meanwhile
+        while threads != (content := share.read_text()):  # repeat if the file has changed meanwhile
             os.environ["OMP_NUM_THREADS"] = threads = content  # for libraries that are loaded later
             threadpoolctl.threadpool_limits(int(threads), user_api="openmp")
 
     signal.signal(SHARE_CHANGED, apply)
-    signal.siginterrupt(SHARE_CHANGED, False)  # libraries do not handle interrupted system calls
+    signal.siginterrupt(SHARE_CHANGED, False)  # restart interrupted system calls, because libraries don't do it
     apply()

@@ -1,4 +1,4 @@
-"""Remove old tables that no run needs. The runs in the store decide, never the age of a table alone."""
+"""Removes old tables that no kept run needs. A table is never removed only because it is old."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Leftover:
     """A folder with the tables of one step run, which no kept run needs."""
 
     folder: Path
-    prefix: Path  # the folder is below it
+    prefix: Path  # the root folder of all tables; `folder` is below it
     identity: folders.Identity
     size: int  # bytes
 
@@ -50,7 +50,7 @@ def check_local(config: Config) -> None:
     """Check that the tables are in a local folder.
 
     Raises:
-        ConfigError: they are in an object store.
+        ConfigError: the tables are in an object store.
     """
     if "://" in config.data.delta_prefix.local:
         raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose another profile.")
@@ -65,24 +65,26 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     experiment = store.experiment_id(config.experiment_name)
     store.reap(experiment)
     groups = _groups(store)
-    known = {run.info.run_id for runs in groups.values() for run in runs}  # a tag may name another store's run
+    # Not the keys of `groups`: a parent id in a tag can belong to another store.
+    known = {run.info.run_id for runs in groups.values() for run in runs}
     prefix = Path(locations.absolute_prefix(config.data.delta_prefix.local))
     tables = locations.table_path(str(prefix), [config.env_name, config.experiment_name], "s", "r", "d")
     step_folders = [pair for pair in _step_folders(prefix, Path(tables).parents[1]) if pair[0] in known]
-    here = {root for root, _ in step_folders}  # plain `mlflow run` puts runs with tables here into experiment 0
+    # Includes pipeline runs of a plain `mlflow run`, which are in experiment 0, but have their tables in these folders.
+    here = {root for root, _ in step_folders}
     kept_roots = _kept_roots(store, groups, experiment, here, time.time() - older_than_s, keep)
     kept_runs = [run for root in kept_roots for run in (*groups[root], *_kept_steps(groups, root))]
     needed = _with_parents(uri for run in kept_runs for uri in _named_uris(run))
     found = []
     for root, folder in step_folders:
         if root not in kept_roots and locations.canonical(str(folder)) not in needed:
-            with suppress(FileNotFoundError):  # another command has removed it
+            with suppress(FileNotFoundError):  # another command has removed the folder meanwhile
                 found.append(Leftover(folder, prefix, folders.identity(folder), folders.size(folder)))
     return found
 
 
 def remove_leftover(leftover: Leftover) -> None:
-    """Remove the folder, and the folder of its pipeline run if that is empty then.
+    """Remove the folder of the step run, then also the pipeline run's folder around it if nothing else is in it.
 
     Raises:
         OSError: a file can't be removed, or the folder is not the one that was found before.
@@ -109,7 +111,10 @@ def _groups(store: Store) -> dict[str, list[Run]]:
 def _kept_roots(
     store: Store, groups: dict[str, list[Run]], experiment: str, here: set[str], before_s: float, keep: int
 ) -> set[str]:
-    """Return the pipeline runs that stay. The newest are chosen from the experiment and from those with tables here."""
+    """Return the ids of the pipeline runs to keep: the newest `keep`, and all that are young, running or registered.
+
+    The newest are chosen from the runs of the experiment and the runs in `here`, whose tables were found on disk.
+    """
     registered = {version.run_id for version in store.client.search_model_versions()}
 
     def is_candidate(run: Run, root: str) -> bool:
@@ -133,7 +138,7 @@ def _kept_roots(
 
 
 def _named_uris(run: Run) -> Iterator[str]:
-    """Yield the outputs, params and inputs of a run. The URIs of tables are among them."""
+    """Yield every text of a run that can be the URI of a table: its outputs, params and inputs."""
     yield from (*lineage.outputs(run).values(), *run.data.params.values(), *lineage.input_uris(run))
 
 
@@ -144,13 +149,16 @@ def _with_parents(uris: Iterable[str]) -> set[str]:
 
 
 def _kept_steps(groups: dict[str, list[Run]], root: str) -> Iterator[Run]:
-    """Yield the step runs of earlier pipeline runs that a resumed pipeline run keeps."""
+    """Yield the step runs that the pipeline run `root` kept from earlier pipeline runs when it was resumed."""
     ids = {step for run in groups[root] for step in records.steps_in(run, records.KEPT).values()}
     yield from (run for runs in groups.values() for run in runs if run.info.run_id in ids)
 
 
 def _step_folders(prefix: Path, base: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (pipeline run, folder of a step run) from the tables of an experiment. Links are not followed."""
+    """Yield (id of a pipeline run, folder of one of its step runs) from `base`, the folder of an experiment's tables.
+
+    Symbolic links are not followed, so that tables outside of `prefix` are never removed.
+    """
     for folder in (base, *base.parents):
         if folder == prefix:
             break
@@ -163,7 +171,7 @@ def _step_folders(prefix: Path, base: Path) -> Iterator[tuple[str, Path]]:
         try:
             with os.scandir(pipeline) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        except (FileNotFoundError, NotADirectoryError):  # another command has removed it, or it is a file
+        except (FileNotFoundError, NotADirectoryError):  # another command has removed the folder, or it is a file
             continue
         except OSError as error:
             events.report(events.Notice(f"{pipeline} can't be read, so it stays: {message_of(error)}"))

@@ -29,9 +29,10 @@ def end_with(error: BaseException) -> int:
 
 
 def complaint(error: BaseException) -> str:
-    """Return the error as one line for a person. If it is a secret, delete the run in which `mlflow run` stored it.
+    """Return the error as one line for a person. If the command contained a secret, delete the run that stores it.
 
-    A run that `mlflow run` can't have made for this process is not deleted.
+    `mlflow run` made that run for this process and named it in MLFLOW_RUN_ID. If the variable names any other run, the
+    run is not deleted.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not isinstance(error, SecretGiven) or not run_id:

@@ -1,6 +1,6 @@
 """The outputs and inputs of steps, recorded on their MLflow runs.
 
-An output is a tag `output.<name>` of the step's run: tags work on every backend.
+An output is a tag `output.<name>` of the step's run, because tags work on every backend.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shorten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ARTIFACT = f"{OUTPUT}artifact."  # tag: the digest of a table that a later step may load
-PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which may be longer than a tag
+ARTIFACT = f"{OUTPUT}artifact."  # beginning of a tag, before an artifact's name: the digest of a table in the artifacts
+PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which can be too long for a tag
 DECLARED = "fingerprint.declared"  # tag: a digest of the parts that are known before the step runs
 OBSERVED = "observed"  # tag: the number of files and modules in the artifact observed.json
 OBSERVED_PARTS = "observed.json"
@@ -72,14 +72,17 @@ def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
 
 
 def finished_steps(store: Store, experiment: str, step: str, declared: str | None = None) -> list[Run]:
-    """Return the newest finished runs of a step with this digest of its declared parts, or with any."""
+    """Return the newest finished runs of a step, at most ten.
+
+    If `declared` is given, only runs with this digest of the fingerprint's declared parts are returned.
+    """
     query = f"tags.step = '{step}' and attributes.status = 'FINISHED' and tags."
     query += f"`{DECLARED}` = '{declared}'" if declared else "fingerprint != ''"
     return list(store.client.search_runs([experiment], query, max_results=10, order_by=NEWEST_FIRST))
 
 
 def log_observed(store: Store, run_id: str, parts: Mapping[str, str]) -> dict[str, str]:
-    """Log what a step has imported and opened, and return the tag that says so."""
+    """Log which modules a step imported and which files it opened (name -> digest). Return a tag with their number."""
     if not parts:
         return {}
     store.client.log_dict(run_id, dict(parts), OBSERVED_PARTS)
@@ -87,7 +90,10 @@ def log_observed(store: Store, run_id: str, parts: Mapping[str, str]) -> dict[st
 
 
 def observed_parts(store: Store, run: Run) -> dict[str, str]:
-    """Return what the step that computed a run has imported and opened: name -> digest."""
+    """Return the modules and files that a step used to compute the results of a run: name -> digest.
+
+    For a reused run, these are the ones of the run that computed its results.
+    """
     if OBSERVED not in run.data.tags:
         return {}
     parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), OBSERVED_PARTS)
@@ -120,7 +126,8 @@ def model_of(run: Run, name: str) -> LoggedModel | None:
 def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[str, str]) -> Run:
     """Copy a finished run under another parent and record where it came from.
 
-    The copy has the outputs, params, metrics and dataset inputs of the run that computed them.
+    The copy has the outputs, params, metrics and dataset inputs of `run`. Its tag `reused_from` names the run that
+    computed them.
     """
     copied = {tag: value for tag, value in run.data.tags.items() if tag.startswith(OUTPUT) or tag in COPIED_TAGS}
     origin = run.data.tags.get("reused_from", run.info.run_id)
@@ -156,7 +163,7 @@ def latest_with(store: Store, names: set[str], experiment: str, profile: str) ->
     """
     query = f"tags.profile = '{profile}'"
     for run in store.client.search_runs([experiment], query, max_results=100, order_by=NEWEST_FIRST):
-        with suppress(records.OddRecord):  # nothing is known about the outputs of such a run
+        with suppress(records.OddRecord):  # skip a run with a damaged record: its outputs are unknown
             if names <= outputs_of_pipeline(store, run.info.run_id).keys():
                 return str(run.info.run_id)
     missing = f" has {', '.join(sorted(names))}" if names else ""
@@ -176,7 +183,8 @@ def table_tags(name: str, table: Table) -> dict[str, str]:
 def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) -> Table | None:
     """Return the table at `uri` with the version, rows and digest that a step recorded, or None if no step did.
 
-    Only steps of this experiment count, and only tables that were recorded as one of the outputs `names`.
+    Only steps of this experiment count, and only tables that were recorded as one of the outputs `names`. The digest is
+    None if another version of Polars computed it.
     """
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
@@ -187,13 +195,16 @@ def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) ->
 
 
 def digests_compare(run: Run) -> bool:
-    """Return whether the run's digests are comparable with new ones: only the same version of Polars gives the same."""
+    """Return whether the installed version of Polars computed the run's digests. Other versions hash differently."""
     installed = version("polars")
     return bool(run.data.tags.get(POLARS, installed) == installed)
 
 
 def recorded_parts(store: Store, run: Run) -> dict[str, Any] | None:
-    """Return the parts of a step's fingerprint, or None if the run that computed the result no longer has them."""
+    """Return the parts of the fingerprint of a step's run, or None if the artifact with the parts is lost.
+
+    For a reused run, the artifact is in the run that computed its results.
+    """
     parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), PARTS)
     return parts if isinstance(parts, dict) else None
 
@@ -210,9 +221,9 @@ def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> No
 
 
 def log_named_input(store: Store, run_id: str, name: str, version: int | None, context: str) -> None:
-    """Log a table of a catalog as an input of the run, by its name; a table of Unity Catalog also by its id.
+    """Log a table of a catalog as an input of the run: its name and, for a table of Unity Catalog, also its id.
 
-    MLflow follows only tables with both to a model, and only from inputs of the run that trained the model.
+    MLflow links a table to a model only if the table has both, and is an input of the run that trained the model.
     """
     tags = {"dataset_path": name, "dataset_version": "unknown" if version is None else str(version)}
     source: dict[str, Any] = {"delta_table_name": name}
@@ -220,7 +231,7 @@ def log_named_input(store: Store, run_id: str, name: str, version: int | None, c
     if name.count(".") == 2 and name.partition(".")[0] not in ("hive_metastore", "spark_catalog", "samples"):
         from mlflow.data.delta_dataset_source import DeltaDatasetSource
 
-        known = DeltaDatasetSource(delta_table_name=name).to_dict()  # asks for the id; None if nobody knows it
+        known = DeltaDatasetSource(delta_table_name=name).to_dict()  # asks Unity Catalog for the id
         source |= {"is_databricks_uc_table": True} | {key: known[key] for key in ("delta_table_id",) if known[key]}
     _log_input(store, run_id, context, name, source, tags)
 

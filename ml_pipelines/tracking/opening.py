@@ -1,4 +1,7 @@
-"""Finds and opens the MLflow store of a process. Child processes inherit the variables that `open_store` sets."""
+"""Finds and opens the MLflow store of a process.
+
+`open_store` sets environment variables such as MLFLOW_TRACKING_URI, so that child processes use the same store.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,24 @@ from ml_pipelines.tracking.store import Store, silence_database_errors
 if TYPE_CHECKING:
     from ml_pipelines.config.schema import Config
 
-# MLflow's own limits wait seven minutes for a server. With these, a request is tried after 0, 0, 4, 12, 28 and 60 s.
+# By default, MLflow waits seven minutes for a tracking server that doesn't answer. With these limits, it tries a
+# request after 0, 0, 4, 12, 28 and 60 s.
 SERVER_BUDGET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-# For the first request: five tries of 6 s, with pauses of 28 s in all. So a dead server is noticed within a minute.
+# For the first request: five tries of 6 s, with pauses of 28 s in all. So a dead tracking server is noticed within a
+# minute.
 FIRST_BUDGET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
 
 
 def adopt_run(store: Store, entry_point: str) -> str | None:
-    """Return the id of the run that `mlflow run` made for this process, and hide it from child processes.
+    """Return the id of the run that `mlflow run` made for this process, or None if there is no such run.
 
-    MLFLOW_RUN_ID may name another run, if a shell or a notebook left the variable behind. Then this function reports
-    that the variable is ignored, and returns None.
+    The id is in MLFLOW_RUN_ID. This function removes the variable, so that child processes don't use the run too. If a
+    shell or a notebook left the variable behind, this function reports that the variable is ignored.
 
     Args:
         store: the store that has the run.
@@ -50,7 +55,7 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
 
 
 def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
-    """Return why `mlflow run` can't have made this run for this process, or an empty text if it can have.
+    """Return the reason why `mlflow run` can't have made this run for this process, or an empty text if it made it.
 
     Args:
         store: the store to look into.
@@ -77,7 +82,7 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
         return "`mlflow run` didn't make the run"
     if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
         return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
-    process = tags.get(processes.PROCESS)  # with our own backends, the driver creates a step's run
+    process = tags.get(processes.PROCESS)  # of a step's run: driver.py, because it creates the run before the step
     if (process and not processes.is_driver(process)) or store.children(run_id):
         return "another process uses the run"
     return ""
@@ -92,7 +97,7 @@ def store_uri(config: Config) -> str:
 def registry_uri(config: Config) -> str:
     """Return the URI of the model registry: MLFLOW_REGISTRY_URI, or else the profile's, or else the store's own.
 
-    The registry of a workspace is Unity Catalog, unless the profile says `databricks`.
+    If neither is set and the store is a Databricks workspace, the registry is Unity Catalog (`databricks-uc`).
     """
     given = os.environ.get("MLFLOW_REGISTRY_URI") or config.mlflow.registry_uri
     store = store_uri(config)
@@ -101,12 +106,12 @@ def registry_uri(config: Config) -> str:
 
 
 def _on_cluster(uri: str) -> str:
-    """Return the URI without its sign-in profile on a cluster, which has no such profile and is signed in already."""
+    """Return the URI. On a cluster, remove its Databricks sign-in profile: the cluster is signed in without one."""
     return uri.partition("://")[0] if processes.on_databricks() and uri.startswith("databricks") else uri
 
 
 def has_store(config: Config) -> bool:
-    """Return whether the store exists and can be read without a Databricks workspace. This creates nothing."""
+    """Return whether the store is an existing sqlite file or a tracking server. This creates no store."""
     uri = store_uri(config)
     return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
 
@@ -116,7 +121,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
 
     Args:
         config: the configuration.
-        may_migrate: whether a sqlite store of an older MLflow is migrated, after a copy is made. If not, it is refused.
+        may_migrate: true: copy a sqlite store of an older MLflow, then migrate it. False: refuse such a store.
 
     Raises:
         ConfigError: the store can't be opened, or its schema is not the installed MLflow's.
@@ -133,20 +138,21 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     server = uri.startswith(("http", "databricks"))
     budget = {name: value for name, value in SERVER_BUDGET.items() if server and name not in os.environ}
     os.environ |= budget
-    os.environ["MLFLOW_REGISTRY_URI"] = registry_uri(config)  # otherwise MLflow asks the Spark session
+    os.environ["MLFLOW_REGISTRY_URI"] = registry_uri(config)  # otherwise MLflow asks the Spark session for it
     store = Store(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
-    if store.is_databricks:  # a workspace has no experiment 0; preflight.py checks ours
+    if store.is_databricks:  # a workspace has no experiment 0, which is read below; preflight.py checks the workspace
         return store
     if uri.startswith("sqlite:////"):
         paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
     try:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
-        with processes.alone_at(uri), imports.without_garbage_collection():  # the first request imports SQLAlchemy
+        # The first request imports SQLAlchemy, which is faster without garbage collection.
+        with processes.alone_at(uri), imports.without_garbage_collection():
             schema.prepare(uri, may_migrate)
             store.client.get_experiment("0")
-    except PipelineError:  # it stays locked, or its schema is another MLflow's
+    except PipelineError:  # the store stays locked, or another version of MLflow wrote its schema
         raise
-    except Exception as error:  # from MLflow, the database driver or the file system
+    except Exception as error:  # MLflow, the database driver or the file system can raise any error
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
             refused = ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}")
             full = f"The MLflow store {uri} can't be opened: the disk is full"

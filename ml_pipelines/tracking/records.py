@@ -1,7 +1,7 @@
 """Read what runs have recorded: numbers in tags, kept and skipped steps, JSON.
 
-Anybody who can write to the store can change these records. An odd record is an error of one line here, so that no
-other module fails on it with a traceback.
+Anybody who can write to the store can change these records. The functions below raise OddRecord, a one-line error, for
+a record that the pipeline can't have written. So no other module fails on it with a traceback.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def whole_number(run: Run, tag: str) -> int:
 
 
 def exit_code(run: Run) -> int:
-    """Return the exit code that a step's run recorded; that of a failed step if the record is missing or odd."""
+    """Return the exit code that a step's run recorded, or StepFailed.exit_code if the record is missing or odd."""
     try:
         return whole_number(run, EXIT_CODE)
     except OddRecord:
@@ -46,7 +46,11 @@ def exit_code(run: Run) -> int:
 
 
 def steps_in(run: Run, beginning: str) -> dict[str, str]:
-    """Return step -> value of the tags that begin with KEPT or SKIPPED.
+    """Return the kept or skipped steps of a pipeline run: step -> value of its tag.
+
+    Args:
+        run: the pipeline run.
+        beginning: KEPT or SKIPPED.
 
     Raises:
         OddRecord: the run of an earlier version has an odd tag `kept`.

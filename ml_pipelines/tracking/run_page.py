@@ -24,7 +24,8 @@ def describe_pipeline_run(
 ) -> None:
     """Tag a pipeline run with its profile, engine and backend, and log its configuration.
 
-    The tag `process` is left out: the pipeline run of a job outlives the process of the task that creates it.
+    The tag `process` is left out. Otherwise the pipeline run of a job would count as dead when the task that created it
+    ends.
     """
     tags = {
         **{name: value for name, value in provenance.provenance_tags().items() if name != PROCESS},
@@ -36,7 +37,7 @@ def describe_pipeline_run(
         **(more or {}),
     }
     store.set_tags(run_id, tags)
-    if "profile" not in store.get_run(run_id).data.params:  # otherwise `mlflow run` has logged them
+    if "profile" not in store.get_run(run_id).data.params:  # `mlflow run` has logged these params already
         store.log_params(run_id, {"profile": config.profile, "set": config.overrides})
     store.log_json(run_id, config_json(config), "config.json")
 

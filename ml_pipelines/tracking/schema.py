@@ -1,4 +1,7 @@
-"""The schema of a sqlite store. MLflow migrates an older one without a word, and then its old version can't open it."""
+"""The database schema of a sqlite store.
+
+MLflow migrates an older store without asking. After that, the older version of MLflow can't open the store.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def prepare(uri: str, may_migrate: bool) -> None:
     """Check the schema of a sqlite store before MLflow opens it, and migrate an older one after making a copy.
 
     Args:
-        uri: the tracking URI. Only a sqlite file that exists and has tables is looked at.
+        uri: the tracking URI. This function does nothing unless it names an existing sqlite file with tables.
         may_migrate: whether the caller may change the store.
 
     Raises:
@@ -52,7 +55,10 @@ def prepare(uri: str, may_migrate: bool) -> None:
 
 
 def _revision(database: Path) -> str | None:
-    """Return the revision of the schema, or None if there is none yet. MLflow reports a file that can't be read."""
+    """Return the revision of the schema, or None if the file has no tables yet or can't be read.
+
+    MLflow opens the file later, and reports why it can't be read.
+    """
     if not database.is_file() or database.stat().st_size == 0:
         return None
     try:
@@ -65,7 +71,10 @@ def _revision(database: Path) -> str | None:
 
 @cache
 def _revisions() -> tuple[str, set[str]]:
-    """Return the newest revision of the installed MLflow, and all. Its files are read, since alembic imports slowly."""
+    """Return the newest schema revision of the installed MLflow, and the set of all its revisions.
+
+    This reads the text of MLflow's migration files, because importing alembic takes long.
+    """
     spec = find_spec("mlflow")
     if not (spec and spec.origin):
         raise ConfigError("MLflow is not installed. Run `make setup`.")
@@ -77,7 +86,7 @@ def _revisions() -> tuple[str, set[str]]:
 
 
 def _copy(database: Path, revision: str) -> Path:
-    """Copy the store beside itself, under a name that is free, and return the copy's path."""
+    """Copy the store to a new file in the same folder, and return the path of the copy."""
     names = (f"{database.name}.{revision}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1_000))))
     path = next(path for name in names if not (path := database.with_name(name)).exists())
     with (

@@ -28,7 +28,7 @@ OUTPUT = "output."  # the beginning of the tags with a step's outputs
 PARENT = "mlflow.parentRunId"
 PROJECT_RUN = "pipeline_run"  # the name of the parent run
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
-REMOTE = "databricks.run_id"  # tag of a step's run on Databricks; the step goes on if its driver ends
+REMOTE = "databricks.run_id"  # tag of a step's run on Databricks, where the step goes on even if driver.py ends
 # The longest texts that MLflow stores: it cuts or refuses longer ones.
 NAME_LENGTH, TAG_LENGTH, PARAM_LENGTH, INPUT_TAG_LENGTH = 250, 8_000, 6_000, 500
 NOT_JSON = (ValueError, TypeError, RecursionError)  # the errors of reading a file that is not the expected JSON
@@ -47,7 +47,7 @@ class Store:
         """Return the store that the parent process has opened, and make MLflow's own functions use it.
 
         Args:
-            uri: the URI of the store; if empty, MLFLOW_TRACKING_URI has it.
+            uri: the URI of the store. If it is empty, MLFLOW_TRACKING_URI is used.
         """
         import mlflow
 
@@ -80,7 +80,10 @@ class Store:
         return self.uri.startswith("databricks")
 
     def failed(self, error: Exception) -> StepFailed:
-        """Return the error to raise if the store fails. MLflow has tried again already, so this turns retries off."""
+        """Return the error that the caller should raise instead of `error`, which MLflow or the file system raised.
+
+        MLflow has retried the request already, so this function turns off retries for all later requests.
+        """
         import mlflow
 
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -101,9 +104,9 @@ class Store:
         return Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
 
     def _moved_database(self, error: Exception) -> Path | None:
-        """Return the sqlite file if it is no longer the file that this process opened."""
+        """Return the path of the sqlite file if it is no longer the file that this process opened, else None."""
         database = self._database()
-        said = "readonly database" in str(error)  # by SQLite, of a file that was moved
+        said = "readonly database" in str(error)  # SQLite's words for a file that was moved
         return database if not database.is_file() or (said and os.access(database, os.W_OK)) else None
 
     # -- experiments
@@ -111,7 +114,8 @@ class Store:
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment, and create the experiment if it does not exist.
 
-        The artifacts of a sqlite store go beside the database. MLflow's default is the working directory.
+        If the store is a sqlite file, a new experiment has its artifacts in the folder `mlruns` beside the file. By
+        default, MLflow would use the working directory.
 
         Raises:
             ConfigError: the experiment is deleted, or can't be created.
@@ -159,7 +163,8 @@ class Store:
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such run, not an id
+            # These codes mean that the run doesn't exist, or that `run_id` can't be a run's id.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise ConfigError(f"The store {self.uri} has no run {run_id}.") from error
 
@@ -186,7 +191,7 @@ class Store:
         """Mark RUNNING runs as KILLED if their process is gone, and report their ids."""
         running = list(self.client.search_runs([experiment], "attributes.status = 'RUNNING'"))
         dead = {run.info.run_id for run in running if processes.is_gone(run.data.tags.get(processes.PROCESS, ""))}
-        for run in running:  # a step's run without the tag: MLflow creates it before our code can tag it
+        for run in running:  # also a step's run that has no tag `process` yet: MLflow creates it, then our code tags it
             if processes.PROCESS not in run.data.tags and parent_of(run) in dead:
                 dead.add(run.info.run_id)
         open_runs = [run.info.run_id for run in running if run.info.run_id in dead and REMOTE not in run.data.tags]
@@ -202,7 +207,8 @@ class Store:
     def close_own(self, experiment: str, cause: str) -> None:
         """Mark the RUNNING runs of this process as KILLED.
 
-        A search finds them. So this includes a run that MLflow has created but not returned yet.
+        This searches the store by the tag `process`. So it also finds a run that MLflow has created, but whose id it
+        has not returned to this process yet.
         """
         if tag := processes.process_tag():
             query = f"attributes.status = 'RUNNING' and tags.{processes.PROCESS} = '{tag[processes.PROCESS]}'"
@@ -230,8 +236,8 @@ class Store:
     ) -> None:
         """Log metrics, params and tags. MLflow splits large requests.
 
-        Texts that are too long are shortened. Tags are for people, so their control characters are escaped; outputs
-        are values, and stay as they are.
+        Texts that are too long are shortened. In tags for people, control characters are escaped. Tags with outputs of
+        steps are values for other steps, so they are not escaped.
         """
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.utils.time import get_current_time_millis
@@ -322,7 +328,7 @@ class Store:
         """Delete the run that `mlflow run` made with a secret in its params, and return what a person must do next."""
         from mlflow.exceptions import MlflowException
 
-        with suppress(MlflowException):  # without the permission to delete it, the secret must still be changed
+        with suppress(MlflowException):  # without permission to delete the run, still tell the person about the secret
             self.client.delete_run(run_id)
         erase = (
             "Databricks erases it after 30 days" if self.is_databricks else f"`mlflow gc --run-ids {run_id}` erases it"
@@ -331,13 +337,13 @@ class Store:
 
 
 def parent_of(run: Run) -> str | None:
-    """Return the id of the pipeline run above a step's run."""
+    """Return the id of the parent run of a step's run, which is its pipeline run, or None if it has no parent."""
     parent: str | None = run.data.tags.get(PARENT)
     return parent
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one level with dotted names."""
+    """Return a nested mapping as one level with dotted names: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= (
@@ -355,7 +361,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def silence_database_errors() -> None:
-    """Silence MLflow's traceback of a database error: MLflow raises the error too, and the caller reports it."""
+    """Stop MLflow from logging tracebacks of database errors: it also raises the errors, and callers report them."""
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
