@@ -1,4 +1,4 @@
-"""The backends: one line each. docs/development.md shows how to add one."""
+"""The names of the backends and the class behind each name. docs/development.md shows how to add a backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml_pipelines.planning.backend import Backend
 from ml_pipelines.system import processes
 from ml_pipelines.text import quoted
 
-# The name that conf and --backend give -> module and class below ml_pipelines.backends.
+# Name of a backend in conf/ and for --backend -> `module:class` below ml_pipelines.backends.
 BACKENDS = {
     "inline": "inline:InlineBackend",
     "forkserver": "forked:ForkServerBackend",
@@ -21,7 +21,7 @@ BACKENDS = {
     "databricks-jobs": "databricks_jobs:JobsBackend",
     "databricks": "databricks:DatabricksBackend",
 }
-MLFLOWS_OWN = {"local", "databricks"}  # MLflow has these backends itself, and submits their steps
+MLFLOWS_OWN = {"local", "databricks"}  # MLflow implements these itself, so we don't register them
 
 
 def choose(name: str) -> Backend:
@@ -45,10 +45,10 @@ def entry_points() -> dict[str, str]:
 
 
 def register_backends() -> None:
-    """Register the backends with MLflow, even if the package is not installed. Make `local` use this Python."""
+    """Register our backends with MLflow, even if the wheel is not installed. Make MLflow's `local` use this Python."""
     from mlflow.projects.backend import loader
 
-    os.environ[processes.DRIVER] = str(os.getpid())  # for `local`: its steps end with this process
+    os.environ[processes.DRIVER] = str(os.getpid())  # a step of `local` ends when the process with this id ends
     scripts = str(Path(sys.executable).parent)  # the folder of the `python` and `mlflow` that `local` starts
     if not os.environ.get("PATH", "").startswith(scripts):
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])

@@ -1,7 +1,7 @@
 """Defaults for all backends: check, follow and stop a step on this machine, and find the page of a run.
 
-MLflow calls a backend's `run` as it calls its own backends (mlflow.projects.backend.abstract_backend). A backend has
-no base class of MLflow, so that it can be loaded before MLflow is imported.
+MLflow calls `run` of our backends as it calls `run` of its own (mlflow.projects.backend.abstract_backend). Our backends
+don't inherit MLflow's base class, so that driver.py can load them before it imports MLflow, which is slow.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class ThisMachine:
         """Do nothing: the steps need no preparation."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the registry if it is Unity Catalog; and the source and the tables' folder if a step reads the source.
+        """Check the registry if it is in Unity Catalog. If a step reads the source, check source and tables' folder.
 
         Raises:
-            ConfigError, BadData: a privilege or the source is missing, or the folder can't be written.
+            ConfigError, BadData: the user lacks a privilege, the source is missing, or the folder can't be written.
         """
         if opening.registry_uri(config).startswith("databricks"):
             from ml_pipelines.databricks import unity_catalog
@@ -53,7 +53,7 @@ class ThisMachine:
             paths.check_writable(locations.absolute_prefix(config.table_prefix), "data.delta_prefix.local")
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return what guards Sail's port, if one of the steps needs Spark and nothing does."""
+        """Return a warning if a step would use Sail while other users of this machine can reach Sail's port."""
         if not reads_source(steps) or config.spark.engine != "sail":
             return []
         if locations.need_network(config):
@@ -76,12 +76,12 @@ class ThisMachine:
         return {"config": config}
 
     def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:
-        """Return the submitted step itself."""
+        """Return `submitted` unchanged: it can already wait for its step."""
         followed: SubmittedStep = submitted
         return followed
 
     def lost(self, submitted: SubmittedStep) -> Exception | None:
-        """Return None: a step on this machine can't continue without this process."""
+        """Return None: this process can't lose contact with a step on the same machine."""
         return None
 
     def stop(self, submitted: SubmittedStep) -> None:
@@ -94,7 +94,7 @@ class ThisMachine:
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Return None: on this machine, a step ends when its driver ends."""
+        """Return None: a step on this machine ends when its driver ends, so there is no step to reattach to."""
         return None
 
     def explain(self, error: Exception) -> PipelineError | None:
@@ -106,7 +106,7 @@ class ThisMachine:
         if store.is_databricks:
             from ml_pipelines.databricks import workspace
 
-            with suppress(ConfigError):  # the login inside a cluster may not know the workspace
+            with suppress(ConfigError):  # inside a cluster, the workspace may be unknown; then there is no address
                 return f"{workspace.host()}/ml/experiments/{experiment}/runs/{run_id}"
         uri = re.sub(r"//[^/]*@", "//", store.uri)
         return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None

@@ -1,4 +1,4 @@
-"""The backend `databricks`, MLflow's own: the project as an archive on DBFS, each step on a cluster of its own."""
+"""The backend `databricks`, part of MLflow: it puts the project on DBFS and runs each step on a new cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml_pipelines.tracking.store import Store
 
 
 class DatabricksBackend(OnDatabricks):
-    """Runs steps with MLflow's backend, but checks first, sends a small archive, and notices a skipped run."""
+    """Runs steps with MLflow's backend, but checks first, sends a small archive, and notices a run that was skipped."""
 
     name = "databricks"
 
@@ -25,7 +25,7 @@ class DatabricksBackend(OnDatabricks):
         preflight.check_workspace(config, steps, computes, wheel=False)
 
     def project(self) -> str:
-        """Return an archive of the files that git knows."""
+        """Return the path of an archive with all files that git does not ignore."""
         return projects.project_archive()
 
     def follow(self, store: Store, step: Step, submitted: Any) -> SubmittedStep:

@@ -44,7 +44,7 @@ class JobsBackend(OnDatabricks):
         tracking_uri: str,
         experiment_id: str,
     ) -> RemoteStep:
-        """Create the step's run below the active one, submit the step, and return at once.
+        """Create the step's run below the active run, submit the step, and return at once.
 
         Without an active run, the caller is `mlflow run`. It waits only for MLflow's own backends, so this method waits
         for the end of the step instead.
@@ -73,7 +73,7 @@ def _submit(
     experiment: str,
     parent: str | None,
 ) -> RemoteStep:
-    """Create the step's run below `parent` and submit the step. If `store` is None, open it and check the workspace.
+    """Create the step's run below `parent` and submit the step. If `store` is None, open one and check the workspace.
 
     Raises:
         ConfigError, NoAnswer: the step can't be submitted. Its run, if it exists, is closed as FAILED.
@@ -105,8 +105,8 @@ def _wait_alone(submitted: RemoteStep) -> None:
     """Wait for a step that is not part of a pipeline run, and report its outputs.
 
     Raises:
-        NoAnswer: the workspace stopped answering, so the step's result is unknown.
-        ConfigError, BadData, StepFailed: the step failed.
+        StepFailed: the step failed, or the workspace stopped answering, so that the step's result is unknown.
+        Interrupted: a signal stopped this process. Before that, this function cancels the step and closes its run.
     """
     began = time.monotonic()
     store = submitted.store

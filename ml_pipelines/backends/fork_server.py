@@ -1,8 +1,8 @@
 """A fork server: a process that does the heavy imports once, and then forks a child for each step in milliseconds.
 
 This uses the fork server of Python's `multiprocessing`, with four additions. A child gets exactly the environment of
-this process. A child never imports the `__main__` of this process, which may be bin/mlflow. A child writes to a pipe
-that this process reads. A child dies with this process, even if this process is killed.
+this process. A child never imports the `__main__` of this process, which may be bin/mlflow. A child writes its output
+to a pipe that this process reads. A child dies with this process, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Any
 from ml_pipelines.system import paths, processes
 
 FOLDER = "ml-pipelines-driver-"  # prefix of the folder for a driver's socket and logs; mkdtemp adds eight characters
-LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # multiprocessing chooses the socket's name
-CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the server must not pass these on to every child
+LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # length of the socket's path below the temporary folder
+CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the run of this process, which the server must not inherit
 
 # Modules that the server imports for every step (ALWAYS), to read the source (SPARK), to fit and evaluate (FITTING).
 ALWAYS = (
-    "scipy.special",  # skops searches modules in import order; with this one first, 0.6 s faster
+    "scipy.special",  # skops searches modules in the order of their imports: this one first saves 0.6 s
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.data.meta_dataset",
     "deltalake",
@@ -65,12 +65,12 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
 
     Args:
         tracking_uri: the store that the children will use. The server opens it in advance if it is sqlite.
-        fitting_first: import FITTING before SPARK, because no step reads the source.
+        fitting_first: import FITTING before SPARK. Set it if no step reads the source.
     """
     first = [*ALWAYS, *(FITTING if fitting_first else SPARK)]
     forkserver.set_forkserver_preload(["ml_pipelines.backends.preload", *first])
     path = os.pathsep.join([str(paths.code()), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # `python -c` would import from the working directory first, which may be another project's.
+    # Without PYTHONSAFEPATH, the server (`python -c`) would import from the working directory first.
     extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     multiprocessing.current_process()._config["tempdir"] = str(folder())  # type: ignore[attr-defined]
     with _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
@@ -79,7 +79,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
 
 @cache
 def folder() -> Path:
-    """Return the temporary folder of this driver: for the server's socket, and for the logs of running steps.
+    """Return the temporary folder of this driver. It holds the server's socket and the logs of running steps.
 
     The folder is locked as long as this process lives, and deleted when the process ends. A killed process can't
     delete its folder, so the next driver does.
@@ -95,16 +95,16 @@ def folder() -> Path:
         created = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
         with suppress(OSError):
             descriptor = os.open(created, os.O_RDONLY)  # open until the process ends, because it holds the lock
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError):  # on a file system without locks, the folder is used without a lock
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if created.exists():  # otherwise another driver deleted it before it was locked
+            if created.exists():  # otherwise another driver deleted the folder before this process locked it
                 atexit.register(_delete, created, os.getpid())
                 return created
             os.close(descriptor)
 
 
 def _delete_abandoned(place: Path) -> None:
-    """Delete the folders of this user's drivers that were killed: nobody holds their locks."""
+    """Delete the folders that killed drivers of this user left behind: no process holds the lock of such a folder."""
     import fcntl
 
     for abandoned in place.glob(f"{FOLDER}*"):
@@ -119,7 +119,7 @@ def _delete_abandoned(place: Path) -> None:
 
 
 def _delete(created: Path, process: int) -> None:
-    if os.getpid() == process:  # not in a fork of this process
+    if os.getpid() == process:  # a fork inherits the atexit handler, and must not delete the folder
         shutil.rmtree(created, ignore_errors=True)
 
 
@@ -138,7 +138,7 @@ def quick_exit() -> Iterator[None]:
             sys.stderr.flush()
             shutil.rmtree(folder(), ignore_errors=True)
             os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-        if end.code:  # a Databricks cluster treats every SystemExit as a failure
+        if end.code:  # otherwise return normally, because a Databricks cluster treats every SystemExit as a failure
             raise
 
 
@@ -180,7 +180,7 @@ class Child:
         self._follower.start()
 
     def _follow(self, reader: Connection, on_line: Callable[[str], None], on_end: Callable[[int], None]) -> None:
-        """Read the output to its end, then the exit code. The code can be read only once, so only this thread does."""
+        """Read the output to its end, then the exit code. Only this thread reads the code: it can be read only once."""
         with os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace") as lines:
             reader.close()
             for line in lines:
@@ -215,7 +215,7 @@ class Child:
 
 @contextmanager
 def _no_main() -> Iterator[None]:
-    """Hide `__main__` inside the `with` block, so that a child which starts there does not import it."""
+    """Hide `__main__` inside the `with` block, so that a child which the block starts does not import it."""
     main = sys.modules["__main__"]
     saved: dict[str, Any] = {
         name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
@@ -232,7 +232,7 @@ def _call(
 ) -> None:
     """Call the function in the child, with the caller's environment and folder. Its output goes to `out`."""
     die_with_parent()
-    gc.freeze()  # the objects of the server's imports are never garbage
+    gc.freeze()  # garbage collection skips the objects of the server's imports, because they are never garbage
     gc.enable()
     os.environ.clear()
     os.environ.update(environment)
@@ -243,12 +243,12 @@ def _call(
     code = target(*arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code or 0)  # do not wait for threads of Sail and Polars
+    os._exit(code or 0)  # a normal exit would wait for threads of Sail and Polars
 
 
 def die_with_parent() -> None:
     """Let the kernel kill this process when its parent ends for any reason (Linux, prctl(2))."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # the parent ended before the call
+    if os.getppid() != parent:  # the parent ended before the call of prctl, so the kernel will not kill this process
         os._exit(128 + signal.SIGKILL)

@@ -62,7 +62,7 @@ class ForkedStep:
         threads = max(1, processes.processors() // steps)
         if threads != self._threads:
             self._threads = threads
-            with suppress(FileNotFoundError):  # the step has ended
+            with suppress(FileNotFoundError):  # the step has ended, and its folder is deleted
                 written = self._share.with_suffix(".new")
                 written.write_text(str(threads))
                 written.replace(self._share)
@@ -86,7 +86,7 @@ class ForkedStep:
                 store.close(self.run_id, "FAILED", {**tags, "transient": "true"})
             elif code and store.get_run(self.run_id).info.status == "RUNNING":
                 store.close(self.run_id, "FAILED", {"cause": f"its process ended with exit code {code}"})
-        except (MlflowException, OSError) as error:  # the pipeline run reads this run next, and will report the error
+        except (MlflowException, OSError) as error:  # not raised: the pipeline run reads this run next and reports it
             store.failed(error)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -99,7 +99,7 @@ class ForkServerBackend(ThisMachine):
     enforces_time_limits = True
 
     def stand_in(self) -> str | None:
-        """Return `local` where the system has no fork server."""
+        """Return `local` if this system can't run the fork server, otherwise None."""
         return None if fork_server.supported() else "local"
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
@@ -121,7 +121,7 @@ class ForkServerBackend(ThisMachine):
         tracking_uri: str,
         experiment_id: str,
     ) -> ForkedStep:
-        """Create the step's run below the active one, start the step, and return at once."""
+        """Create the step's run below the active run, start the step, and return at once."""
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri  # the child inherits it
         store = Store.inherited(tracking_uri)
         run_id = create_run(store, experiment_id, entry_point, params)

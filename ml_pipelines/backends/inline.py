@@ -1,4 +1,4 @@
-"""The backend `inline`: each step runs in this process. For a debugger, for tests, and on a cluster."""
+"""The backend `inline`: each step runs in this process. Use it with a debugger, in tests, and on a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_pipelines.tracking.store import Store
 
 
 class FinishedStep:
-    """A step that has ended: this backend returns only after that."""
+    """A step that has ended: InlineBackend.run returns only after the end of the step."""
 
     def __init__(self, run_id: str, exit_code: int) -> None:
         self.run_id = run_id
@@ -44,7 +44,7 @@ class InlineBackend(ThisMachine):
         tracking_uri: str,
         experiment_id: str,
     ) -> FinishedStep:
-        """Create the step's run below the active one, run the step, and return when the step has ended."""
+        """Create the step's run below the active run, run the step, and return when the step has ended."""
         store = Store.inherited(tracking_uri)
         run_id = create_run(store, experiment_id, entry_point, params)
         code = step_run.execute(store, entry_point, params or {}, run_id, config=backend_config.get("config"))

@@ -1,4 +1,4 @@
-"""The backend `local`, MLflow's own: a shell and a new Python process for each step. For Windows and macOS."""
+"""The backend `local`, part of MLflow: it starts a shell and a new Python for each step. For Windows and macOS."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ml_pipelines.system.processes import GRACE_S
 
 
 class LocalBackend(ThisMachine):
-    """Runs steps with MLflow's backend, and stops them itself: MLflow sends only SIGTERM, and then waits for ever."""
+    """Runs steps with MLflow's backend, but stops them with its own code: MLflow sends SIGTERM and waits for ever."""
 
     name = "local"
     enforces_time_limits = True
 
     def stop(self, submitted: SubmittedStep) -> None:
         """Stop the step's process group (`mlflow run`, the shell, the step) with SIGTERM, then SIGKILL."""
-        process = submitted.command_proc  # type: ignore[attr-defined]  # of mlflow.projects.submitted_run
+        process = submitted.command_proc  # type: ignore[attr-defined]  # LocalSubmittedRun of MLflow has it
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
             for _ in range(round(GRACE_S / 0.05)):
                 time.sleep(0.05)
                 process.poll()
-                os.killpg(process.pid, 0)
+                os.killpg(process.pid, 0)  # raises ProcessLookupError once the whole group has ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -36,20 +36,20 @@ class OnDatabricks(ThisMachine):
         return cluster_spec(config, step) or {}
 
     def lost(self, submitted: SubmittedStep) -> Exception | None:
-        """Return the error if the workspace stopped answering. Then the step's result is unknown. Otherwise None."""
+        """Return the error because of which this process can't say how the step ended, or None."""
         return submitted.lost if isinstance(submitted, RemoteStep) else None
 
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Reattach to a step whose driver is gone, if it still runs on Databricks or has just succeeded."""
+        """Reattach to a step whose driver is gone, if it still runs on Databricks or succeeded a moment ago."""
         running = _left_running(store, step, pipeline_run)
         if running is None:
             return None
         run_id, remote = str(running.info.run_id), running.data.tags[REMOTE]
         if remote != SUBMITTING:
             return RemoteStep(store, step, run_id).attach(records.whole_number(running, REMOTE))
-        # The driver was killed while it submitted the step. Sending the same request returns the run, if it exists.
+        # The driver was killed while it submitted the step. The same request returns the existing run, or starts one.
         submission = job_payload.submission_of(config, step, preflight.compute_of(config, step), inputs, run_id)
         return RemoteStep(store, step, run_id).submit(submission)
 
@@ -59,7 +59,7 @@ class OnDatabricks(ThisMachine):
 
 
 def _left_running(store: Store, step: Step, pipeline_run: str) -> Run | None:
-    """Return the step's run in a pipeline run, if it still runs on Databricks or has just succeeded."""
+    """Return the step's run in a pipeline run, if it still runs on Databricks or succeeded a moment ago."""
     runs = (run for run in store.children(pipeline_run) if run.data.tags.get("step") == step.name)
     going = ("RUNNING", "FINISHED")
     return next((run for run in runs if run.info.status in going and REMOTE in run.data.tags), None)

@@ -1,7 +1,7 @@
-"""Code that the fork server runs at its start. It makes the server end with its driver, and import while it is idle.
+"""Code that the fork server runs at its start. It makes the server end with driver.py, and import modules while idle.
 
-The server imports the modules of the first steps before it answers (fork_server.start), and other modules between
-requests. A child that starts earlier imports its modules itself.
+Before the server answers the first request, it imports the modules that fork_server.start names. Between requests, it
+imports the others. A child that was forked before an import does the import itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from ml_pipelines.backends.fork_server import FITTING, SPARK, die_with_parent
 from ml_pipelines.system import observed
 from ml_pipelines.system.processes import SHARE_CHANGED
 
-QUICK_S = 0.3  # idle seconds before the server imports again, so that a quick step does not wait for an import
+# Seconds that the server waits for the next request for a child before it imports more modules. After a quick step,
+# that request comes soon, and it would have to wait for the end of an import.
+QUICK_S = 0.3
 
 
 class ImportingSelector(selectors.DefaultSelector):
@@ -36,7 +38,7 @@ class ImportingSelector(selectors.DefaultSelector):
         patience_s = QUICK_S if cls._store_is_open else 0
         while not (ready := super().select(patience_s)):
             patience_s = 0
-            if cls._had_request and not cls._store_is_open:  # the driver creates the store before it sends a request
+            if cls._had_request and not cls._store_is_open:  # by the first request, the driver has created the store
                 cls._store_is_open = True
                 _open_store()
             elif prepare := next(cls._preparations, None):
@@ -49,12 +51,12 @@ class ImportingSelector(selectors.DefaultSelector):
 
 
 def _import(name: str) -> Any:
-    with contextlib.suppress(ImportError):  # the step that needs the module reports it
+    with contextlib.suppress(ImportError):  # a step that needs the module will report the error
         return importlib.import_module(name)
 
 
 def _open_store() -> None:
-    """Check the schema of a sqlite store and compile the usual queries, and close all connections again."""
+    """Check the schema of a sqlite store and compile the usual queries for all children; then close the connections."""
     from mlflow import MlflowClient
     from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -66,16 +68,16 @@ def _open_store() -> None:
 
 
 def _map_packages() -> None:
-    """Let MLflow list the installed packages now (0.3 s). It needs the list later, to check a model's requirements."""
+    """Let MLflow list the installed packages now (0.3 s). A child needs the list to check a model's requirements."""
     from mlflow.utils import requirements_utils
 
-    with contextlib.suppress(AttributeError):  # a private function: another version of MLflow may not have it
+    with contextlib.suppress(AttributeError):  # other versions of MLflow may lack this private function
         requirements_utils._init_packages_to_modules_map()
 
 
 die_with_parent()
-observed.start()  # a child imports the steps when it gets its configuration
-signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # for a child that has not set its handler yet
-gc.disable()  # the imports make half a million objects that stay; a child turns collection on again
+observed.start()  # no step is imported yet: a child imports its step after the fork
+signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # else the signal would kill a child that has no handler yet
+gc.disable()  # imports make half a million objects, none of them garbage; a child enables collection again
 ImportingSelector._preparations = iter([*(partial(_import, name) for name in (*SPARK, *FITTING)), _map_packages])
-selectors.DefaultSelector = ImportingSelector  # type: ignore[misc]  # multiprocessing.forkserver uses it next
+selectors.DefaultSelector = ImportingSelector  # type: ignore[misc]  # multiprocessing makes its selector from this name
