@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 import re
 import tempfile
 from collections.abc import Mapping
@@ -243,16 +244,13 @@ class Store:
         from mlflow.utils.time import get_current_time_millis
 
         now = get_current_time_millis()
-        numbers = [
-            Metric(shortened(name, NAME_LENGTH), float(value), now, 0) for name, value in (metrics or {}).items()
-        ]
+        numbers = [Metric(entity_name(name), float(value), now, 0) for name, value in (metrics or {}).items()]
         texts = [
-            Param(shortened(name, NAME_LENGTH), shortened(redacted(value), PARAM_LENGTH))
-            for name, value in (params or {}).items()
+            Param(entity_name(name), shortened(redacted(value), PARAM_LENGTH)) for name, value in (params or {}).items()
         ]
         labels = [
             RunTag(
-                shortened(name, NAME_LENGTH),
+                entity_name(name),
                 shortened(value if name.startswith(OUTPUT) else escaped(value, keep="\n"), TAG_LENGTH),
             )
             for name, value in (tags or {}).items()
@@ -352,11 +350,25 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def entity_name(name: str) -> str:
+    """Return the name of a metric, param or tag as MLflow accepts it.
+
+    A character that MLflow refuses becomes `_`: among them are vowel signs of many scripts, since Python's `\\w` lacks
+    them. A changed name ends in a digest of the whole name, so that two names stay different.
+    """
+    plain = re.sub(r"[^/\w.\- :]", "_", name)
+    if posixpath.normpath(plain) != plain or plain == "." or plain.startswith(("..", "/")):  # a path to MLflow
+        plain = re.sub(r"[./]", "_", plain)
+    return name if plain == name and len(name) <= NAME_LENGTH else _with_digest(plain, name, NAME_LENGTH)
+
+
 def shortened(text: str, length: int) -> str:
     """Return the text with at most `length` characters; a cut text ends in a digest of the whole text."""
-    if len(text) <= length:
-        return text
-    end = f"... {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:10]}"
+    return text if len(text) <= length else _with_digest(text, text, length)
+
+
+def _with_digest(text: str, whole: str, length: int) -> str:
+    end = f"... {hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:10]}"
     return text[: length - len(end)] + end
 
 

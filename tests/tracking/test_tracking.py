@@ -70,6 +70,23 @@ def test_long_names_and_texts_are_shortened_and_stay_different(store: Store) -> 
     assert len(set(data.params.values())) == 2 and {len(value) for value in data.params.values()} == {6_000}
 
 
+@pytest.mark.parametrize("name", ["\u0906\u092f\u0941", "a<b>", "caf\u0065\u0301", "../x", "a//b", "/x", ".", "a\nb"])
+def test_a_name_that_mlflow_refuses_is_logged_under_one_that_it_accepts(store: Store, name: str) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    store.opened.log(run_id, metrics={name: 1.0, f"importance.{name}": 2.0}, params={name: "x"}, tags={name: "x"})
+    data = store.client.get_run(run_id).data
+    assert sorted(data.metrics.values()) == [1, 2]
+    assert set(data.params.values()) == {"x"}
+
+
+def test_names_that_differ_in_refused_characters_stay_different(store: Store) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    store.opened.log(run_id, metrics={"a<b": 1.0, "a>b": 2.0, "a_b": 3.0})
+    metrics = store.client.get_run(run_id).data.metrics
+    assert sorted(metrics.values()) == [1, 2, 3]
+    assert metrics["a_b"] == 3
+
+
 def test_the_tags_of_a_run_have_no_control_characters_and_outputs_keep_theirs(store: Store) -> None:
     run_id = store.client.create_run("0").info.run_id
     store.opened.set_tags(run_id, {"cause": "\x1b[2J\u200b", "mlflow.note.content": "a\nb", "output.x": "\x1b\u200b"})

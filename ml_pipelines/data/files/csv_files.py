@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ml_pipelines.config.schema import Source
 from ml_pipelines.data import locations
+from ml_pipelines.data.cells import BLANKS
 from ml_pipelines.data.files import text_files
 from ml_pipelines.errors import BadData, StepFailed, message_of
 from ml_pipelines.text import listed, quoted
@@ -223,7 +224,7 @@ def _escape_advice(file: Path, source: Source, line: int) -> str:
 
 def _header(row: list[str], file: Path) -> list[str]:
     """Return the column names from a CSV's first line. A column without a name is `_c<position>`, as in Spark."""
-    names = [name.strip() or f"_c{i}" for i, name in enumerate(row)]
+    names = [name.strip(BLANKS) or f"_c{i}" for i, name in enumerate(row)]
     if "\0" in (text := "".join(row)):
         wide = "utf-16-le" if text[1:2] == "\0" else "utf-16-be" if text[:1] == "\0" else ""
         advice = f"Set data.source.encoding, perhaps to {wide}. Or save" if wide else "Save"

@@ -126,6 +126,12 @@ def test_the_jvm_reads_the_same_cells(tmp_path: Path) -> None:
         assert [[cell or None for cell in row] for row in shown.rows] == text.rows, f"{name} {shown.error}"
 
 
+def test_blanks_of_any_kind_around_a_header_do_not_count(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("\ufeff id\xa0,\u200bname\t\n1,x\n", encoding="utf-8")
+    assert list(show(spark, Reading(str(path))).types) == ["id", "name"]
+
+
 def test_an_ordinary_csv_is_not_copied(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_files, "_new_file", None)
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + UTF8)
