@@ -13,10 +13,10 @@ from requests import ConnectionError, PreparedRequest, ReadTimeout, RequestExcep
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-ANSWER_S = 30.0  # from the request to the last byte of its answer
-UPLOAD_S = 900.0  # the same if the request sends a file
-LARGEST = 32 * 2**20  # bytes of an answer: the Jobs API sends at most 5 MB of logs
-LONGEST_PAUSE_S = 10  # a Retry-After that asks for more is cut; who polls asks again later anyway
+ANSWER_S = 30.0  # the longest time from a request to the last byte of its answer
+UPLOAD_S = 900.0  # the same limit for a request that sends a file
+LARGEST = 32 * 2**20  # the most bytes of an answer; the Jobs API sends at most 5 MB of logs
+LONGEST_PAUSE_S = 10  # a longer Retry-After is shortened to this, because remote.py asks again anyway
 
 
 class OddAnswer(RequestException):
@@ -24,14 +24,14 @@ class OddAnswer(RequestException):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Sends requests with these limits. A time limit of `requests` restarts with each byte, so it limits nothing."""
+    """Sends requests within this module's limits. The time limit of `requests` is no limit: each byte restarts it."""
 
     def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         """Send a request and return the whole answer.
 
         Raises:
-            ReadTimeout: the answer is not complete within its time.
-            OddAnswer: it is too large, a web page, or not a JSON object.
+            ReadTimeout: the answer is not complete within its time limit.
+            OddAnswer: the answer is too large, a web page, or not a JSON object.
         """
         limit_s = UPLOAD_S if hasattr(request.body, "read") else ANSWER_S
         deadline = time.monotonic() + limit_s
@@ -41,7 +41,7 @@ class BoundedAdapter(HTTPAdapter):
         def work() -> None:
             try:
                 answer.set_result(_read(send(request, *args, **{**options, "stream": True}), deadline))
-            except HTTPError as error:  # of urllib3, while the body is read
+            except HTTPError as error:  # urllib3 raises this in _read; callers expect errors of requests
                 answer.set_exception(ConnectionError(error))
             except BaseException as error:
                 answer.set_exception(error)
@@ -60,7 +60,7 @@ class BoundedAdapter(HTTPAdapter):
 
 
 def _read(response: Response, deadline: float) -> Response:
-    """Read the body of an answer into it. Pieces are read as they come, so that a slow answer ends at its deadline."""
+    """Read the body of an answer and return the answer. Read piece by piece, so that a slow answer ends in time."""
     body = bytearray()
     while piece := response.raw.read1(2**16, decode_content=True):
         body += piece
@@ -68,13 +68,13 @@ def _read(response: Response, deadline: float) -> Response:
             response.close()
             if len(body) > LARGEST:
                 raise OddAnswer(f"it sends an answer of more than {LARGEST / 2**20:g} MB")
-            raise ReadTimeout("the answer is too slow")  # send() has raised its own already, or raises it now
+            raise ReadTimeout("the answer is too slow")  # send() reports the time-out with its own text
     response._content, response._content_consumed = bytes(body), True
     return response
 
 
 def _check(response: Response, path: str) -> None:
-    """Refuse a web page, and any other answer that is not a JSON object. Files may contain anything."""
+    """Refuse a web page, and any other answer that is not a JSON object. A file of a Volume may contain anything."""
     body = response.content.lstrip()
     if response.is_redirect or not body or path.startswith("/api/2.0/fs/") or response.status_code >= 500:
         return

@@ -68,7 +68,7 @@ def submission_of(
 ) -> Submission:
     """Return the request that runs `step` in the MLflow run `run_id`.
 
-    The run id is the idempotency token: each attempt of a step has an MLflow run of its own.
+    `run_id` is also the idempotency token. Each attempt of a step has a new MLflow run, so each is submitted anew.
     """
     from databricks.sdk.service.jobs import PythonWheelTask, SubmitTask
 
@@ -95,7 +95,8 @@ def _placement(compute: specs.Compute, whl: str, tags: dict[str, str]) -> tuple[
     if compute.environment_version:
         spec = Environment(environment_version=compute.environment_version, dependencies=[whl, *pins()])
         return {"environment_key": "ml"}, JobEnvironment("ml", spec)
-    # The wheel is last: a cluster installs one library after another, and the wheel's open ranges would get the newest.
+    # The wheel comes after the pins, because a cluster installs one library after another. A wheel that is installed
+    # first would bring the newest versions that its requirements allow.
     libraries = [*(Library(pypi=PythonPyPiLibrary(package=pin)) for pin in pins()), Library(whl=whl)]
     if compute.new_cluster is None:
         return {"libraries": libraries, "existing_cluster_id": compute.existing_cluster_id}, None
@@ -112,7 +113,7 @@ def pins() -> list[str]:
 
 
 def describe_submissions(config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> str:
-    """Return the request of each step, one a line, and the number of cluster starts."""
+    """Return text with the request of each step, as one line of JSON each, and the number of cluster starts."""
     computes = {step.name: compute_of(config, step) for step in steps}
     payloads = [
         submission_of(
@@ -120,7 +121,7 @@ def describe_submissions(config: Config, steps: Sequence[Step], needs: Mapping[s
         ).as_dict()
         for step in steps
     ]
-    starts: dict[str, int] = {}  # step -> cluster starts on the longest path that ends with it
+    starts: dict[str, int] = {}  # step -> cluster starts that follow one another until it runs
     for step in steps:
         before = max((starts[need] for need in needs[step.name]), default=0)
         starts[step.name] = before + (computes[step.name].new_cluster is not None)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from databricks.sdk.service.jobs import Run, RunOutput
 
 FINAL_STATES = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")  # life cycle states that never change again
-# Termination codes of the Jobs API 2.2. TRANSIENT and CLUSTER: a cluster or a library failed before our code ran.
+# Termination codes of the Jobs API 2.2. CLUSTER: the cluster did not start; after a code in TRANSIENT, another attempt
+# may succeed. REFUSED: Databricks refused the run.
 TRANSIENT = ("CLOUD_FAILURE", "CLUSTER_REQUEST_LIMIT_EXCEEDED", "WORKSPACE_RUN_LIMIT_EXCEEDED")
 CLUSTER = (*TRANSIENT, "CLUSTER_ERROR", "INVALID_CLUSTER_REQUEST", "RESOURCE_NOT_FOUND", "DRIVER_ERROR")
 REFUSED = ("UNAUTHORIZED_ERROR", "FEATURE_DISABLED", "BUDGET_POLICY_LIMIT_EXCEEDED", "INVALID_RUN_CONFIGURATION")
@@ -25,7 +26,7 @@ class Outcome:
     result: str  # the result state; if the run has none, its life cycle state: SKIPPED or INTERNAL_ERROR
     exit_code: int = 0
     cause: str = ""
-    code: str = ""
+    code: str = ""  # the termination code
     transient: bool = False  # another attempt may succeed
 
 
@@ -36,7 +37,7 @@ def state_of(run: Run) -> str:
 
 
 def has_ended(run: Run) -> bool:
-    """Return whether the run has ended. A run that is SKIPPED or INTERNAL_ERROR may have no result."""
+    """Return whether the run has ended, by its life cycle state: a run that was skipped may have no result state."""
     return state_of(run).split(" ", 1)[0] in FINAL_STATES
 
 
@@ -51,7 +52,7 @@ def outcome_of(run: Run, error: str | None = None) -> Outcome:
     if life not in FINAL_STATES:
         return Outcome("TIMEDOUT", TimedOut.exit_code, f"cancelled: still {life} an hour after its time limit")
     results = [task.state.result_state for task in run.tasks or [] if task.state and task.state.result_state]
-    result = results[-1].value if results else result or life  # a run says FAILED where its task says TIMEDOUT
+    result = results[-1].value if results else result or life  # if a task says TIMEDOUT, its run says only FAILED
     if result == "SUCCESS":
         return Outcome(result)
     details = run.status.termination_details if run.status else None

@@ -87,7 +87,7 @@ def _check_settings(config: Config) -> None:
 
 
 def check_experiment(name: str) -> None:
-    """Check that the user may read the experiment. One that does not exist passes: MLflow will create it.
+    """Check that the user may read the experiment. If it does not exist, pass: MLflow will create it.
 
     Raises:
         ConfigError: the permission is missing.

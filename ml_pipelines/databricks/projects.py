@@ -17,9 +17,9 @@ from ml_pipelines.system import paths
 
 @cache
 def project_archive() -> str:
-    """Return the path of a zip of the project. Each process makes it once.
+    """Return the path of a zip of the project. Each process writes the zip only once.
 
-    MLflow's own tarball would contain .venv, data and .git too.
+    It replaces MLflow's own tarball, which would contain .venv, data and .git too.
     """
     return str(archive(Path(tempfile.mkdtemp(prefix="ml-pipelines-"), "project.zip")))
 

@@ -52,7 +52,7 @@ class RemoteStep:
         """
         try:
             return self.attach(submission.send())
-        except (Interrupted, MlflowException):  # the run may exist: sending again returns it
+        except (Interrupted, MlflowException):  # the run may exist: the same request returns its id for cancel()
             self._databricks_run = submission.send()
             self.cancel()
             raise
@@ -72,7 +72,7 @@ class RemoteStep:
             if self._ended is None and self.lost is None:
                 try:
                     self._ended = self._follow()
-                except Exception as error:  # whatever it is: nobody else waits for this step
+                except Exception as error:  # any error, because nobody else waits for this step: see `lost`
                     self.lost = error
             return self.get_status() == "FINISHED"
 

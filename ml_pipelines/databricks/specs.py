@@ -29,7 +29,7 @@ class Compute:
     where: str  # the file or configuration key that describes the compute, for messages
     new_cluster: ClusterSpec | None = None
     existing_cluster_id: str | None = None
-    environment_version: str | None = None  # serverless
+    environment_version: str | None = None  # of serverless compute
 
 
 def parse_compute(raw: Mapping[str, Any], where: str) -> Compute:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EVERYBODY = "account users"  # the group of all users of the account
 CREATING = {"CREATE_MODEL", "CREATE_FUNCTION", "ALL_PRIVILEGES"}  # each allows its holder to create a model
-# The names of people are mail addresses, those of service principals are UUIDs. All others are groups.
+# The name of a person is a mail address, and the name of a service principal is a UUID. Any other name is a group's.
 NOT_A_GROUP = re.compile(r".+@.+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -30,7 +30,7 @@ def check_registry(config: Config, steps: Iterable[Step]) -> None:
     Only the owner of a registered model may set an alias, so the privilege CREATE MODEL VERSION is not enough.
 
     Raises:
-        ConfigError: the user may not; the message says what to grant.
+        ConfigError: the user lacks a privilege; the message says what to grant.
         NoAnswer: the workspace does not answer.
     """
     registers = any(CHAMPION in step.external for step in steps)
@@ -73,7 +73,7 @@ def _check_owner(name: str, owner: str, me: User) -> None:
             f"registry.model: {name} belongs to {owner}, and only a model's owner may set its aliases. Ask {owner} to "
             f"make a group with both of you its owner: databricks registered-models update {name} --owner <group>"
         )
-    events.report(  # the workspace may not list all groups of its users, so this refuses nothing
+    events.report(  # only a warning: perhaps the user is in the group, but the workspace does not list all groups
         events.Notice(
             f"registry.model: {name} belongs to the group {owner}, and only a model's owner may set its aliases. "
             f"The workspace does not list {me.user_name} as a member: the last step fails for everybody else."
@@ -82,7 +82,7 @@ def _check_owner(name: str, owner: str, me: User) -> None:
 
 
 def _check_schema(name: str, me: User, needs: str) -> None:
-    """Check that the user may create a model. To get a schema or a catalog, one needs USE SCHEMA or USE CATALOG."""
+    """Check that the user may create a model. The requests also fail if the user lacks USE CATALOG or USE SCHEMA."""
     schema = name.rpartition(".")[0]
     client, mine = workspace.client(), _names_of(me)
     owners = {client.catalogs.get(schema.partition(".")[0]).owner, client.schemas.get(schema).owner}
@@ -107,14 +107,15 @@ def _metastore_admin() -> str | None:
 
     try:
         return workspace.client().metastores.summary().owner
-    except DatabricksError:  # not everybody may see it
+    except DatabricksError:  # not every user has permission to see the metastore
         return None
 
 
 def _effective_privileges(schema: str) -> Iterator[tuple[str, str]]:
-    """Yield principal and privilege of the grants on a schema and above it, as far as the user may see them.
+    """Yield (principal, privilege) of the grants on a schema and of inherited grants, if the user may see them.
 
-    A page may be empty; only a missing token ends the pages. The SDK's own method differs between its versions.
+    Even an empty page may have a successor: only a page without a token is the last. This function calls the API
+    directly, because the SDK's method for it differs between versions of the SDK.
     """
     path, token = f"/api/2.1/unity-catalog/effective-permissions/SCHEMA/{schema}", None
     while token != "":

@@ -49,7 +49,7 @@ def wheel_path(config: Config) -> str:
     """Return the path of this code's wheel on the Volume, in a folder named after the digest of its content.
 
     Raises:
-        ConfigError: this is not a checkout, so the wheel can't be built.
+        ConfigError: only the wheel is installed, and another wheel can't be built without a checkout.
     """
     version = _version()
     digest = re.split(r"[+.]", version)[-1]

@@ -29,17 +29,17 @@ class NoAnswer(StepFailed):
 
 
 def select(config: Settings) -> None:
-    """Make MLflow, jobs and files use one workspace: that of the tracking URI, or else of the registry's.
+    """Make MLflow, jobs and files use one workspace: the tracking URI's, or the registry URI's if runs are elsewhere.
 
-    The SDK and MLflow let a variable such as DATABRICKS_HOST overrule the profile of `databricks://<profile>`, and
-    not everywhere. So a variable that names another workspace is refused.
+    A variable such as DATABRICKS_HOST overrules the profile of `databricks://<profile>` in some places of the SDK and
+    of MLflow, but not in all. So this function refuses a variable that names another workspace.
 
     Raises:
         ConfigError: a variable or the registry's URI names another workspace.
     """
     source = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "mlflow.tracking_uri"
     chosen = {"MLFLOW_TRACKING_URI": opening.store_uri(config), "MLFLOW_REGISTRY_URI": opening.registry_uri(config)}
-    os.environ.update(chosen)  # MLflow and client() read them
+    os.environ.update(chosen)  # MLflow and client() read these variables
     uri, registry = _uri(), chosen["MLFLOW_REGISTRY_URI"]
     if ":" in (profile := _profile_of(uri)):
         raise ConfigError(f"{source}: {uri} names a secret scope, which only MLflow can read. Name a profile.")
@@ -61,7 +61,7 @@ def select(config: Settings) -> None:
 
 
 def _uri() -> str:
-    """Return the URI of the workspace: the store's, or the registry's if the store is elsewhere, or nothing."""
+    """Return the URI of the workspace: the store's, else the registry's, or "" if neither is on Databricks."""
     uris = (os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"))
     return next((uri for uri in uris if uri.startswith("databricks")), "")
 
@@ -100,7 +100,7 @@ def _host_of(profile: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Return a host as the SDK writes it. Another value only loses a slash at its end."""
+    """Return the name of a host as the SDK writes it, with https://. Any other text only loses a slash at its end."""
     text = text.strip().rstrip("/")
     return f"https://{text}" if re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?", text) else text
 
@@ -131,7 +131,7 @@ def _client(profile: str) -> WorkspaceClient:
     except (ValueError, configparser.Error) as error:
         message = message_of(error, None).partition(" Config: ")[0].rstrip(".")
         raise ConfigError(f"Can't sign in to Databricks: {message}. Run {SIGN_IN}.") from error
-    session = opened.api_client._api_client._session  # the SDK has no public place for an adapter
+    session = opened.api_client._api_client._session  # private, but the SDK offers no public way to set an adapter
     for scheme in ("https://", "http://"):
         session.mount(scheme, BoundedAdapter())
     return opened
@@ -160,7 +160,7 @@ def explaining_errors(what: str, privilege: str) -> Iterator[None]:
         yield
     except (DatabricksError, OSError) as error:  # TimeoutError and the errors of requests are OSErrors
         raise explain_error(error, what, privilege) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK finds another type than it expects
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK expects another type in the answer
         message = message_of(f"{type(error).__name__}: {error}", 100)
         raise NoAnswer(f"{host()} answers a request for {what} with something unreadable ({message}).") from error
 
