@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-BINS = 10  # bins of a number: its deciles, or one bin for each value if it has at most this many values
+BINS = 10  # bins of a number column: its deciles, or one bin for each value if it has at most this many distinct values
 CATEGORIES = 20  # at most this many values of a category column have bins of their own
 RARE = 0.01  # a value with a smaller share of the reference table has no bin of its own
-EPSILON = 1e-4  # PSI counts a smaller share as this share
+EPSILON = 1e-4  # the PSI counts a share of rows below this as this share
 OTHER, MISSING = "(other)", "(missing)"
 
 
@@ -37,9 +37,9 @@ def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[st
     a table has no values), `bins` with the share of each table's rows, and each table's share of missing values.
     A column that is a number in only one table counts as a category. NaN counts as missing.
 
-    The reference table decides the bins. A number has its deciles, or one bin for each value if it has few values.
-    A category has one bin for each common value, and one bin for all rare and unseen values. Both kinds have one bin
-    for missing values.
+    The values in the reference table decide the bins. The bins of a number column are its deciles. If it has few
+    different values, each value is a bin. A category column has one bin for each common value, and one bin for all
+    rare and unseen values. Both kinds of columns have one bin for missing values.
 
     Numbers get the two-sample Kolmogorov-Smirnov test. Categories get Pearson's chi-squared test on the bins, without
     Yates' correction. With many rows, a test detects any difference. PSI shows how large the difference is.
@@ -104,7 +104,7 @@ def _sorted(column: pl.Series) -> Floats:
 
 
 def _number_bins(old: Floats, new: Floats) -> list[Bin]:
-    """Return the bins of sorted values; the old values decide the edges."""
+    """Return the bins of a number column, given the sorted values of both tables. The old values decide the edges."""
     import numpy as np
 
     distinct = old[np.append(True, old[1:] != old[:-1])] if len(old) else old

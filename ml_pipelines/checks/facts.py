@@ -27,7 +27,7 @@ DRIFT_ROWS = 50_000  # rows of a table for measuring drift: with more rows, PSI 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """The inputs of the gate: the tables and the runs of the model."""
+    """The inputs of the quality gate: the tables, the runs of the steps before it, and the AUC from evaluate."""
 
     train_uri: str
     test_uri: str
@@ -199,5 +199,5 @@ class Facts:
 
 
 def _thinned(table: pl.DataFrame) -> pl.DataFrame:
-    """Return every n-th row, about DRIFT_ROWS in all."""
+    """Return every n-th row of a table, with n such that about DRIFT_ROWS rows remain."""
     return table.gather_every(max(1, table.height // DRIFT_ROWS))

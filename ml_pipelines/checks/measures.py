@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-VALUES = 20  # a number column with more distinct values is sliced by quarters
+VALUES = 20  # a number column with more distinct values has four slices, its quarters
 
 
 def calibration_error(label: Array, score: Array, bins: int) -> float:
-    """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows."""
+    """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows.
+
+    It is the mean difference between the scores in a bin and the share of class 1 in the bin. NaN if a score is not
+    finite.
+    """
     import numpy as np
 
     if not np.isfinite(score).all():
@@ -29,7 +33,7 @@ def calibration_error(label: Array, score: Array, bins: int) -> float:
 
 
 def single_auc(column: pl.Series, label: pl.Series) -> float:
-    """Return the AUC if one column is the score. A number column gets at least 0.5: its sign doesn't matter.
+    """Return the AUC of one column, used as the score. A number column gets at least 0.5: its sign doesn't matter.
 
     Missing numbers rank lowest. The score of a text is the share of class 1 among rows with the same text. The shares
     come from every second row of each class, and the AUC from the other rows. Otherwise a text that differs in each
@@ -52,9 +56,10 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
 
 
 def slices_of(column: pl.Series, label: Array, score: Array, level: float, least: int) -> list[dict[str, Any]]:
-    """Return the AUC with its interval for each value of a column that has at least `least` rows.
+    """Return one row for each value of a column that at least `least` rows have: the slice, its rows, AUC and interval.
 
-    A number with many values is sliced by its quarters. A slice with one class has no AUC, and is left out.
+    The slices of a number column with many values are its quarters. A slice with only one class has no AUC, and is left
+    out.
     """
     import polars as pl
 
@@ -72,7 +77,7 @@ def slices_of(column: pl.Series, label: Array, score: Array, level: float, least
 
 
 def _quarters(column: pl.Series) -> pl.Series:
-    """Return the quarter of each number, as text."""
+    """Return the name of the quarter that each number is in, for example `above 3.5`. Missing numbers stay missing."""
     import numpy as np
     import polars as pl
 

@@ -50,8 +50,8 @@ def _check_feature(column: pl.Series) -> None:
         wrong = column.is_not_null() & ((column.abs() > FLOAT32_MAX) | column.is_nan())
         if bad := int(wrong.sum()):
             raise BadData(
-                f"Feature {shown(column.name)}: {bad} of {len(column)} values are infinite, NaN or beyond a 32-bit "
-                f"float ({column.filter(wrong)[0]})."
+                f"Feature {shown(column.name)}: {bad} of {len(column)} values are infinite, NaN or beyond the range of "
+                f"a 32-bit float. The first is {column.filter(wrong)[0]}."
             )
 
 
@@ -67,9 +67,13 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
 
 
 def _check_types(model: Any, features: pl.DataFrame) -> None:
-    """Check column types. Otherwise the encoder would treat each number in a text column as an unseen category."""
+    """Check that each column is text or a number, as it was when the model was fitted.
+
+    Otherwise the encoder would treat all values of a number column as unseen categories of a text column.
+    """
     words = {True: "text", False: "a number"}
-    encoder = getattr(model, "named_steps", {}).get("encode")  # as steps/train.py makes it; other models may have none
+    # steps/train.py makes scikit-learn pipelines with a step `encode`. Other models are not checked.
+    encoder = getattr(model, "named_steps", {}).get("encode")
     for kind, _, names in encoder.transformers_ if encoder else []:
         for name in names if kind in ("category", "number") else []:
             is_text = str(features[name].dtype) == "String"

@@ -14,7 +14,7 @@ from ml_pipelines.tracking.lineage import LoggedModel
 if TYPE_CHECKING:
     import polars as pl
 
-# The type that the default model needs, and dtypes, which contain no code. model.trusted_types in conf adds others.
+# The type of the default model's trees, and NumPy's dtypes, which contain no code. model.trusted_types adds others.
 TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype")
 MODEL_FILE = "model.skops"
 
@@ -88,7 +88,7 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
 
 
 def check_model_file(logged: LoggedModel) -> bytes:
-    """Check that the train run logged exactly this model file, and return its content.
+    """Return the content of a model's file, after a check that it is the file that the train run logged.
 
     Raises:
         StepFailed: the file is missing.
@@ -103,7 +103,7 @@ def check_model_file(logged: LoggedModel) -> bytes:
 def model_signature(example: pl.DataFrame) -> Any:
     """Return the MLflow signature: the example's column types as inputs, an integer (0 or 1) as output.
 
-    Columns of text may have missing values; other columns are required.
+    Text columns are optional in the signature, because they may have missing values. All other columns are required.
     """
     import polars as pl
     from mlflow.models import ModelSignature

@@ -30,7 +30,7 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 BEFORE = "champion_before"  # the previous champion, which this version replaced
 MODEL_DIGEST = "model_digest"  # the SHA-256 of the model's file
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
-RIVAL_MS = 600_000  # a younger version of another pipeline is a candidate: it may be about to become champion
+RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
 VERSION_TAG_LENGTH = 1_000  # the longest tag of a version in Unity Catalog; MLflow's own registry allows more
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
@@ -56,9 +56,10 @@ def current_champion(store: Store, config: Config) -> Version | None:
 
 
 def check_digest(version: Version, logged: LoggedModel) -> None:
-    """Compare the digest of a model's file in its version with the one in its train run. Old versions have none.
+    """Compare the digest of a model's file in the tags of its version with the digest in the tags of its train run.
 
-    Whoever can change runs can't always change versions: Unity Catalog has its own permissions.
+    This detects a changed train run: whoever can change runs can't always change versions, because Unity Catalog has
+    its own permissions. Versions of earlier releases have no digest, and pass.
 
     Raises:
         BadData: the digests differ.
@@ -71,9 +72,9 @@ def check_digest(version: Version, logged: LoggedModel) -> None:
 
 
 def champion_identity(store: Store, config: Config) -> str:
-    """Return the champion's model name, version and train run, for a fingerprint.
+    """Return a text with the model's name, the champion's version and its train run, as a part of fingerprints.
 
-    The identity includes the train run, because version numbers restart if someone deletes the model.
+    The text includes the train run, because version numbers restart if someone deletes the model.
     """
     holder = current_champion(store, config)
     return f"{model_name(config)} {f'{holder.version} {holder.run_id}' if holder else 'none'}"
@@ -82,9 +83,9 @@ def champion_identity(store: Store, config: Config) -> str:
 def register_version(
     store: Store, config: Config, model_uri: str, train_run_id: str, tags: Mapping[str, str]
 ) -> Version:
-    """Register the model of a train run, set these tags and the alias `challenger`, and return the version.
+    """Register the model of a train run as a new version with `tags` and the alias `challenger`. Return the version.
 
-    A second call for the same train run updates the first version.
+    A second call for the same train run creates no new version, but updates the tags of the first one.
 
     Raises:
         ConfigError: the registry reports an error.
@@ -226,7 +227,9 @@ def _create(store: Store, name: str, model_uri: str, train_run_id: str, tags: Ma
     from mlflow.exceptions import MlflowException
 
     client = store.client
-    try:  # to create a model that exists, Unity Catalog asks for a privilege that its owner may lack
+    # Look for the model first: in Unity Catalog, the call that creates a model needs a privilege even if the model
+    # exists, and the model's owner can lack this privilege.
+    try:
         client.get_registered_model(name)
     except MlflowException as absent:
         if absent.error_code not in ABSENT:
@@ -234,7 +237,7 @@ def _create(store: Store, name: str, model_uri: str, train_run_id: str, tags: Ma
         try:
             client.create_registered_model(name)
         except MlflowException as error:
-            if "ALREADY_EXISTS" not in error.error_code:  # another pipeline has just created it
+            if "ALREADY_EXISTS" not in error.error_code:  # this code means that another pipeline created it meanwhile
                 raise
     model_id = model_uri.removeprefix("models:/")
     return int(client.create_model_version(name, model_uri, train_run_id, dict(tags), model_id=model_id).version)
@@ -253,7 +256,8 @@ def _search(store: Store, name: str, query: str, since: int = 0) -> list[Version
         page = store.client.search_model_versions(query, page_token=token)
         matches += [v for v in page if v.name == name and v.creation_timestamp >= since]
         token = page.token or ""
-    return [_get(store, name, int(v.version)) for v in matches]  # a search in Unity Catalog returns no tags
+    # Read each version again, because a search in Unity Catalog returns no tags.
+    return [_get(store, name, int(v.version)) for v in matches]
 
 
 def _by_alias(store: Store, name: str) -> Version | None:

@@ -26,7 +26,10 @@ COUNTS = ("true_negatives", "false_positives", "false_negatives", "true_positive
 
 
 def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, float]:
-    """Return the metrics that need no threshold: AUC, average precision, log loss, Brier score."""
+    """Return the metrics that need no threshold: AUC, average precision, log loss, Brier score.
+
+    Their names begin with the prefix: `test_auc` if it is `test`.
+    """
     from sklearn import metrics
 
     truth = label.to_numpy()
@@ -39,7 +42,10 @@ def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, floa
 
 
 def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, float]:
-    """Return the metrics of predicted classes: accuracy, F1, and the four counts of the confusion matrix."""
+    """Return the metrics of predicted classes: accuracy, F1, and the four counts of the confusion matrix.
+
+    Their names begin with the prefix: `test_f1` if it is `test`.
+    """
     from sklearn import metrics
 
     truth = label.to_numpy()
@@ -57,15 +63,16 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     from sklearn.metrics import roc_curve
 
     truth = label.to_numpy()
-    fpr, tpr, cut = roc_curve(truth, score, drop_intermediate=False)  # `cut` falls from infinity
+    fpr, tpr, cut = roc_curve(truth, score, drop_intermediate=False)  # `cut`: thresholds, from infinity down
     true_positives, false_positives = tpr * truth.sum(), fpr * (len(truth) - truth.sum())
     positives = true_positives + false_positives
     precision = np.divide(true_positives, positives, out=np.ones_like(positives), where=positives > 0)
-    thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))  # evenly along the ROC curve
-    top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))  # end of the axis: scores are small if class 1 is rare
+    thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))  # evenly along ROC
+    # End of the threshold axis: the power of 10 above the highest score. If class 1 is rare, all scores are small.
+    top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))
     threshold = np.linspace(0, top, POINTS + 1)
     threshold = threshold[threshold <= cut[1]]
-    at = np.searchsorted(-cut, -threshold, side="right") - 1  # the last cut that a score of `threshold` reaches
+    at = np.searchsorted(-cut, -threshold, side="right") - 1  # the lowest cut that is not below the threshold
     charts = {
         "roc": {"false_positive_rate": fpr[thin], "true_positive_rate": tpr[thin]},
         "precision_recall": {"recall": tpr[thin], "precision": precision[thin]},
@@ -82,7 +89,7 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
 
 
 def calibration_curve(truth: Array, score: Array) -> dict[str, Array]:
-    """Return mean score, share of class 1 and number of rows for each tenth of the rows, ordered by score.
+    """Sort the rows by score, and return the mean score, the share of class 1 and the number of rows of each tenth.
 
     Rows with the same score are in the same tenth.
     """

@@ -1,7 +1,7 @@
 """The area under the ROC curve with its confidence interval, and the difference of two areas on the same rows.
 
 Method: DeLong, DeLong and Clarke-Pearson, Comparing the areas under two or more correlated ROC curves (Biometrics,
-1988). Algorithm: Sun and Xu (IEEE Signal Processing Letters, 2014). It uses ranks, and takes n log n time.
+1988). Algorithm: Sun and Xu (IEEE Signal Processing Letters, 2014). The algorithm uses ranks, and takes n log n time.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class Difference:
 
 
 def interval(label: Array, score: Array, level: float) -> Interval:
-    """Return the AUC with its confidence interval, limited to 0 to 1. All are NaN unless both classes have rows."""
+    """Return the AUC with its confidence interval, limited to 0 to 1. If a class has no rows, all numbers are NaN."""
     from statistics import NormalDist
 
     value, placements = _placements(label, score)
     reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(_variance(placements))
-    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), level)  # max(0.0, NaN) would be 0
+    # `value` comes first, so that NaN stays NaN: max(0.0, NaN) is 0.0.
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), level)
 
 
 def compare(label: Array, score: Array, other: Array) -> Difference:

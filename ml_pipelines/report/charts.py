@@ -14,9 +14,10 @@ from ml_pipelines.config import graph
 
 # The plot area of a chart, in units of its viewBox (320 x 250).
 LEFT, RIGHT, TOP, BOTTOM = 48, 310, 10, 210
-# Sizes in the graph of the steps. Its rows are below each other, so that the graph fits on a phone.
+# Sizes in the graph of the steps, in units of its viewBox. The graph goes from top to bottom, so that it is narrow
+# enough for a phone. ROW is the distance between the tops of two rows of boxes, GAP that between two boxes in a row.
 GRAPH_WIDTH, BOX_HEIGHT, BOX_WIDTH, GAP, ROW = 340, 44, 190, 10, 72
-OUTER = 1.5  # drawn width of the first and last decile, relative to the next one; in the data they are open-ended
+OUTER = 1.5  # the first and the last decile have no outer end: they are drawn this many times as wide as the next one
 
 
 def x_of(share: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Link:
-    """A run: its id, and the address of its page if the store is a server."""
+    """A run: its id, and the address of its page, or None if the store has no web pages."""
 
     run_id: str
     address: str | None

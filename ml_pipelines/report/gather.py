@@ -84,7 +84,10 @@ def gather(reader: RunReader, parent: Run) -> Report:
 
 
 def _overrides(parent: Run, config: Mapping[str, Any]) -> str:
-    """Return the overrides of a pipeline run. A param holds 6,000 characters, so config.json comes first."""
+    """Return the --set overrides of a pipeline run, from config.json if it has them, else from the param `set`.
+
+    config.json has all of them. A param is cut after 6,000 characters.
+    """
     overrides = config.get("set")
     return overrides if isinstance(overrides, str) else str(parent.data.params.get("set", NONE))
 
@@ -187,7 +190,7 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
 
 
 def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mapping[str, Any] | None) -> list[Metric]:
-    """Return the metrics on the test table, with the champion's if it was evaluated on the same rows."""
+    """Return the metrics on the test table, with the champion's values if it was evaluated on the same rows."""
     values, training = (_values(origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train")))
     digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
     champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
@@ -209,7 +212,10 @@ def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mappi
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
-    """Return a step's metrics by their names without the prefix. Compute precision and recall from the counts."""
+    """Return a dict: metric -> value, of the metrics that a step logged as `<prefix>_<metric>`, or {} if it has no run.
+
+    Precision and recall are not logged. They are computed from the counts of the confusion matrix.
+    """
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
     for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):

@@ -27,11 +27,11 @@ def render(report: Report) -> str:
 
 
 def _without_control_characters(value: object) -> object:
-    return escaped(value, keep="\n\t") if type(value) is str else value  # HTML that the charts made is a subclass
+    return escaped(value, keep="\n\t") if type(value) is str else value  # finished HTML is of a subclass of str
 
 
 def format_number(value: object, digits: int = 3) -> str:
-    """Return a number as text: `1,234` if it is whole, otherwise rounded to `digits`. A missing number is a dash."""
+    """Return a number as text: `1,234` if it is whole, else with `digits` decimals. A missing number becomes a dash."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return str(value) if value and isinstance(value, str | bool) else "-"
     if float(value).is_integer() and (isinstance(value, int) or abs(value) >= 10):

@@ -1,4 +1,4 @@
-"""Read runs for the report: their artifacts, the origin of a reused result, and links to pages."""
+"""Read runs for the report: their artifacts, the origin of a reused result, and the links to their pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class RunReader:
         return None if text is None else records.parse_json(text)
 
     def origin(self, run: Run) -> Run:
-        """Return the run that computed this run's outputs and has the artifacts, or `run` if the store has lost it."""
+        """Return the run that computed this run's outputs and has their artifacts.
+
+        Return `run` itself if it was not reused, or if the store has lost the run that computed its outputs.
+        """
         if "reused_from" not in run.data.tags:
             return run
         try:
