@@ -1,7 +1,7 @@
 """Updates MLproject, the bundle and the pins from conf/, resources/ and requirements.lock.
 
-People edit these files too. So `sync` changes only the values that come from the files above. A round-trip YAML library
-keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
+People edit MLproject and the bundle too. So `sync` changes only the values that follow from other files. A round-trip
+YAML library keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _mlproject(document: Any, steps: list[Step]) -> None:
     points = document["entry_points"]
     declared = {step.name for step in steps}
     for name in [name for name in points if name not in declared]:
-        if f"--step={name}" in str(points[name].get("command")).split():  # a person added the others
+        if f"--step={name}" in str(points[name].get("command")).split():  # a person added the other entry points
             del points[name]
     for step in steps:
         point = points.setdefault(step.name, {})
@@ -140,7 +140,10 @@ def _pyproject(text: str, steps: list[Step], backends: Mapping[str, str]) -> str
 
 
 def _set_lines(text: str, required: list[str], is_ours: Callable[[str], object]) -> str:
-    """Return the text with the required lines in place of our old lines. Lines that are right keep their order."""
+    """Return the text with the `required` lines in place of the lines that `is_ours` accepts.
+
+    Lines that are there already keep their order.
+    """
     lines = text.splitlines(keepends=True)
     ours = [at for at, line in enumerate(lines) if is_ours(line)]
     right = [lines[at] for at in ours if lines[at] in required]
@@ -155,7 +158,7 @@ def _requirements(text: str) -> str:
 
 
 def _set_list(parent: Any, key: str, values: list[str], ours: Iterable[str] = ()) -> None:
-    """Set these pins in the list parent[key]. Each pin keeps its position; packages that a person added stay.
+    """Set the pins `values` in the list parent[key]. Each pin keeps its position; packages that a person added stay.
 
     Pins of packages in `ours` that are not in `values` are removed.
     """
@@ -178,7 +181,7 @@ def _set_list(parent: Any, key: str, values: list[str], ours: Iterable[str] = ()
 
 
 def cluster_pins() -> list[str]:
-    """Return the pins of the libraries that a cluster must replace or add; the others stay as the runtime has them.
+    """Return the pins of the requirements that the cluster's runtime lacks or has in a version that is not allowed.
 
     Raises:
         ConfigError: requirements.lock lacks a package.
@@ -196,7 +199,7 @@ def cluster_pins() -> list[str]:
 def pinned_requirements(extra: str | None = None) -> list[str]:
     """Return the project's direct requirements, and those of `extra`, with their versions from requirements.lock.
 
-    Packages whose locked version depends on the version of Python are left out, because runtimes differ in it.
+    A package is left out if its locked version depends on the version of Python, because runtimes have different ones.
 
     Raises:
         ConfigError: requirements.lock lacks a package.

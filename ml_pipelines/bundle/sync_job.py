@@ -88,7 +88,7 @@ def _set_dependencies(task: Any, needs: list[str], ours: set[str]) -> None:
 
 
 def _set_states(wheel: Any, steps: Iterable[str]) -> None:
-    """Pass the result state of each step's task to the last task."""
+    """Make the last task's parameters pass the result state of each step's task to it."""
     states = [f"--state={step}={{{{tasks.{step}.result_state}}}}" for step in steps]
     others = [text for text in wheel["parameters"] if not text.startswith("--state=")]
     if list(wheel["parameters"]) != [*others, *states]:
@@ -108,7 +108,7 @@ def _clusters(config: Config) -> dict[str, str]:
 
 
 def sync_clusters(document: Any, used: set[str]) -> None:
-    """Update each target's clusters from its profile's cluster specs, and remove our clusters that are not used."""
+    """Update each target's clusters from its profile's cluster specs, and remove our clusters that no task uses."""
     for target in document["targets"].values():
         computes = load(target["variables"]["pipeline"]).compute
         target_job = target["resources"]["jobs"][JOB]
@@ -122,7 +122,7 @@ def sync_clusters(document: Any, used: set[str]) -> None:
 
 
 def _compute(cluster: str, computes: Mapping[str, str]) -> str | None:
-    """Return the compute of a cluster, which is its key without a number, or None if it is not one of ours."""
+    """Return the compute that a cluster's key names, as single_node_2 names single_node; None if it names none."""
     names = (cluster, re.sub(r"_\d+$", "", cluster))
     return next((name for name in names if computes.get(name, LOCAL) != LOCAL), None)
 

@@ -31,7 +31,7 @@ def propose_contract(run: str | None, profile: str, overrides: tuple[str, ...]) 
 
 
 def _contract_of_run(config: Config, run: str | None) -> str:
-    """Return a contract for the tables of a pipeline run, as YAML to paste into a profile; run None: the latest.
+    """Return a contract for the tables of a pipeline run (None: the latest), as YAML to paste into a profile.
 
     Raises:
         ConfigError: the run doesn't exist, or has no tables.

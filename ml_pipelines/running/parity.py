@@ -32,7 +32,7 @@ def compare_engines(profile: str, overrides: list[str], rows: int) -> list[str]:
     Only the first `rows` rows of a file source are used, unchanged. The tables go to a temporary folder.
 
     Raises:
-        ConfigError, BadData: prepare_data failed on this source, or Java is missing.
+        ConfigError, BadData, StepFailed: prepare_data failed, for example because Java is missing.
     """
     config = load(profile, overrides)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
@@ -51,13 +51,16 @@ def compare_engines(profile: str, overrides: list[str], rows: int) -> list[str]:
 
 
 def excerpt(config: Config, rows: int, folder: Path) -> str:
-    """Write the first rows of a local file source into `folder` and return the path. CSV is copied byte by byte."""
+    """Return a file in `folder` with the first rows of a local file source, or the source itself if it can't be cut.
+
+    The rows of a CSV file are copied byte by byte.
+    """
     uri, local = locations.locate_source(config.data.source)
     kind = sources.file_format(config.data.source)
     if local is None or local.is_dir():
-        return uri  # an object store, or a folder: compare the whole source
+        return uri  # compare the whole source if it is in an object store or is a folder
     if kind is FileFormat.csv and not csv_files.is_plain(local, config.data.source):
-        return uri  # compressed, for example
+        return uri  # compare the whole file if it can't be read as plain text, for example because it is compressed
     if kind is FileFormat.csv:
         target = folder / "excerpt.csv"
         csv.field_size_limit(2**31 - 1)
@@ -92,7 +95,7 @@ def _open_bytewise(path: Path, mode: str = "r") -> IO[str]:
 
 
 def _prepare(engine: str, profile: str, overrides: list[str], folder: Path) -> dict[str, tables.Table]:
-    """Run prepare_data on `engine` in a new process, and return its tables. A process can use only one engine."""
+    """Run prepare_data on `engine` in a new process, because a process can use only one engine; return its tables."""
     store = f"sqlite:///{folder / engine}.db"
     command = [
         sys.executable,
@@ -139,7 +142,7 @@ def _difference(sail: tables.Table, jvm: tables.Table, key_column: str | None) -
     if left.height != right.height:
         return f"sail wrote {left.height:,} rows, jvm {right.height:,}"
     for a, b in zip(left.iter_rows(named=True), right.iter_rows(named=True), strict=True):
-        # Compared by repr, so that NaN equals NaN, and 0.0 differs from -0.0.
+        # This compares the repr of cells, so that NaN equals NaN, and 0.0 differs from -0.0.
         if cells := [
             f"{shown(name)}: sail {quoted(a[name])}, jvm {quoted(b[name])}"
             for name in a

@@ -33,7 +33,7 @@ OBVIOUS = (Reason.first_run, Reason.off, Reason.elsewhere)  # reasons to run tha
 
 
 class Lost(StepFailed):
-    """Contact with a step on Databricks is lost: it may still run. Its run stays open, so that --resume finds it."""
+    """Contact with a step on Databricks is lost. Its MLflow run stays RUNNING, so that --resume can find the step."""
 
 
 class PipelineRun:
@@ -94,13 +94,13 @@ class PipelineRun:
             backend.stop(running)
 
         def wait() -> None:
-            limit = Timer((step.timeout_s or 0) + processes.GRACE_S, stop)  # a step that can stop itself does so first
+            limit = Timer((step.timeout_s or 0) + processes.GRACE_S, stop)  # a step should stop itself GRACE_S earlier
             limit.daemon = True
             if step.timeout_s and backend.enforces_time_limits:
                 limit.start()
             try:
                 running.wait()
-            except Exception as error:  # without a result of this thread, the pipeline run would wait for ever
+            except Exception as error:  # nobody can catch an error of this thread, so _closed reports it
                 state.broken = error
             finally:
                 limit.cancel()
@@ -115,7 +115,7 @@ class PipelineRun:
             self.plan.backend.share(submitted, len(running))
 
     def _take_over(self, state: StepState) -> SubmittedStep | None:
-        """Reattach to the step if the resumed pipeline run left it running, and move its run here; otherwise None."""
+        """Reattach to a step that the resumed pipeline run left running, and move its run below this one; else None."""
         if self.resumed is None:
             return None
         inputs = self.parameters(state.step)
@@ -195,7 +195,7 @@ class PipelineRun:
         self._headline(state.step, run)
 
     def _stop_siblings(self) -> None:
-        """Stop the other running steps after a step has failed. The end of each is recorded later."""
+        """Stop the other running steps after a step has failed. `_take_in` records the end of each."""
         for state in self.scheduler.running:
             state.is_stopped = True
             stop = Thread(target=self.plan.backend.stop, args=(state.submitted,), name=f"stop-{state.name}")
@@ -255,7 +255,7 @@ class PipelineRun:
         for submitted in running:
             self.store.close(str(submitted.run_id), "KILLED", {"cause": reason})
         for run in self.store.children(self.run_id):
-            if run.info.status == "RUNNING":  # a step was just being submitted
+            if run.info.status == "RUNNING":  # not in `running`: the error came while the step was submitted
                 self.store.close(run.info.run_id, "KILLED", {"cause": reason})
 
     def skip_rest(self) -> None:
@@ -360,7 +360,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
             failure = plan.backend.explain(error) or store.failed(error)
         elif isinstance(error, Exception):
             failure = shortage.explain(error) or error
-        with suppress(MlflowException, OSError):  # the store is gone: the next start will find the runs
+        with suppress(MlflowException, OSError):  # if the store fails too, the next start closes the runs (Store.reap)
             if parent:
                 parent.cancel(one_line(failure))
                 if not isinstance(error, Interrupted):
@@ -386,7 +386,11 @@ def _report_experiment(plan: Plan, name: str) -> None:
 
 
 def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:
-    """Return the plan without the steps that pipeline run `resume` finished, the inputs from that run, and its id."""
+    """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
+
+    If `resume` is set, it is the earlier run, and the returned plan lacks the steps that it finished. Otherwise, the
+    earlier run is the newest that has all inputs which no step of the plan writes; None if the plan has no such input.
+    """
     if resume is None and not plan.missing:
         return plan, {}, None
     if resume is None:

@@ -36,7 +36,7 @@ class StepState:
     step: Step
     phase: Phase = Phase.waiting
     attempts: int = 0  # how often the step was started
-    exit_code: int = 0  # of a failed step
+    exit_code: int = 0  # the step's exit code if it failed, otherwise 0
     blamed: str = ""  # the failed step because of which this step was skipped or stopped
     decision: Decision | None = None  # why the step runs, or which run is reused
     submitted: SubmittedStep | None = None  # the step as its backend runs it
@@ -89,7 +89,7 @@ class Scheduler:
         return None
 
     def failure_before(self, state: StepState) -> str | None:
-        """Return the failed step because of which `state` can't start, or None. With fail_fast, that is any step."""
+        """Return the failed step because of which `state` can't start, or None. With fail_fast, any one counts."""
         lost = [other for other in self.in_phase(Phase.failed, Phase.skipped) if self._bars(other, state)]
         return min((other.blamed or other.name for other in lost), default=None)
 
