@@ -36,7 +36,7 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
     """Add the addresses of this machine to `no_proxy`: Sail and a local MLflow server are never behind a proxy.
 
     Python's libraries read `no_proxy` first and then `NO_PROXY`. gRPC reads `no_grpc_proxy` first and then `no_proxy`.
-    This changes nothing unless a proxy variable is set. Setting `no_proxy` alone would turn off the proxy settings of
+    If no proxy variable is set, this changes nothing: with `no_proxy` alone, Python would ignore the proxy settings of
     the operating system.
     """
     if not any(environment.get(name) or environment.get(name.upper()) for name in PROXIES):
@@ -50,13 +50,14 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
 
 def _with_loopback(hosts: str) -> str:
     names = [name.strip() for name in hosts.split(",") if name.strip()]
-    return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))  # only a lone `*` means all hosts
+    # `*` means all hosts, but only if it is the whole value.
+    return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))
 
 
 def _let_warnings_pass() -> None:
     """Remove `error` from Python's warning options, because imports of MLflow and SQLAlchemy cause warnings."""
     warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
-    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]  # for the fork server
+    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]  # passed on to a fork server
     options = os.environ.get("PYTHONWARNINGS", "").split(",")
     os.environ["PYTHONWARNINGS"] = ",".join(option for option in options if not _is_error(option))
 

@@ -25,7 +25,7 @@ class PipelineStarted:
 
 @dataclass(frozen=True)
 class InputsReused:
-    """A pipeline run uses outputs of an earlier pipeline run: those in `names`, or all if `names` is empty."""
+    """A pipeline run uses outputs of an earlier pipeline run: the outputs `names`, or all outputs if it is empty."""
 
     names: tuple[str, ...]
     source_run_id: str
@@ -69,7 +69,7 @@ class StepEnded:
     next_try: str = ""
 
     def __str__(self) -> str:
-        """Return the line that the terminal and MLflow's page show."""
+        """Return the step's line, as the terminal and the pipeline run's page in MLflow show it."""
         time = "" if self.seconds is None else f"{self.seconds:5.1f} s"
         text = f"reused ({self.reason}) · {self.text}" if self.state == "reused" else self.text
         why = f"ran: {self.reason}" if self.reason and self.state == "done" else self.next_try
@@ -84,7 +84,7 @@ class PipelineEnded:
         run_id: the id of its MLflow run.
         exit_code: the exit code of driver.py.
         seconds: how long the pipeline run took.
-        conclusion: the challenger and the champion after a successful run; may be empty.
+        conclusion: which versions of the model are challenger and champion now; empty if no model was registered.
         look: commands and addresses that show the result.
         resume: the command that continues a failed run; empty for a successful one.
     """

@@ -1,6 +1,6 @@
-"""Remove folders without leaving their base, even if somebody else replaces a folder by a link at that moment.
+"""Removes folders below a base folder, and nothing outside it, even if somebody replaces a folder by a link meanwhile.
 
-A path is opened part by part, each from the folder above it, and a link is refused (openat(2), O_NOFOLLOW).
+Each part of a path is opened from the folder above it. A part that is a link is refused (openat(2), O_NOFOLLOW).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """The identity of a folder, independent of its name: the device and the number of the inode."""
+    """What identifies a folder even after it was renamed: the numbers of its device and its inode."""
 
     device: int
     inode: int
@@ -28,7 +28,7 @@ def identity(folder: Path) -> Identity:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files in a folder. Links are not followed, and files that vanish meanwhile count 0."""
+    """Return the bytes of all files below a folder. Links are not followed, and files that vanish meanwhile count 0."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -42,8 +42,8 @@ def remove_below(base: Path, folder: Path, expected: Identity | None = None) -> 
 
     Args:
         base: a folder. Links on the way to it are followed.
-        folder: a path that begins with `base`. No part after `base` may be a link.
-        expected: the folder that must still be at this path.
+        folder: a path that begins with `base`. A link after `base` is refused.
+        expected: the identity that the folder at this path must have; None: any folder is removed.
 
     Raises:
         OSError: a file can't be removed, or another folder or a link is in its place now.
@@ -74,7 +74,10 @@ def _identity_at(name: str, above: int | None) -> Identity:
 
 @contextmanager
 def _opened(base: Path, folder: Path) -> Iterator[int | None]:
-    """Open a folder below `base` without following a link after `base`. Windows can't: there the path is checked."""
+    """Yield a descriptor of a folder below `base`. A link after `base` raises OSError.
+
+    Windows can't open a folder this way: the whole path is checked for links, and the descriptor is None.
+    """
     parts = folder.relative_to(base).parts
     if ".." in parts:
         raise OSError(f"{folder} leaves {base}")

@@ -31,7 +31,7 @@ def environment_of_child() -> dict[str, str]:
 def without_garbage_collection() -> Iterator[None]:
     """Turn the garbage collector off inside the block, which makes `import mlflow` a quarter faster.
 
-    The collector would scan the new modules again and again. After the block, it ignores all objects made so far.
+    The collector would scan the new modules again and again. Even after the block, it ignores the objects made so far.
     """
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""A network namespace of one's own (Linux): a process in it has no network but its own loopback device.
+"""Moves a process into its own network namespace (Linux), where the only network is the namespace's loopback device.
 
-Nobody outside can connect to a port in there, not even another process of the same user.
+Nobody outside the namespace can connect to a port of the process, not even another process of the same user.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PROBE = "from ml_pipelines.system import namespace; namespace.enter()"
 def enter() -> None:
     """Move this process into a network namespace of its own, and turn its loopback device on.
 
-    The process must have only one thread. It keeps its user, its groups and its rights: an ordinary user needs a user
-    namespace for this, whose capabilities are dropped at once.
+    The process must have only one thread. It keeps its user, its groups and its rights. An ordinary user needs a user
+    namespace too, which gives the process additional capabilities: this function drops them.
 
     Raises:
         OSError: the system does not allow it.
@@ -35,11 +35,11 @@ def enter() -> None:
         raise OSError("only Linux has network namespaces")
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if user == 0:  # in a user namespace, root could no longer read other users' files
+    if user == 0:  # no user namespace: in one, root could not read other users' files
         _check(libc.unshare(NEW_NETWORK))
     else:
         _check(libc.unshare(NEW_USER | NEW_NETWORK))
-        Path("/proc/self/setgroups").write_text("deny")  # user_namespaces(7): before an ordinary user maps a group
+        Path("/proc/self/setgroups").write_text("deny")  # required before gid_map (user_namespaces(7))
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     _turn_loopback_on()

@@ -1,8 +1,8 @@
-"""What the code of steps really imports and opens, besides what their imports in the code tell.
+"""Records which files a step's code opens, and which modules it imports by a computed name.
 
-An audit hook of Python sees each file that is opened and each folder that is listed. The hook attributes it to the
-nearest function on the stack that belongs to the project. The library's own reading doesn't count: the driver compares
-tables, models and the source in another way.
+Python calls an audit hook for each file that is opened and each folder that is listed. The hook attributes the file to
+the nearest function on the stack that belongs to the project. Files that the library opens itself, for example tables,
+are not recorded, because the driver compares tables, models and the source in another way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from ml_pipelines.system import paths
 from ml_pipelines.system.source_code import PACKAGES, SourceCode, is_for_steps, name_of
 
-# Kinds of what is observed. A name is `<kind> <path below the project>`; the other parts of a fingerprint are declared.
+# An observed part of a fingerprint is named `file <path below the project>` or `module <name>`.
 FILE, MODULE = "file", "module"
 CODE = (".py", ".pyc", ".so", ".pyd")
 ABSENT = "none"
@@ -29,8 +29,8 @@ LISTINGS = ("os.listdir", "os.scandir")
 PATTERN = "*?["
 READERS = ("read_", "scan_")  # functions of Polars, which opens files without Python's help
 
-_reads: dict[str, dict[str, str]] = {}  # module -> observed -> digest at the first read
-_written: set[tuple[str, str]] = set()  # (module, file) that the module made itself
+_reads: dict[str, dict[str, str]] = {}  # module that reads -> name of the observed part -> digest at the first read
+_written: set[tuple[str, str]] = set()  # (module, file): the module wrote the file itself
 _busy = threading.local()
 
 
@@ -52,7 +52,7 @@ def start() -> None:
 
 @cache
 def watch_polars() -> None:
-    """Observe the files that Polars reads. Call this in a process that imports Polars anyway."""
+    """Observe the files that Polars reads. Call this only in a process that needs Polars, because it imports Polars."""
     import polars as pl
 
     for name in dir(pl):
@@ -74,9 +74,9 @@ def _watched(reader: Any) -> Any:
 
 
 def observed_by(step: str) -> dict[str, str]:
-    """Return what the step's code has imported and opened in this process, with digests: name -> digest.
+    """Return the files and modules that the step's code has opened and imported in this process: name -> digest.
 
-    Modules are left out that the imports in the code tell.
+    Modules that an import statement names are left out: they are declared parts of the fingerprint.
     """
     code = SourceCode()
     waiting, reached, found = [f"steps.{step}"], set[str](), dict[str, str]()
@@ -87,14 +87,15 @@ def observed_by(step: str) -> dict[str, str]:
                 kind, _, path = name.partition(" ")
                 if kind == MODULE:
                     waiting.append(path)
+                # Leave out files that the step wrote, and temporary files that are gone.
                 elif (module, path) not in _written and (digest == ABSENT or (paths.root() / path).exists()):
-                    found[name] = digest  # otherwise it was the step's own temporary file
+                    found[name] = digest
     extra = reached - code.reachable(f"steps.{step}")
     return found | {f"{MODULE} {module}": code.digest(module) for module in extra}
 
 
 def is_observed(name: str) -> bool:
-    """Return whether a part of a fingerprint is an observed one."""
+    """Return whether this part of a fingerprint was observed while the step ran. Other parts are known before."""
     return name.partition(" ")[0] in (FILE, MODULE)
 
 
@@ -162,7 +163,7 @@ def _digest(path: Path) -> str:
 
 
 def _absolute(path: str) -> str:
-    """Return an absolute path without resolving links: what a link in the project leads to counts as the project's."""
+    """Return an absolute path without resolving links: a file behind a link in the project belongs to the project."""
     return os.path.abspath(path)  # noqa: PTH100
 
 
@@ -176,17 +177,20 @@ def _ignored() -> tuple[str, ...]:
 
 
 def _is_outside(path: str) -> bool:
-    """Return whether a path is not part of the project: elsewhere, the environment below it, a temporary file."""
+    """Return whether a path does not belong to the project.
+
+    In the project's folder, this is true for the virtual environment, temporary files and .git.
+    """
     root = f"{paths.root()}{os.sep}"
     return not path.startswith(root) or path.startswith(tuple(each for each in _ignored() if each.startswith(root)))
 
 
 def _owner(frame: FrameType | None, listing: bool = False) -> str | None:
-    """Return the nearest module of the project that calls, or None if it does not shape a step's result.
+    """Return the nearest module of the project on the stack, or None if that module does not shape a step's result.
 
     Args:
         frame: the frame to begin with.
-        listing: ignore callers that import something, since every import lists folders.
+        listing: whether a folder is listed. Then return None during an import, because every import lists folders.
     """
     while frame is not None:
         name = frame.f_globals.get("__name__", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_pipelines.errors import ConfigError
 
-SOCKET_BYTES = 107  # the longest path of a socket (unix(7))
+SOCKET_BYTES = 107  # the longest path that a Unix socket can have (unix(7))
 
 
 @cache
@@ -40,7 +40,7 @@ def conf() -> Path:
 
 
 def sqlite_uri() -> str:
-    """Return the default tracking URI: mlflow.db beside MLproject, which `mlflow ui` opens in that folder."""
+    """Return the default tracking URI: mlflow.db beside MLproject. `mlflow ui` opens it if started there."""
     return f"sqlite:///{root() / 'mlflow.db'}"
 
 
@@ -54,8 +54,8 @@ def slug(name: str) -> str:
     """Return `name` as one part of a path that every reader of Delta tables understands.
 
     Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would leave the folder.
-    A changed name ends in eight digits of its SHA-256, so that two names never share a path. A name that already ends
-    in such digits gets them too.
+    A changed name gets eight digits of its SHA-256 at its end, so that two names never share a path. For the same
+    reason, a name that already ends in eight such digits gets its own digits too.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
     if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):
@@ -64,16 +64,16 @@ def slug(name: str) -> str:
 
 
 def socket_folder(room: int) -> Path:
-    """Return the temporary folder, or one of the system's if its path is too long for a socket.
+    """Return the temporary folder, or /tmp or /var/tmp if the temporary folder's path is too long for a socket.
 
     Args:
         room: the bytes that the socket's path needs below the folder.
 
     Raises:
-        ConfigError: each temporary folder has too long a path.
+        ConfigError: the path of each of these folders is too long, or the folder is not writable.
     """
     default = tempfile.gettempdir()
-    for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # mkdtemp makes a folder that only this user can open
+    for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # callers use mkdtemp: only this user can open its folder
         if len(os.fsencode(place)) + room <= SOCKET_BYTES and os.access(place, os.W_OK | os.X_OK):
             return Path(place)
     raise ConfigError(

@@ -1,7 +1,7 @@
-"""Finds out which process made a run and whether that process still exists; locks a store; counts processors.
+"""Finds out which process made an MLflow run and whether it still exists; locks a store; counts processors.
 
-Each run has the tag `process`: host, process id and start time. The id alone is not enough, because the system gives
-the same id to a later process.
+Each MLflow run has the tag `process`: host, process id and start time. The id alone is not enough, because the system
+can give the same id to a later process.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from ml_pipelines.errors import Unreachable
 from ml_pipelines.system import events
 
 PROCESS = "process"
-DRIVER = "ML_PIPELINES_DRIVER"  # environment variable of a step: the id of the process that started the pipeline
+DRIVER = "ML_PIPELINES_DRIVER"  # environment variable of a step's process: the id of the process that runs the pipeline
 GRACE_S = 3.0  # seconds from SIGTERM to SIGKILL of a step; driver.py must react to a signal within 5 s
-# The signal that a step's share of the processors has changed. Windows has no SIGUSR1, and no backend that sends it.
+# This signal tells a step's process that its share of the processors has changed. On Windows, which has no SIGUSR1,
+# no backend sends it.
 SHARE_CHANGED = getattr(signal, "SIGUSR1", signal.SIGTERM)
 PATIENCE_S = 10.0  # seconds from SIGTERM to SIGKILL of a process whose launcher has ended
-# Seconds of waiting for a lock: until a line says so, until the process gives up, and between two tries.
+# Seconds of waiting for a lock: until a notice tells the user, until the process gives up, and between two tries.
 LOCK_PATIENCE_S, LOCK_LIMIT_S, LOCK_POLL_S = 2.0, 60.0, 0.02
 
 
 @cache
 def _host() -> str:
-    """Return the machine's name and its process namespace, because a container has process ids of its own."""
+    """Return the names of the machine and of the process namespace: each container has process ids of its own."""
     return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink().name}"
 
 
@@ -69,8 +70,9 @@ def is_driver(process: str) -> bool:
 def alone_at(uri: str) -> Iterator[None]:
     """Lock a sqlite file, so that no other pipeline on this machine opens or changes it inside the block.
 
-    If two processes create the tables of the file at the same time, the file is unusable. The lock is on a file beside
-    it, because closing the file itself would drop SQLite's own locks. Only who may write the sqlite file can hold it.
+    If two processes create the tables of the file at the same time, the file is unusable. The lock is on another
+    file beside it, because closing the sqlite file would drop SQLite's own locks. Only a user who may write the sqlite
+    file can lock it. If the lock's file can't be opened or locked, the block runs without the lock.
 
     Raises:
         Unreachable: another process has held the lock for LOCK_LIMIT_S.
@@ -86,16 +88,19 @@ def alone_at(uri: str) -> Iterator[None]:
             descriptor = _open_lock(database)
             opened.callback(os.close, descriptor)
             _wait_for_lock(descriptor, database)
-            opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # before a fork of this process closes its copy
+            opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # even if a forked process keeps the file open
         except PermissionError as error:  # this user can only read the store, or another user put the file there
             events.report(events.Notice(f"{database} is not locked: {error.filename} can't be opened."))
-        except OSError:  # the folder doesn't exist, which opening the file reports; or its file system has no locks
+        except OSError:  # no such folder: opening the sqlite file reports that; or the file system has no locks
             pass
         yield
 
 
 def _open_lock(database: Path) -> int:
-    """Open the lock's file. It gets the permissions and the group of the database: who can't write that can't lock."""
+    """Open the lock's file, and create it if it does not exist.
+
+    A new file gets the group of the database, and is writable for those who may write the database.
+    """
     model = database if database.exists() else database.parent
     status = model.stat()
     writers = 0o600 | sum(0o6 << shift for shift in (0, 3) if status.st_mode & (0o2 << shift))
@@ -104,14 +109,14 @@ def _open_lock(database: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    with suppress(PermissionError):  # not a member of the group
+    with suppress(PermissionError):  # this user is not in the group: the file keeps the user's own
         os.fchown(descriptor, -1, status.st_gid)
     os.fchmod(descriptor, writers)
     return descriptor
 
 
 def _wait_for_lock(descriptor: int, database: Path) -> None:
-    """Wait until this process has the lock, and write its id into the file. Say so after LOCK_PATIENCE_S."""
+    """Wait for the lock, then write this process's id into the file. After LOCK_PATIENCE_S, report who has the lock."""
     import fcntl
 
     started, told = time.monotonic(), False
@@ -141,7 +146,7 @@ def _wait_for_lock(descriptor: int, database: Path) -> None:
 
 def end_with(pid: int) -> None:
     """End this process (SIGTERM, then SIGKILL) as soon as the process `pid` ends for any reason. Linux only."""
-    if not hasattr(os, "pidfd_open") or pid == 0:  # 0: the parent is outside this container
+    if not hasattr(os, "pidfd_open") or pid == 0:  # 0: the process is outside this container
         return
     try:
         descriptor = os.pidfd_open(pid)
@@ -160,7 +165,7 @@ def end_with(pid: int) -> None:
 
 def processors() -> int:
     """Return how many threads OpenMP uses by default: OMP_NUM_THREADS, or else one for each available processor."""
-    # The value may be a list with one number for each nested level, such as "4,2". The first number counts.
+    # OMP_NUM_THREADS can be a list such as "4,2": 4 threads, and 2 in parallel code that these 4 start. Use only the 4.
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return max(1, int(threads)) if threads.isdecimal() else len(os.sched_getaffinity(0))
 

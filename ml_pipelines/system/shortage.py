@@ -1,4 +1,4 @@
-"""Shortages of this machine: space, open files, threads. Libraries report them as something else."""
+"""Explains errors that come from a lack of disk space, open files or threads. Libraries often don't name that cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = re.compile(r"Too many open files", re.IGNORECASE)
 THREADS = re.compile(
     r"can't start new thread|failed to (spawn|create|initiate) [\w ]*thread|pthread_create", re.IGNORECASE
 )
-# With fewer, no pipeline run gets to its end: a driver and two steps at once, each with its own libraries.
+# The fewest open files, and processes and threads, with which a pipeline run of two steps at once can finish.
 OPEN_FILES, PROCESSES = 128, 128
 
 
@@ -38,7 +38,7 @@ def check_limits() -> None:
 
 
 def _limits() -> Iterator[tuple[int, str, int, str]]:
-    """Yield the value of each limit that is set, the command that shows it, and what a pipeline run needs."""
+    """Yield (value, command that shows it, least value for a pipeline run, unit) for each limit that is set."""
     if sys.platform == "win32":
         return
     import resource
@@ -47,17 +47,17 @@ def _limits() -> Iterator[tuple[int, str, int, str]]:
     if files != resource.RLIM_INFINITY:
         yield files, "ulimit -n", OPEN_FILES, "open files"
     processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it doesn't bind root
+    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # Linux does not limit root
         yield processes, "ulimit -u", PROCESSES, "processes and threads"
 
 
 def explain(error: BaseException, told: str = "", place: str = "") -> StepFailed | None:
-    """Return the error that names the shortage behind an error, or None if there is none.
+    """Return an error that names the shortage behind `error` and what to do, or None if no shortage caused `error`.
 
     Args:
         error: the error, which another library may have raised because of a shortage.
-        told: what the caller would say about a full disk, if it knows what could not be written.
-        place: the folder that the caller wrote to. The message has the free space there, too.
+        told: the caller's message for a full disk, if the caller knows what could not be written.
+        place: the folder that the caller wrote to. The message shows its free space too.
     """
     if isinstance(error, StepFailed) and FULL.search(str(error)):
         told = told or str(error)

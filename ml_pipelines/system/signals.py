@@ -11,7 +11,7 @@ from ml_pipelines.errors import Interrupted
 from ml_pipelines.system import processes
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
-IGNORE_S = 5.0  # seconds after a signal in which others are ignored, because they would interrupt the clean-up
+IGNORE_S = 5.0  # seconds in which signals after the first are ignored, so that they don't interrupt the clean-up
 
 
 def raise_on_signals() -> None:
@@ -26,9 +26,11 @@ def raise_on_signals() -> None:
 
     for name in STOPPING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):  # started by nohup
+        # A process that nohup started ignores SIGHUP. That must stay so.
+        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
             signal.signal(number, stop)
-    if "MLFLOW_RUN_ID" in os.environ:  # a stopped `mlflow run` does not stop this process, its child
+    # If a person stops `mlflow run`, it does not stop this process, which it started.
+    if "MLFLOW_RUN_ID" in os.environ:
         processes.end_with(os.getppid())
     if driver := os.environ.get(processes.DRIVER):
         processes.end_with(int(driver))

@@ -30,7 +30,7 @@ def is_for_steps(module: str) -> bool:
 
 
 class SourceCode:
-    """Facts about the project's modules, each computed once. Nothing is imported."""
+    """Facts about the project's modules, each computed once, from the modules' files. No module is imported."""
 
     def __init__(self) -> None:
         self.file = cache(self._file)
@@ -68,8 +68,8 @@ class SourceCode:
     def _digest(self, module: str) -> str:
         """Return a digest of a module's code, or `none` if the project has no such module.
 
-        It is a digest of the syntax tree, so that a changed comment does not change it. Compiled modules count by
-        their bytes.
+        It is a digest of the syntax tree, so that a changed comment does not change it. For a compiled module, it is
+        a digest of the file's bytes.
         """
         file = self.file(module)
         if file is None:
@@ -87,7 +87,7 @@ class SourceCode:
         return SourceCode().digest(module) != self.digest(module)
 
     def _imports(self, module: str) -> frozenset[str]:
-        """Return every module that this one may import. `from a import b` may mean the module a.b."""
+        """Return the modules that `module` imports. `from a import b` gives a and a.b, because b may be a module."""
         package = module if self._is_package(module) else module.rpartition(".")[0]
         modules: set[str] = set()
         for node in self._nodes(module):
@@ -105,7 +105,7 @@ class SourceCode:
         return frozenset(modules)
 
     def _variables(self, module: str) -> frozenset[str]:
-        """Return the environment variables that a module reads by a name that is written in it."""
+        """Return the names of the environment variables that a module reads. A computed name is not found."""
         read: set[str | None] = set()
         for node in self._nodes(module):
             if isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
@@ -126,7 +126,7 @@ class SourceCode:
         file = self.file(module)
         try:
             return ast.parse(file.read_bytes()) if file and file.suffix == ".py" else None
-        except (SyntaxError, ValueError):  # the step that imports it fails, and says so
+        except (SyntaxError, ValueError):  # the step that imports the module fails with this error
             return None
 
     def _file(self, module: str) -> Path | None:
@@ -156,7 +156,8 @@ class SourceCode:
     def _is_own(self, name: str) -> bool:
         """Return whether a top-level name means a module of this project.
 
-        The folder of a wheel holds other packages too. A folder without `__init__.py` gives way to installed packages.
+        An installed wheel is in a folder with other packages, so only PACKAGES are the project's. In a checkout, a
+        folder without `__init__.py` is the project's only if no installed package has its name.
         """
         if name in PACKAGES or paths.checkout() is None:
             return name in PACKAGES

@@ -18,24 +18,24 @@ PLAIN = {"✓": "ok", "✗": "x", "·": "|"}  # for a terminal without Unicode
 def silence_mlflow() -> None:
     """Silence MLflow's messages, so that only our lines appear. Call this before MLflow is imported."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address of each run
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # hides the address of each run
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning if git is not installed
 
 
 class EscapedRecord(logging.LogRecord):
-    """A log record whose message has no control characters. Libraries log what a server or a file says."""
+    """A log record whose message has no control characters: libraries log texts that come from servers and files."""
 
-    def getMessage(self) -> str:  # noqa: N802  # a name of logging
+    def getMessage(self) -> str:  # noqa: N802  # logging calls this name
         """Return the message, escaped."""
         return escaped(super().getMessage(), keep="\n\t")
 
 
 class EscapingFormatter(logging.Formatter):
-    """Formats a log line without control characters and secrets, with its traceback."""
+    """Formats a log record and its traceback as text without control characters and secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the text of the record."""
         return escaped(super().format(record), keep="\n\t")
 
 
@@ -45,7 +45,7 @@ def escape_log_records() -> None:
 
 
 def say(text: str = "") -> None:
-    """Print a line without delay. Control characters are escaped, and Unicode if the terminal can't show it."""
+    """Print a line without delay. Control characters are escaped. Characters that the terminal lacks are replaced."""
     text = escaped(text, keep="\n\t")
     encoding = sys.stdout.encoding or "ascii"
     if "utf" not in encoding.lower():

@@ -12,14 +12,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-FALLBACK = "0.1.0"  # the release number if git has no tag yet, or is missing
-CONTENT = ("LICENSE", "README.md", "conf", "ml_pipelines", "pyproject.toml", "steps")  # the files of the wheel
+FALLBACK = "0.1.0"  # the release number if git is not installed, or if no version tag (v1.2) exists
+CONTENT = ("LICENSE", "README.md", "conf", "ml_pipelines", "pyproject.toml", "steps")  # all that the wheel contains
 
 
 def version(root: Path | None = None) -> str:
     """Return `<release>+g<commit>.c<digest of the content>` (PEP 440). Without git, the version has no commit."""
     root = (root or Path(__file__).parents[2]).resolve()
-    if _git(root, "rev-parse", "--show-toplevel") != str(root):  # not a repository, or a folder of a larger one
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):  # not the root folder of a git repository
         return f"{FALLBACK}+{_digest(root)}"
     described = _git(root, "describe", "--tags", "--long", "--match=v[0-9]*")
     if match := re.fullmatch(r"v(\d+(?:\.\d+)*)-(\d+)-(g[0-9a-f]+)", described):
