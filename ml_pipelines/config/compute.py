@@ -18,7 +18,7 @@ def cluster_spec(config: Config, step: Step) -> dict[str, Any] | None:
     """Return a new copy of the step's cluster spec, or None if the step runs on this machine.
 
     The id of a running cluster gives a spec with `existing_cluster_id`, and `serverless` gives `SERVERLESS`.
-    If only the wheel is installed, the result is None too: it has no cluster specs, and submits no jobs.
+    If only the wheel is installed, the result is None too: the wheel has no cluster specs, and submits no jobs.
 
     Raises:
         ConfigError: the file of the cluster spec doesn't exist, or isn't a JSON object.

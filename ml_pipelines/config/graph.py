@@ -55,7 +55,7 @@ def upstream(graph: Graph) -> dict[str, set[str]]:
 
 
 def step_order(graph: Graph) -> list[str]:
-    """Return the steps in an order in which each step comes after its upstream steps. Ties keep conf's order.
+    """Return the steps, each after its upstream steps. Steps that become ready at the same time keep conf's order.
 
     Raises:
         ConfigError: the steps form a cycle.
@@ -110,5 +110,5 @@ def select_steps(graph: Graph, only: Iterable[str] = (), start: str | None = Non
 
 
 def closure(step: str, needs: Mapping[str, AbstractSet[str]]) -> set[str]:
-    """Return all upstream steps of `step`, direct and indirect."""
+    """Return all upstream steps of `step`, direct and indirect. `needs` is step -> its direct upstream steps."""
     return set(needs[step]) | {further for direct in needs[step] for further in closure(direct, needs)}

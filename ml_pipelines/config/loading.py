@@ -33,7 +33,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
 
     Args:
         profile: the name of a file in conf/, without `.yaml`.
-        overrides: `key=value`, or several assignments with commas between them.
+        overrides: texts such as `key=value`, or `a=1,b=2` with several assignments.
 
     Raises:
         ConfigError: the profile or a key is unknown, a value is missing or has the wrong type, or a rule is broken.
@@ -68,10 +68,11 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
 
 
 def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
-    """Return conf/config.yaml, the profile and the assignments as one tree. Its values are as people wrote them.
+    """Return conf/config.yaml, the profile and the assignments as one tree, with unresolved interpolations.
 
     Raises:
-        ConfigError: the profile doesn't exist, a file isn't valid YAML, or a key looks like the name of a secret.
+        ConfigError: the profile doesn't exist, a file isn't valid YAML, a key looks like the name of a secret, or an
+            address has a password or a token.
     """
     if profile not in profiles():
         raise ConfigError(

@@ -26,7 +26,7 @@ _BRACKET = re.compile(rf"{_QUOTED}|[\[\]{{}}]")
 def split_overrides(text: str) -> list[str]:
     """Split `a.b=1,c=2` into its assignments. A comma inside a value, as in `drop=[x,y=z]`, doesn't split.
 
-    The assignments, joined by commas, are split into the same assignments again.
+    If a caller joins the assignments by commas and splits the text again, it gets the same assignments.
     """
     assignments = []
     rest = "" if text == NONE else text.strip()
@@ -43,7 +43,7 @@ def assigned_values(assignments: Iterable[str]) -> dict[str, Any]:
 
     Raises:
         ConfigError: a text is not an assignment, its value is not YAML, or the value has an interpolation.
-        SecretGiven: a key looks like a secret's.
+        SecretGiven: a key looks like the name of a secret, or an address has a password or a token.
     """
     tree: dict[str, Any] = {}
     for text in assignments:
@@ -61,9 +61,10 @@ def assigned_values(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def _end_of_group(text: str, start: int) -> int:
-    """Return where the brackets or quotes at `start` end; `start` if the value has none, or if they never end.
+    """Return the position where the brackets or quotes at `start` end.
 
-    They count only at the start of a value: elsewhere they are part of a plain text, as in YAML.
+    Return `start` if the value begins with another character, or if its brackets never end. Brackets and quotes inside
+    such a value are part of a plain text, as in YAML.
     """
     if text[start : start + 1] not in ("[", "{", '"', "'"):
         return start
@@ -80,7 +81,11 @@ def _unquoted(part: str) -> str:
 
 
 def _type_at(parts: list[str], value: str) -> Any:
-    """Return the type of the value with this key.
+    """Return the type that a key's value must have.
+
+    Args:
+        parts: the parts of the dotted key.
+        value: the value as text, for the message.
 
     Raises:
         ConfigError: a column's name has a dot and no quotes.
@@ -106,7 +111,7 @@ def _value(where: str, text: str, kind: Any) -> Any:
         value = OmegaConf.to_container(loaded, resolve=False)["value"]  # type: ignore[call-overload,index]
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}={shown(text)}: {message_of(error)}. Quote the value if it is text.") from error
-    if any("${" in each for _, each in secrets.texts_of(value)):  # after parsing: YAML also writes $ as \x24
+    if any("${" in each for _, each in secrets.texts_of(value)):  # checked after parsing, because "\x24" is $ in YAML
         raise ConfigError(f"{where}={shown(text)}: interpolations (${{...}}) are not allowed. Write a plain value.")
     return value
 

@@ -48,14 +48,14 @@ def typed(step: Step) -> Step:
         merged = OmegaConf.merge(OmegaConf.structured(params_type), step.params)
         return dataclasses.replace(step, params=OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{_where(key, error)}: {problem_of(error)} (types: steps/{step.name}.py)") from error
+        raise ConfigError(f"{_where(key, error)}: {problem_of(error)} See Params in steps/{step.name}.py.") from error
     except (TypeError, ValueError) as error:
         names = getattr(params_type, "__annotations__", {})
         raise ConfigError(_in_full(f"{key}.params", problem_of(error), names)) from error
 
 
 def params_type(step: str) -> Any:
-    """Return the Params class of a step, or Any if the step has none.
+    """Return the Params class of the step with this name, or Any if it has none.
 
     Raises:
         ConfigError: the step's module belongs to another project.
@@ -64,7 +64,7 @@ def params_type(step: str) -> Any:
         return Any
     try:
         return _imported(f"steps.{step}").Params
-    except (ModuleNotFoundError, AttributeError):  # `typed` explains it
+    except (ModuleNotFoundError, AttributeError):  # `typed` reports this error
         return Any
 
 
@@ -96,7 +96,13 @@ def _refuse_other_project(key: str) -> None:
 
 
 def _in_full(prefix: str, message: str, names: Collection[str]) -> str:
-    """Return the key and the message of a Params class, as `steps.train.params.estimator: ...` if it names a param."""
+    """Return the message of a Params class with the key in front of it.
+
+    Args:
+        prefix: the key of the params, for example `steps.train.params`.
+        message: the message, for example `estimator: ...`.
+        names: the names of the params. If the message begins with one, the key has it: `steps.train.params.estimator`.
+    """
     begin = re.match(r"(\w+)[.:]", message)
     return f"{prefix}{'.' if begin and begin[1] in names else ': '}{message}"
 

@@ -22,7 +22,7 @@ OPTIONS |= {"run_id", "job_run_id"}
 SEEDS = 2**32 - 1  # scikit-learn's largest seed; its smallest is 0
 CHAMPION = "champion"  # the only value in a step's `external` that is not a file
 SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's scripts that are not for one step
-# Is the registry Unity Catalog? -> the pattern of a registered model's name.
+# The pattern of a registered model's name: in Unity Catalog (True), and in any other registry (False).
 MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 
@@ -32,7 +32,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
 
     Args:
         names: dotted keys of conf, or options. Never pass values: a message must not show them.
-        given: whether the names come from the command. If so, `mlflow run` has stored their values already.
+        given: whether the names come from the command line, whose values `mlflow run` stores before this code runs.
 
     Raises:
         SecretGiven: a name looks like the name of a secret, and `given` is true.
@@ -44,7 +44,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
         if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
             kind = SecretGiven if given else ConfigError
             raise kind(
-                f"{shown(name)} looks like a secret, and a secret must not be here: it would be logged. "
+                f"{shown(name)} looks like a secret, which would be logged. "
                 "Read it from the environment or from a Databricks secret scope where it is used."
             )
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ml_pipelines.errors import ConfigError
 
-NONE = "none"  # the value of an MLproject parameter that is not set: some backends drop empty values
-LOCAL = "local"  # the compute of this machine
+NONE = "none"  # stands for an MLproject parameter without a value, because some backends drop empty values
+LOCAL = "local"  # a value under `compute` in conf: steps run on this machine
 
 
 class SourceKind(enum.Enum):
@@ -57,7 +57,7 @@ class Source:
     format: FileFormat = FileFormat.auto  # kind file
     separator: str = ","  # kind file, format csv
     encoding: str = "utf-8"  # kind file, format csv
-    escape: str | None = None  # kind file, format csv: the sign before a quote inside a cell; null: another quote
+    escape: str | None = None  # kind file, format csv: the character before a quote in a cell; null: quotes are doubled
     decimal: str = "."  # the decimal mark of numbers in text
     thousands: str | None = None  # the mark between thousands of numbers in text; null: none
     table: str | None = None  # kind table: catalog.schema.table
@@ -143,7 +143,7 @@ class Step:
     params: Any = field(default_factory=dict)
     timeout_s: float | None = None  # time limit in seconds; null: no limit
     retries: int = 0  # how often a step runs again after a transient failure
-    script: str = ""  # the wheel's console script; default: the name with dashes
+    script: str = ""  # the step's console script in the wheel; default: the step's name with dashes
     name: str = ""
 
 
@@ -168,7 +168,7 @@ class Config:
     reuse: bool = True
     profile: str = ""
     overrides: str = NONE
-    written: Any = field(default_factory=dict, repr=False)  # as people wrote it: without values from the environment
+    written: Any = field(default_factory=dict, repr=False)  # before ${...} is resolved
     hidden: Any = field(default=(), repr=False)  # the texts that nothing may show or log
 
     @property

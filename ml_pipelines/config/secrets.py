@@ -10,9 +10,9 @@ from typing import Any
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.text import credentials, shown
 
-_PLAIN = re.compile(r"(?i)[/.~]|([-+\d.e]{1,9}|true|false|null|none)$")  # a path, a number, a switch
+_PLAIN = re.compile(r"(?i)[/.~]|([-+\d.e]{1,9}|true|false|null|none)$")  # the beginning of a path; a number; a switch
 _VARIABLE = re.compile(r"oc\.env:\s*([^},\s]+)")
-# Names that paths, addresses and commands show anyway.
+# The values of these keys are not hidden, because paths, addresses and commands show them.
 _NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", "data.volume_name", "compute.")
 
 
@@ -37,15 +37,15 @@ def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tu
 
 
 def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
-    """Refuse an address with a password or a token that stands in the configuration itself.
+    """Refuse an address with a password or a token. `${oc.env:NAME}` in its place is allowed.
 
     Args:
         values: the configuration before interpolation.
-        given: whether the values came with the command.
+        given: whether the values come from the command line.
 
     Raises:
         SecretGiven: an address has credentials, and `given` is true.
-        ConfigError: an address has credentials, and `given` is false; or the tables' paths would have them.
+        ConfigError: an address has credentials, and `given` is false; or `data.delta_prefix` has any credentials.
     """
     for key, text in texts_of(values):
         secrets = credentials(text)
@@ -57,13 +57,13 @@ def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
         if any("${" not in secret for secret in secrets):
             kind = SecretGiven if given else ConfigError
             raise kind(
-                f"{shown(key)}: the address has a password or a token, and a secret must not be here: it would be "
-                "logged. In a profile, write ${oc.env:NAME} in its place, and set the environment variable NAME."
+                f"{shown(key)}: the address has a password or a token, which would be logged. In a profile, write "
+                "${oc.env:NAME} instead of the password or token, and set the environment variable NAME."
             )
 
 
 def texts_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, text) of all texts in nested mappings and lists, of their keys too."""
+    """Yield (dotted key, text) for each text in nested mappings and lists, and for the keys of the mappings."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, Mapping):

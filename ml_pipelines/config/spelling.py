@@ -23,7 +23,7 @@ from ml_pipelines.config.schema import Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.text import quoted
 
-LEVELS = 50  # the most levels of lists and mappings: loading a level takes several calls
+LEVELS = 50  # the most levels of lists and mappings; loading many more would reach Python's recursion limit
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is faster, but not every PyYAML has it
 _TRAP = re.compile(r"(?i)yes|no|on|off|[-+]?0[0-9_]+|[-+]?0[bx][0-9a-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+")
 _NULL = ("", "~", "null", "Null", "NULL")
@@ -32,7 +32,7 @@ MISSING = "???"  # OmegaConf's mark of a value that a profile must set
 
 
 class NamedStep(NamedTuple):
-    """The type of a step in conf. The name of the step tells the type of its params."""
+    """The type of a step in conf. The name of the step determines the Params class for its params."""
 
     name: str
 
@@ -51,18 +51,18 @@ def as_written(where: str, text: str, kind: Any) -> str:
     """
     _check_events(where, text)
     root = yaml.compose(text, Loader=_LOADER)
-    plain: dict[int, str] = {}  # end -> the text that ends there; an alias meets its anchor's texts again
+    plain: dict[int, str] = {}  # position -> the text that ends there, once even if an alias repeats it
     for node in _texts(where, text, root, kind, frozenset()) if root else ():
         plain[node.end_mark.index] = str(node.value)
     for end in sorted(plain, reverse=True):
-        value, start = plain[end], end - len(plain[end])  # an anchor may stand before the text
-        if text[start:end] == value != MISSING:  # a text of several lines differs, and is never a number
+        value, start = plain[end], end - len(plain[end])  # not start_mark: an anchor may come first
+        if text[start:end] == value != MISSING:  # not a text of several lines, which YAML reads as text anyway
             text = f"{text[:start]}{json.dumps(value, ensure_ascii=False)}{text[end:]}"
     return text
 
 
 def type_below(kind: Any, name: str) -> Any:
-    """Return the type of the value `name` in a value of type `kind`. Any means that the type is not known."""
+    """Return the type of the value with the key `name` in a value of type `kind`; Any if the type is not known."""
     if isinstance(kind, NamedStep):
         return params.params_type(kind.name) if name == "params" else type_below(Step, name)
     kind, arguments = _without_none(kind)
