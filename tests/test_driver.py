@@ -3,14 +3,18 @@
 import functools
 import importlib
 import io
+import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import mlflow
+import polars as pl
 import pytest
 from conftest import Result, Store, drive_in, use
 
@@ -63,6 +67,25 @@ def test_the_sample_data_needs_no_download(store: Store, drive: Drive) -> None:
     assert result.code == 0, result.text
     assert store.child("evaluate").data.metrics["test_auc"] > 0.97
     assert store.child("train").data.metrics["features"] == 30
+
+
+def test_headers_of_any_script_and_length_go_through_the_whole_pipeline(
+    store: Store, drive: Drive, tmp_path: Path
+) -> None:
+    question = f"How old are you [years]? <18; {{65}}> = {'x' * 300}"
+    headers = ["\u0906\u092f\u0941", "\u0906\u092f", f"{question}1", f"{question}2"]
+    cells = {name: [(7 * i + k) % 100 / 7 for i in range(300)] for k, name in enumerate(headers)}
+    rows = pl.DataFrame({"id": range(300), **cells, "label": [i % 100 > 50 for i in range(300)]})
+    rows.write_csv(tmp_path / "survey.csv")
+    source = f"data.source.kind=file,data.source.path={tmp_path / 'survey.csv'}"
+    result = drive(f"--set={source},steps.model_qa.params.on_failure=warn", small=False)
+    assert result.code == 0, result.text
+    assert len([name for name in store.child("feature_importance").data.metrics if "importance" in name]) == 4
+    decisions = json.loads(store.artifact(store.child("prepare_data"), "columns.json").read_text())
+    asked = rows.head(3).rename(decisions["renamed"]).select(list(decisions["features"]))
+    assert headers[:2] == asked.columns[:2]
+    model = mlflow.pyfunc.load_model(store.child("train").data.tags["output.model_uri"])
+    assert len(model.predict(asked.to_pandas())) == 3
 
 
 def test_the_configuration_selects_the_estimator(earlier: Store, drive: Drive) -> None:
