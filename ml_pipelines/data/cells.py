@@ -1,7 +1,8 @@
 """Converts cells of a source into values for a model: clean text, numbers, keys and classes, as Arrow arrays.
 
-Spark's Python workers run these functions, so every engine gives the same values to the last bit. A worker may not have
-this package: Spark sends it this module as it is. So the module imports nothing else of ml_pipelines.
+Spark's Python workers run these functions, so every engine gives the same values to the last bit. Spark sends this
+module to the workers, because a remote worker can lack this package. So the module imports nothing else of
+ml_pipelines.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
-FLOAT32_MAX = 3.4028234663852886e38  # a larger number is not a feature: scikit-learn's trees use 32-bit floats
-EXACT = 2**53  # a float64 can't hold every whole number from here on
-# Blanks of any script, control characters, and characters that no screen shows: zero-width ones, byte order marks.
+FLOAT32_MAX = 3.4028234663852886e38  # a larger number can't be in a feature: scikit-learn's trees use 32-bit floats
+EXACT = 2**53  # above this, a float64 can't hold every whole number
+# Characters that `clean` removes around text: blanks of any script, control characters, and characters that no screen
+# shows, such as zero-width ones and byte order marks.
 BLANKS = "".join(
     c
     for c in map(chr, range(0x10000))
@@ -63,9 +65,9 @@ class Spelling:
 
 
 def clean(cells: pa.Array, spelling: Spelling) -> pa.Array:
-    """Return the cells without what means "missing": NaN, and text that is blank or one of the null values.
+    """Return the cells with null for each cell that means "missing": NaN, blank text, or one of the null values.
 
-    Text loses the blanks around it, and gets Unicode's composed form (NFC), so that equal words are equal.
+    The blanks around text are removed. Text gets Unicode's composed form (NFC), so that equal words have equal bytes.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -130,7 +132,7 @@ def _parsed(text: pa.Array) -> pa.Array:
     text = pc.utf8_ltrim(text, "+")
     try:
         return text.cast(pa.float64())
-    except pa.ArrowInvalid:  # a number beyond float64, such as 1e400
+    except pa.ArrowInvalid:  # Arrow refuses numbers beyond float64, such as 1e400; Python makes them infinite
         return pa.array([None if cell is None else float(cell) for cell in text.to_pylist()], pa.float64())
 
 
@@ -167,7 +169,7 @@ def canonical(cells: pa.Array) -> pa.Array:
 
 
 def plain_number(text: str) -> str:
-    """Return a number's one spelling, without an exponent and needless zeros. Other text is returned unchanged."""
+    """Return a number in its one spelling: no exponent, no needless zeros. Other text is returned unchanged."""
     if not re.fullmatch(NUMBER, text, re.ASCII):
         return text
     number = Decimal(text)
@@ -182,7 +184,7 @@ def plain_number(text: str) -> str:
 def canonical_key(frame: DataFrame, key: str) -> Column:
     """Return the key as text in which equal numbers have one spelling, as in `canonical`. The split hashes this text.
 
-    Spark computes it itself, without a Python worker, because every query of the split needs it.
+    Spark computes this text without a Python worker, because every query of the split computes it again.
     """
     from pyspark.sql import functions as F
 
@@ -206,9 +208,10 @@ def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, m
         most: count at most this many values of the label.
 
     Returns:
-        Columns `position`, `value` (of the label, in its one spelling; else null), and `STATISTICS`, which are counts:
-        cells with a value, with a number, with an infinite number, with a number beyond float32, with a whole number
-        that float64 rounds, with a number in another spelling, and with text that often means "missing".
+        Columns `position`, `value` (a value of the label in its one spelling; null in the row for a column), and
+        `STATISTICS`. These are the counts of all cells, and of cells with a value, with a number, with an infinite
+        number, with a number beyond float32, with a whole number that float64 rounds, with a number in another
+        spelling, and with text that often means "missing".
     """
     import pyarrow as pa
 

@@ -74,7 +74,7 @@ def find_violations(contract: Mapping[str, Column], written: Mapping[str, tables
 def _column_violations(name: str, declared: Column, scans: Mapping[str, pl.LazyFrame]) -> Iterator[Violation]:
     import pandera.polars as pa
     import polars as pl
-    from pandera.config import ValidationDepth, config_context  # an environment variable can't turn the checks off
+    from pandera.config import ValidationDepth, config_context  # so that no environment variable turns the checks off
     from pandera.errors import SchemaErrors
 
     cells = pl.DataFrame()  # stays empty if a table lacks the column
@@ -98,7 +98,7 @@ def _column_violations(name: str, declared: Column, scans: Mapping[str, pl.LazyF
 
 
 def _accepted_dtypes(kind: ColumnType) -> list[Any]:
-    """Return the Polars types that fit a declared type. Whole numbers may be floats: prepare_data writes them so."""
+    """Return the Polars types that fit a declared type. Integers can be floats, because prepare_data writes floats."""
     import polars as pl
 
     if kind in (ColumnType.text, ColumnType.boolean):

@@ -35,7 +35,7 @@ def find_warnings(train: pl.LazyFrame, test: pl.LazyFrame, features: Sequence[st
 
 
 def find_unnamed(columns: Sequence[str], text: bool) -> list[DataWarning]:
-    """Return a warning for each feature whose column has no name of its own, as the index of a pandas table.
+    """Return a warning for each feature whose column has no name of its own, such as the index of a pandas table.
 
     Args:
         columns: the features by their names in the source.
@@ -80,7 +80,7 @@ def _column_warnings(train: pl.LazyFrame) -> Iterator[DataWarning]:
 
     aggregates = {"min": pl.all().min(), "max": pl.all().max(), "rows": pl.all().count()}
     floats = cs.float()
-    aggregates["whole"] = ((floats == floats.floor()) & (floats.abs() < 2**53)).all()  # every larger float is whole
+    aggregates["whole"] = ((floats == floats.floor()) & (floats.abs() < 2**53)).all()  # larger floats are always whole
     totals = train.select(each.name.suffix(f" {name}") for name, each in aggregates.items())
     total = totals.collect(engine="streaming").row(0, named=True)
     candidates = []

@@ -54,13 +54,13 @@ def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
 
     Args:
         engine: sail, jvm, databricks, or an sc:// address.
-        needs_network: whether the source or the tables are not on this machine. Sail has a network only then.
+        needs_network: whether the source or the tables are not on this machine. Only then can Sail use the network.
 
     Raises:
         ConfigError: pyspark, Java or the jars are missing.
-        Unreachable: the engine doesn't start, or the server doesn't answer.
+        Unreachable: the engine doesn't start, or the Spark Connect server doesn't answer.
     """
-    os.environ["TZ"] = "UTC"  # a date must not depend on the machine
+    os.environ["TZ"] = "UTC"  # so that dates don't depend on the machine's time zone
     try:
         import pyspark  # noqa: F401
     except ModuleNotFoundError as error:
@@ -74,7 +74,7 @@ def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
     }.get(engine, lambda: _connect(engine))
     try:
         spark = start()
-        signals.keep_interruptible()  # Sail's server installs its own signal handler
+        signals.keep_interruptible()  # needed again, because Sail's server has installed its own signal handler
         spark.conf.set("spark.sql.session.timeZone", "UTC")
     except (ConfigError, StepFailed):
         raise
@@ -86,7 +86,10 @@ def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
 
 
 def start_early(engine: str, needs_network: bool) -> None:
-    """Start the engine while this process does something else. Only Sail, in a process of its own, can do that."""
+    """Start Sail in the background, so that this process can do something else until it needs a session.
+
+    Sail with a network and all other engines start when `spark_session` is called.
+    """
     if engine == "sail" and not needs_network:
         sail.start()
 
@@ -107,7 +110,7 @@ def _sail(needs_network: bool) -> SparkSession:
     if not needs_network and (server := sail.start()):
         return sail.session(server)
     own, port = sail.listen()
-    atexit.register(own.stop)  # also keeps a reference: a garbage-collected server stops answering
+    atexit.register(own.stop)  # also keeps a reference to the server, which stops answering if it is garbage-collected
     return _connect(f"sc://127.0.0.1:{port}")
 
 
@@ -125,7 +128,7 @@ def _jvm() -> SparkSession:
     from pyspark.sql import SparkSession
 
     jars = ",".join(str(path) for path in delta_jars())
-    for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):  # inherited from a process that used Spark Connect
+    for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):  # set by a parent process with Spark Connect
         os.environ.pop(name, None)
     builder = SparkSession.builder.master("local[*]").appName("ml-pipelines")
     for key, value in {
@@ -213,8 +216,8 @@ def delta_jars() -> list[Path]:
     return [folder / f"{jar.name}-{jar.version}.jar" for jar in JARS]
 
 
-# Random functions in a plan that DataFusion, Sail's planner, prints. It prints sample and randomSplit as random( or
-# random_poisson(.
+# Matches random functions in the text of a query plan. DataFusion, Sail's planner, prints sample and randomSplit as
+# random( or random_poisson(.
 _RANDOM = re.compile(r"(?<![\w.])(random|rand|randn|random_poisson|randstr|uniform|shuffle|uuid)\(")
 _RANDOM_WORDS = re.compile(r"rand|uniform|shuffle|uuid|sample", re.IGNORECASE)
 # String literals and aliases: a function name inside them is not a call. An alias has no `)` before its first `(`, so
@@ -223,18 +226,18 @@ _LITERALS_AND_ALIASES = re.compile(r'Utf8\w*\(".*?"\)|(?<= AS )[^,\n()]*\(', re.
 
 
 def refuse_random(frame: DataFrame, engine: str) -> None:
-    """Refuse a plan that draws random numbers on Sail or a Spark Connect server.
+    """Refuse a frame whose query plan draws random numbers on Sail or a Spark Connect server.
 
     Sail restarts `rand(seed)` for each batch of 8,192 rows (lakehq/sail issue 1266). So the same rows would occur
-    again and again, in train and test. The check reads the resolved plan, which includes SQL text and views.
+    again and again, in train and test. The check reads the resolved query plan, which includes SQL text and views.
 
     Raises:
-        ConfigError: the plan has rand, randn, uniform, randstr, shuffle, uuid, sample or randomSplit.
+        ConfigError: the query plan has rand, randn, uniform, randstr, shuffle, uuid, sample or randomSplit.
     """
     if engine not in ("sail",) and not engine.startswith("sc://"):
         return
-    written = str(frame._plan.to_proto(frame.sparkSession.client))  # type: ignore[operator]  # before it is resolved
-    if not (_RANDOM_WORDS.search(written) or "named_table" in written):  # a name may stand for a view
+    written = str(frame._plan.to_proto(frame.sparkSession.client))  # type: ignore[operator]  # before views are resolved
+    if not (_RANDOM_WORDS.search(written) or "named_table" in written):  # a named table can be a view with such words
         return
     plan = frame._explain_string(extended=True)  # type: ignore[operator]
     logical = plan.split("== Analyzed Logical Plan ==", 1)[0]

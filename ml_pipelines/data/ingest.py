@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-# Fast to write and read; the files live only as long as the step. Sail knows the second option, and Spark's Parquet the
-# third.
+# Options that make the staged files fast to write and read. The files are deleted when the step ends, so their size
+# doesn't matter. Sail knows the second option, and Spark's Parquet writer the third.
 STAGING = {"compression": "uncompressed", "dictionary_enabled": "false", "parquet.enable.dictionary": "false"}
 
 
@@ -78,7 +78,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         )
     dtypes = dict(raw.frame.dtypes)
     _check_types(dtypes, data)
-    # Under our own names: Sail can't hand a column such as `a.b` to Python.
+    # Rename the columns first, because Sail can't pass a column with a name such as `a.b` to Python.
     frame = raw.frame.toDF(*names.values()).drop(*(names[name] for name in data.drop))
     spelling = cells.Spelling(tuple(data.null_values), data.source.decimal, data.source.thousands)
 
@@ -124,7 +124,7 @@ def _profile(
     label: int,
     spelling: cells.Spelling,
 ) -> tuple[dict[str, Profile], list[str]]:
-    """Return source column -> its profile, and the values of the label (one too many at most)."""
+    """Return a dict: source column -> its profile, and the values of the label, at most CLASSES_SHOWN + 1."""
     from pyspark.sql import functions as F
 
     run = partial(cells.profile, label=label, spelling=spelling, most=CLASSES_SHOWN + 1)
@@ -142,7 +142,7 @@ def _profile(
 
 
 def _check_types(dtypes: dict[str, str], data: Data) -> None:
-    """Raise BadData if the key or the label has a type that can't be one."""
+    """Raise BadData if the type of the key column can't be a key, or the type of the label can't be a label."""
     kinds = {name: dtype.split("(")[0] for name, dtype in dtypes.items()}
     if data.key and kinds[data.key] not in (*NUMERIC, "string") and kinds[data.key][:4] not in ("date", "time"):
         raise BadData(

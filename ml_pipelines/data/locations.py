@@ -79,7 +79,7 @@ def locate_source(source: Source) -> tuple[str, Path | None]:
     """
     path = str(source.path)
     is_uri = "://" in path and not path.startswith("file://")
-    is_remote_volume = path.startswith("/Volumes/") and not Path("/Volumes").is_dir()  # seen from outside a cluster
+    is_remote_volume = path.startswith("/Volumes/") and not Path("/Volumes").is_dir()  # this machine is not a cluster
     if is_uri or is_remote_volume:
         return path, None
     local = paths.root() / Path(path.removeprefix("file://")).expanduser()
@@ -99,17 +99,18 @@ def locate_source(source: Source) -> tuple[str, Path | None]:
 def data_files(local: Path) -> list[Path]:
     """Return the files of a source, sorted. Readers, checks and the fingerprint all use this list.
 
-    A name that begins with `.` or `_`, such as _SUCCESS, is passed over, as Spark does. A folder like _year=2026 is
-    not: it holds the values of a column. A symbolic link must lead to a file or folder of the source.
+    Files and folders whose names begin with `.` or `_`, such as _SUCCESS, are left out, as Spark does. A folder like
+    _year=2026 is not left out, because its name holds the values of a column. A symbolic link must lead to a file or
+    folder of the source.
 
     Raises:
-        BadData: there is no such file, a link leads elsewhere, or a folder is a table with a log.
+        BadData: the source has no data file, a link leads elsewhere, or a folder is a Delta, Hudi or Iceberg table.
     """
     if not local.is_dir():
         if not _is_read(local.name):
             raise BadData(f"data.source.path: Spark passes over names with _ or . in front. Rename {local}.")
         return [local]
-    files: dict[Path, Path] = {}  # the file itself -> its name in the source
+    files: dict[Path, Path] = {}  # path without links -> path in the source
     for folder, folders, names in os.walk(local, followlinks=True):
         if kind := _table_kind(Path(folder)):
             raise BadData(_table_error(local, kind, Path(folder)))
@@ -147,10 +148,13 @@ def _check_link(path: Path, local: Path) -> None:
 
 
 def refuse_table_files(local: Path) -> None:
-    """Refuse a file or folder that belongs to a table with a log. The log says which files hold the table's rows.
+    """Refuse a file or folder of a Delta, Hudi or Iceberg table.
+
+    The transaction log of such a table says which of its files hold current rows. Reading all files as plain Parquet
+    would also return old rows.
 
     Raises:
-        BadData: this folder or one above it has such a log.
+        BadData: this folder, or a folder above it, is such a table.
     """
     resolved = local.resolve()
     for folder in (resolved, *resolved.parents):
@@ -159,7 +163,7 @@ def refuse_table_files(local: Path) -> None:
 
 
 def _table_kind(folder: Path) -> str:
-    """Return the kind of the table whose root is this folder, or nothing."""
+    """Return Delta, Hudi or Iceberg if this folder is the root of such a table, else an empty text."""
     if (folder / "_delta_log").is_dir():
         return "Delta"
     if (folder / ".hoodie").is_dir():
@@ -182,5 +186,5 @@ def _table_error(local: Path, kind: str, table: Path) -> str:
 
 
 def is_readable(uri: str) -> bool:
-    """Return whether this machine can read the table. Only a cluster can read a table on a Volume."""
+    """Return whether this machine can read the table at `uri`. Only a cluster can read tables on a Volume."""
     return not uri.startswith("/Volumes/") or Path(uri).exists()

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 FOLDER = "ml-pipelines-sail-"
 CHUNK = 1 << 18  # bytes
-AUTHORITY = ("grpc.default_authority", "localhost")  # gRPC would send the socket's path, which Sail refuses
+AUTHORITY = ("grpc.default_authority", "localhost")  # by default, gRPC sends the socket's path, which Sail refuses
 SERVE = "import sys; from ml_pipelines.data import sail; sail.serve(*map(int, sys.argv[1:4]), sys.argv[4])"
 
 
 class Server(NamedTuple):
     """A server in a process of its own. It ends when `lifeline` is closed, also by the end of this process."""
 
-    path: Path  # of its socket
-    lifeline: int  # a file descriptor
+    path: Path  # of its Unix socket
+    lifeline: int  # the descriptor of a pipe
     process: int
     wait: Callable[[], object]
     owner: int  # the process that started the server
 
     def stop(self) -> None:
-        """Let the server end, and wait for it. In a fork of the owner, do nothing."""
+        """End the server, and wait for its end. In a forked child of the owner, this does nothing."""
         if os.getpid() == self.owner:
             os.close(self.lifeline)
             self.wait()
@@ -124,16 +124,16 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
     os.write(ready, b"1")
     os.close(ready)
     server, port = listen()
-    _ignore_signals()  # the server has installed its own handler
+    _ignore_signals()  # needed again, because the server has installed its own signal handler
     threading.Thread(target=_accept, args=(socket.socket(fileno=listener), port), daemon=True).start()
-    os.read(lifeline, 1)  # until its other end is closed
+    os.read(lifeline, 1)  # returns when the parent closes the other end of the pipe, or ends
     del server
-    shutil.rmtree(Path(path).parent, ignore_errors=True)  # if the parent was killed, it can't do it
+    shutil.rmtree(Path(path).parent, ignore_errors=True)  # a parent that was killed can't do this
     os._exit(0)
 
 
 def _ignore_signals() -> None:
-    """Ignore what a terminal sends to all processes of a pipeline: this one ends after its parent."""
+    """Ignore the signals that a terminal sends to all processes of a pipeline: this process must outlive its parent."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -179,5 +179,5 @@ def session(server: Server) -> SparkSession:
         def toChannel(self) -> Any:  # noqa: N802
             return self._insecure_channel(f"unix:{server.path}")
 
-    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # functions such as F.col look at it
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # so that functions such as F.col use Spark Connect
     return SparkSession.builder.channelBuilder(Channel([AUTHORITY])).create()  # type: ignore[arg-type, return-value]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 
-# The error conditions with which Databricks refuses time travel, and the history, of tables with policies.
+# The error conditions with which Databricks refuses to read old versions, or the history, of a table with a row filter
+# or a column mask.
 NO_TIME_TRAVEL = re.compile(r"(ROW_LEVEL_SECURITY|COLUMN_MASK)\w*_NOT_SUPPORTED|FGAC_TIME_TRAVEL_NOT_SUPPORTED")
 POLICY = "has a row filter or a column mask, so Databricks reads it at no version but the newest"
 
@@ -132,7 +133,8 @@ def _table(spark: SparkSession, source: Source) -> DataFrame:
 def pin_table_version(spark: SparkSession, source: Source) -> tuple[Source, str]:
     """Return the source with the newest version of its catalog table, so that lineage names the version that is read.
 
-    If the version stays unknown, the text says why: a view, a row filter or column mask, or Sail, which has no history.
+    Also return a text. It is empty, or it says why the version stays unknown: the table is a view, it has a row filter
+    or a column mask, or the engine is Sail, which has no history of tables.
     """
     if source.kind is not SourceKind.table or source.version is not None:
         return source, ""
@@ -169,7 +171,10 @@ def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder
 
 
 def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:
-    """Return the frame from `load` after reading its column names. Only this makes Spark Connect open the source."""
+    """Return the frame from `load`, and raise BadData if the source can't be opened.
+
+    Spark Connect does not open the source until this function reads the names of the columns.
+    """
     from pyspark.errors import PySparkException
 
     try:
@@ -184,8 +189,8 @@ def file_format(source: Source) -> FileFormat:
     """Return the format of a file source: as declared, else by its suffix.
 
     Raises:
-        BadData: the file is missing, its suffix is unknown, it belongs to a table with a log, or it is declared as
-            delta but is not a Delta table.
+        BadData: the file is missing, its suffix is unknown, it belongs to a Delta, Hudi or Iceberg table but would be
+            read as a plain file, or it is declared as delta but is not a Delta table.
     """
     uri, local = locations.locate_source(source)
     is_delta = local is not None and (local / "_delta_log").is_dir()

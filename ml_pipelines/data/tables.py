@@ -25,7 +25,7 @@ WRITE_OPTIONS = {
     "delta.columnMapping.mode": "none",
     "targetFileSize": str(16 << 20),  # bytes; Sail keeps a file in memory while it writes it
 }
-READABLE = {"timestampNtz", "deletionVectors"}  # features of foreign tables that Polars reads correctly
+READABLE = {"timestampNtz", "deletionVectors"}  # features that Polars reads correctly, in tables that others wrote
 
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
 
@@ -57,7 +57,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
             )
     try:
         frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
-    except Exception as error:  # from Spark, from a user's code in the plan, or from the file system
+    except Exception as error:  # Spark, a user's function in the query plan and the file system can raise any error
         raise StepFailed(f"Table {uri} can't be written: {message_of(error, 250)}") from error
     written = open_table(uri, None)
     if features := _reader_features(written):
@@ -111,8 +111,7 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
     """Return the number of rows, and a digest of column names, types and content. The order of rows doesn't matter.
 
     The digest sums a 64-bit hash of each row, and a hash of that hash. It detects accidental damage, but not deliberate
-    changes.
-    The digest includes the version of Polars, because Polars may change its hash between versions.
+    changes. The digest includes the version of Polars, because another version may hash differently.
 
     Raises:
         BadData: the table is damaged.
@@ -142,7 +141,7 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
     """Compare the table on disk with the rows and digest in `table`. Values that are None are not compared.
 
     Args:
-        table: the table, with the rows and digest that its producer recorded.
+        table: the table, with the rows and digest that the step which wrote it recorded.
         measure: returns the same as `measure_table`, for example from a cache.
 
     Raises:
@@ -157,7 +156,7 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
 
 
 def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]) -> str:
-    """Return a digest of the table's id, its version, its log's record of the files, and the content of local files.
+    """Return a digest of the table's id, its version, the files in its transaction log, and their content if local.
 
     The digest includes the version because some commits change rows without a new file, for example by a renamed
     column. Reader features are not checked, because Spark reads more tables than Polars does.
@@ -174,7 +173,7 @@ def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]
     actions = table.get_add_actions()
     columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
     files = [file for file, _ in _local_files(uri, table.version())]
-    files += [] if "://" in uri else Path(uri).rglob("deletion_vector_*.bin")  # the rows that these files delete
+    files += [] if "://" in uri else Path(uri).rglob("deletion_vector_*.bin")  # say which rows are deleted
     try:
         contents = [digest_of(file) for file in sorted(files)]
     except FileNotFoundError as error:
@@ -188,9 +187,9 @@ def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]
 
 
 def remove_table(table: Table, prefix: str) -> None:
-    """Delete a local table below `prefix`, and the folders in between that this leaves empty.
+    """Delete a local table below `prefix`, then the folders between `prefix` and the table if they are empty.
 
-    The prefix itself stays, and a table with a URI does too.
+    The folder `prefix` itself is never deleted. A table whose location is a URI is not deleted.
     """
     if "://" not in table.uri:
         base, folder = Path(prefix), Path(table.uri)
@@ -219,11 +218,14 @@ def _reading(uri: str, version: int) -> Iterator[None]:
 
 
 def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
-    """Yield the files of a local table with their recorded sizes. A shorter file would make Polars panic."""
+    """Yield the files of a local table, with their sizes in the transaction log.
+
+    `_reading` compares the sizes first, because Polars panics at a file that is too short.
+    """
     if "://" not in uri:
         actions = open_table(uri, version).get_add_actions()
         for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
-            if ":/" not in path:  # else it is another table's, as in a shallow clone
+            if ":/" not in path:  # otherwise the file belongs to another table, as in a shallow clone
                 yield Path(uri, unquote(path)), size
 
 
@@ -246,7 +248,7 @@ def read_table(table: Table, columns: Sequence[str] | None, key: str | None) -> 
         key: the key column, or None.
 
     Raises:
-        BadData: a column is missing, or the table differs from its producer's record.
+        BadData: a column is missing, or the table differs from what the step that wrote it recorded.
     """
     import polars as pl
 

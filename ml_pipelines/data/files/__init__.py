@@ -1,4 +1,4 @@
 """Reads local CSV and Parquet files, the same on every engine.
 
-What engines read differently is copied once, with plain types.
+Files that engines read differently are copied once, with plain types.
 """

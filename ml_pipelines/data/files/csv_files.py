@@ -1,7 +1,7 @@
 """Local CSV files: every line is checked, and every engine reads the same cells.
 
 Spark reports no error in a CSV: it drops surplus cells, fills in missing cells, and reads everything after an open
-quote as one cell. What engines read differently is copied once, as plain CSV in UTF-8.
+quote as one cell. Files that engines read differently are copied once, as plain CSV in UTF-8.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 HEADER_MB = 8
-ROW_LINES = 1000  # after a malformed row begins, where a backslash is looked for
-HEADER_LENGTH = HEADER_MB * 2**20  # characters; a plan with all names must fit into a message to the engine
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own first line
+ROW_LINES = 1000  # this many lines from a malformed row on are searched for a backslash before a quote
+HEADER_LENGTH = HEADER_MB * 2**20  # characters: the query plan has all names and must fit into a message to Spark
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # the first line of some CSVs, for Excel
 
 
 def read_csv(spark: SparkSession, local: Path, source: Source, folder: Path) -> DataFrame:
-    """Return all columns as text, read by position, because engines treat blank and repeated names differently.
+    """Return the rows of a CSV file or folder, with all columns as text.
+
+    Spark reads the columns by position, because engines treat blank and repeated names differently.
 
     Args:
         spark: the session.
         local: the file or folder.
-        source: its separator, encoding and escape.
-        folder: a folder for copies. They must exist until the rows are written.
+        source: the source, with the separator, the encoding and the escape of its files.
+        folder: a folder for copies of files. The copies must exist until the rows are written.
 
     Raises:
         BadData: a line is malformed, or the files have different headers.
@@ -68,7 +70,7 @@ def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
     """Return all columns of a CSV that is not on this machine as text. Nothing checks its lines.
 
     Raises:
-        BadData: the engine may not know the encoding or the escape.
+        BadData: the engine is a Spark Connect server, which does not know this encoding, escape or separator.
     """
     reader = _reader(spark, source.separator, source.escape or '"').option("encoding", source.encoding)
     ordinary = text_files.is_utf8(source.encoding) and not source.escape and source.separator.isascii()
@@ -102,7 +104,7 @@ def _new_file(folder: Path) -> Path:
 
 
 class _Lines:
-    """The lines of an opened CSV, from its header on. Excel's line `sep=;` is left out, and names the separator."""
+    """The lines of an opened CSV, from its header on. A first line `sep=;`, for Excel, sets `separator`."""
 
     def __init__(self, stream: TextIO, file: Path, source: Source) -> None:
         self._stream = stream
@@ -113,7 +115,7 @@ class _Lines:
         self._first = "" if match else first
         self.separator = match[1] if match else source.separator
         self.skipped = 1 if match else 0
-        self.in_body = False  # the reader sets it after the header
+        self.in_body = False  # `_check_file` sets this to True when it has read the header
 
     def __iter__(self) -> Iterator[str]:
         lines = chain(self._header_lines(), self._stream)
@@ -129,7 +131,10 @@ class _Lines:
             line = self._read_header(length)
 
     def _read_header(self, length: int) -> str:
-        """Return the next line. A broken header must not fill the memory, or the message to the engine."""
+        """Return the next line of a header that has `length` characters so far.
+
+        Raise BadData if the header is too long for a message to the engine. So a broken file can't fill the memory.
+        """
         line = self._stream.readline(HEADER_LENGTH + 1 - length)
         if length + len(line) > HEADER_LENGTH:
             raise BadData(
@@ -141,7 +146,7 @@ class _Lines:
 def rfc_quotes(lines: Iterator[str], separator: str, escape: str) -> Iterator[str]:
     r"""Return the lines with `""` for a quote that has `escape` before it, as Spark writes it in quoted cells.
 
-    In a quoted cell, two escapes stand for one. Everywhere else the escape is a letter, as it is for Spark.
+    In a quoted cell, two escapes stand for one. Outside of quotes, the escape is an ordinary character, as for Spark.
     """
     mark = re.escape(escape)
     bare = re.compile(rf"[^{re.escape(separator)}]*{re.escape(separator)}?", re.DOTALL)
@@ -215,7 +220,7 @@ def _writer(opened: ExitStack, copy: Path, separator: str) -> Callable[[Sequence
 
 
 def _escape_advice(file: Path, source: Source, line: int) -> str:
-    """Return what to do if the row after `line` has a backslash before a quote, as Spark writes it. Else, nothing."""
+    """Return what to do if the row after `line` has a backslash before a quote, as Spark writes it. Else return ""."""
     with text_files.open_text(file, source.encoding) as lines:
         if source.escape or not any('\\"' in text for text in islice(lines, line, line + ROW_LINES)):
             return ""

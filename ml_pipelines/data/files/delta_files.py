@@ -35,7 +35,7 @@ def read_delta(spark: SparkSession, uri: str, local: Path | None, version: int |
 
 
 def path_hint(uri: str) -> str:
-    """Return a hint for a message that the table can't be read: what in the path Sail can't open."""
+    """Return a hint for the message that a table can't be read: the character in its path that Sail can't open."""
     unsafe = re.search(r"[^\w/.:@+=&~-]", uri, re.ASCII)
     return f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
 

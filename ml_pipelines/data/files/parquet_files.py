@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # the value of a folder name=value whose rows have no value
-CELLS = 2**22  # of a batch that is copied; a batch of a narrow table has at most BATCH rows
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # as the value in a folder's name=value: the value is missing in these rows
+# Files are copied in batches of rows. A batch has at most this many cells, and at most BATCH rows.
+CELLS = 2**22
 BATCH = 2**16
 
 
@@ -68,7 +69,7 @@ class Files:
             return not any(re.search(r"[*?\[\]{}]", str(file)) for file in self.schemas)
         folders = {file.relative_to(self.root).parent.parts for file in self.schemas}
         names = {tuple(folder.partition("=")[0] for folder in parts) for parts in folders}
-        signs = r"(?:[^=*?\[\]{}#\\%\x80-\U0010ffff]|%[0-7][0-9A-Fa-f])+"  # engines read other signs differently
+        signs = r"(?:[^=*?\[\]{}#\\%\x80-\U0010ffff]|%[0-7][0-9A-Fa-f])+"  # engines read other characters differently
         valued = all(re.fullmatch(f"{signs}={signs}", folder) for parts in folders for folder in parts)
         inside = any(name in schema.names for name in self.partition_names for schema in self.schemas.values())
         links = any(file.resolve() != self.root.resolve() / file.relative_to(self.root) for file in self.schemas)
@@ -78,14 +79,14 @@ class Files:
 def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], folder: Path) -> DataFrame:
     """Return the rows of a Parquet file or folder. Values in the folders' names are text columns.
 
-    A column that only some files have is null in the rows of the others. A dropped column whose type no engine has to
-    read is null.
+    A column that only some files have is null in the rows of the others. If engines can't read a dropped column alike,
+    all its values are null.
 
     Args:
         spark: the session.
         local: the file or folder.
         dropped: the columns whose values nobody needs.
-        folder: a folder for copies. They must exist until the rows are written.
+        folder: a folder for copies of files. The copies must exist until the rows are written.
 
     Raises:
         BadData: a file is not Parquet, or a needed column can't be read.
@@ -109,14 +110,14 @@ def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], fo
         frame = reader.parquet(*_copied(files, kept, folder))
     else:
         frame = reader.parquet(*([str(local)] if text else map(str, files.schemas)))
-        for name in text:  # Sail takes the marker for a value
+        for name in text:  # make missing values null, because Sail returns HIVE_NULL as a value
             quoted = F.col(f"`{name.replace('`', '``')}`")
             frame = frame.withColumn(name, F.when(quoted != F.lit(HIVE_NULL), quoted))
     return frame.select("*", *(F.lit(None).cast("string").alias(name) for name in ignored)) if ignored else frame
 
 
 def _is_plain(kinds: Mapping[pa.DataType, Path]) -> bool:
-    """Return whether a column has one type in all files, and every engine reads this type without a hint."""
+    """Return whether a column has one type in all files, and every engine reads this type even without a schema."""
     return len(kinds) == 1 and all(map(parquet_types.is_plain, kinds))
 
 
@@ -145,7 +146,10 @@ def _open_files(local: Path) -> Files:
 
 
 def _schema(metadata: Any) -> pa.Schema:
-    """Return the schema as the writer declared it. Sail follows it, pyarrow only for some types."""
+    """Return the Arrow schema that the writer stored in the file, or else the one that follows from Parquet's types.
+
+    Sail uses the stored schema for all types, pyarrow only for some.
+    """
     import pyarrow as pa
 
     schema = metadata.schema.to_arrow_schema()

@@ -18,8 +18,12 @@ ENGINE_DECIMAL = 38  # the largest precision of Spark's decimal
 def column_type(name: str, kinds: Mapping[pa.DataType, Path]) -> pa.DataType:
     """Return the plain type that holds a column's values in all files.
 
+    Args:
+        name: the name of the column.
+        kinds: each type of the column -> the first file that has this type.
+
     Raises:
-        BadData: there is no such type.
+        BadData: no plain type holds the values.
     """
     import pyarrow as pa
 
@@ -45,7 +49,7 @@ def column_type(name: str, kinds: Mapping[pa.DataType, Path]) -> pa.DataType:
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Return whether every engine reads the type in the same way, without a hint."""
+    """Return whether every engine reads the type in the same way, even if it gets no schema."""
     import pyarrow as pa
 
     strings = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -53,7 +57,7 @@ def is_plain(kind: pa.DataType) -> bool:
 
 
 def engine_type(kind: pa.DataType) -> pa.DataType | None:
-    """Return the type that every engine reads from a file with this type if the schema says so. None: no such type."""
+    """Return the type that every engine can read from a column of type `kind` if it gets a schema, or None."""
     import pyarrow as pa
 
     wider = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20)}
@@ -79,7 +83,7 @@ def engine_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType | None:
-    """Return the plain type that holds the values of this type. None: there is no such type.
+    """Return the plain type that holds the values of this type, or None if no plain type does.
 
     A time of day becomes text. Nanoseconds become microseconds, because Spark has no finer time.
     """

@@ -19,9 +19,9 @@ from ml_pipelines.text import quoted
 if TYPE_CHECKING:
     from io import TextIOWrapper
 
-SUFFIXES = (".gz", ".bz2", ".zst", ".zstd", ".xz")  # of compressed files; the content decides
+SUFFIXES = (".gz", ".bz2", ".zst", ".zstd", ".xz")  # of compressed files; `open_text` looks at the first bytes instead
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
-NEARBY = 15  # bytes on each side of a byte that a message shows
+NEARBY = 15  # a message shows this many bytes on each side of a byte that can't be decoded
 
 
 def is_plain(file: Path, encoding: str) -> bool:
@@ -30,7 +30,7 @@ def is_plain(file: Path, encoding: str) -> bool:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Return whether a name means UTF-8."""
+    """Return whether this is a name of the encoding UTF-8."""
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
 
 
@@ -50,7 +50,7 @@ def open_text(file: Path, encoding: str) -> Iterator[TextIOWrapper]:
             if start.startswith(codecs.BOM_UTF8) and not is_utf8(encoding):
                 raise BadData(f"{file} is in UTF-8. Remove data.source.encoding.")
             if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and codecs.lookup(encoding).name[:6] == "utf-16":
-                encoding = "utf-16"  # so that the mark is removed
+                encoding = "utf-16"  # this codec removes the byte order mark
             name = "utf-8-sig" if is_utf8(encoding) else encoding
             with io.TextIOWrapper(content, encoding=name, newline="") as lines:
                 yield lines
