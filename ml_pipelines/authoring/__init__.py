@@ -1,5 +1,5 @@
 """For authors of steps: the StepContext, and rules for Params.
 
-This package may import config, and the types of data. Its imports are light, since loading the configuration imports
-each step's module.
+This package may import config, and only types from data. Its imports must be fast, because loading the configuration
+imports each step's module, which imports this package.
 """

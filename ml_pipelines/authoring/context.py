@@ -1,7 +1,7 @@
 """StepContext: the object that a step gets, for its tables, metrics, artifacts, models and the Spark session.
 
 A pipeline run passes an implementation that logs to MLflow. A test passes one that records the calls. This module
-imports only the configuration's types, since loading the configuration imports each step's module.
+imports only the configuration's types, because loading the configuration imports the steps, which import this module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Version(NamedTuple):
 
     name: str
     version: int
-    run_id: str  # of the train run that fitted it
+    run_id: str  # the id of the train run that fitted the model
     created: int  # milliseconds since 1970
     tags: Mapping[str, str]
 
@@ -42,11 +42,11 @@ class StepContext(ABC, Generic[P]):
     params: P  # the step's Params, as conf declares them
     seed: int
     data: Data  # the `data` block of conf
-    run_id: str  # the step's MLflow run
-    pipeline_run_id: str  # the pipeline run above it; the step's own run if it runs alone
+    run_id: str  # the id of the step's MLflow run
+    pipeline_run_id: str  # the id of the step's parent run; the step's own run_id if it runs alone
     label: str  # the name of the label column in the tables
     key_column: str | None  # the name of the column that identifies a row; None if conf has no key
-    log: logging.Logger  # its lines become an artifact of the run
+    log: logging.Logger  # writes to the step's log, an artifact of the run
 
     # -- tables
 
@@ -68,7 +68,7 @@ class StepContext(ABC, Generic[P]):
         """Write `frame` as a new Delta table and return the table. `output` is the name of an output, `<dataset>_uri`.
 
         Raises:
-            ConfigError: `frame` draws random numbers, and the engine would repeat these numbers.
+            ConfigError: `frame` draws random numbers on an engine that would draw the same numbers again and again.
         """
 
     @abstractmethod
@@ -98,11 +98,11 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log params that the step chose itself. The params of conf are logged already."""
+        """Log params that the step's code chose. The params in conf are logged already."""
 
     @abstractmethod
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log numbers, in one batch."""
+        """Log metrics, name -> number, in one request."""
 
     @abstractmethod
     def log_figure(self, figure: Figure, name: str) -> None:

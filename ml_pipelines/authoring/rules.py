@@ -22,7 +22,7 @@ from ml_pipelines.text import quoted, shown
 
 @dataclass(frozen=True)
 class Limits:
-    """The smallest and the largest allowed number. Write them with its type: `Annotated[int, Limits(low=2)]`."""
+    """The smallest and the largest allowed number, as part of a type: `Annotated[int, Limits(low=2)]`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -53,7 +53,7 @@ def between(name: str, value: float, low: float, high: float) -> None:
 def inside(name: str, value: float, low: float, high: float) -> None:
     """Refuse a number that is not between `low` and `high`; neither is allowed."""
     if not low < value < high:
-        raise ValueError(f"{name}: {value} is not above {low} and below {high}.")
+        raise ValueError(f"{name}: {value} must be above {low} and below {high}.")
 
 
 def looks_like(name: str, value: str, pattern: str, form: str) -> None:
@@ -84,7 +84,7 @@ def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
     Args:
         name: the param that holds the settings.
         given: the settings, name -> value.
-        wanted: name -> annotation for `number`.
+        wanted: name -> the `annotation` that `number` takes.
     """
     if not isinstance(given, Mapping):
         raise ValueError(

@@ -20,7 +20,7 @@ class SubmittedStep(Protocol):
 
     @property
     def run_id(self) -> str:
-        """The step's MLflow run."""
+        """The id of the step's MLflow run."""
 
     def wait(self) -> bool:
         """Wait for the end; return whether the step succeeded."""
@@ -53,7 +53,7 @@ class Backend(Protocol):
         """
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return the lines that a dry run adds for this backend; `needs` is step -> the steps that it waits for."""
+        """Return the lines that this backend adds to a dry run. `needs` is step -> the steps that it waits for."""
 
     def project(self) -> str:
         """Return the project that `mlflow.projects.run` runs: a folder or an archive."""
@@ -76,10 +76,10 @@ class Backend(Protocol):
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Reattach to a step that still runs after the driver of `pipeline_run` has ended; None if it does not run."""
+        """Return a step that still runs although the driver of `pipeline_run` has ended, or None if it does not run."""
 
     def explain(self, error: Exception) -> PipelineError | None:
         """Return an error that says what to do about `error` (from MLflow or the system); None if nothing is known."""
 
     def page_address(self, store: Store, experiment: str, run_id: str) -> str | None:
-        """Return the address of a run's page, or None if the store is not a server."""
+        """Return the web address of a run's page in MLflow, or None if the tracking store is not a server."""

@@ -1,4 +1,4 @@
-"""Why a step runs or is reused. The terminal and MLflow's pages show these values as text."""
+"""Why a step runs or is reused. The terminal and MLflow's pages show a Decision as text."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A fingerprint has named parts: code, params, data settings, inputs, source, libr
 their parts tell why. No part contains an absolute path or a time, so a fingerprint is the same on every machine.
 
 Most parts are declared: they are known before the step runs. The step's process adds the observed parts: files that it
-opened and modules that it imported by a computed name. To find a run to reuse, the driver searches for its declared
-parts, and then compares what that run observed.
+opened and modules that it imported by a computed name. To find a run to reuse, the driver searches for runs with the
+same declared parts, and then compares the observed parts of each.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 CONTEXT = "ml_pipelines.execution.context"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
-NOT_CONTENT = ("source", "delta_prefix", "volume_name")  # settings that name places; _source has the source
+# Keys of `data` that are not parts: two of them name places, and the part `source` describes the source's content.
+NOT_CONTENT = ("source", "delta_prefix", "volume_name")
 
 SHOWN = 80  # a reason shows at most this many characters of a name or a value
 
@@ -53,7 +54,7 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
 
     Args:
         memory: a cache of what this pipeline run has read.
-        store: the store that has the registry.
+        store: the MLflow store, whose registry names the champion.
         config: the configuration.
         step: the step.
         producers: input -> the step run that wrote it.
@@ -125,14 +126,14 @@ def _text(value: Any) -> str:
 def input_content(memory: Memory, name: str, producer: Run) -> str:
     """Return what identifies an input: a table's digest, computed now, or the fingerprint of the step that wrote it.
 
-    If this machine can't read the table, return the digest that the step recorded. In that case no step is reused.
+    If this machine can't read the table, return the digest that the step recorded. Then no step is reused anyway.
     """
     tags = producer.data.tags
     if table := lineage.table_of(producer, name):
         if not locations.is_readable(table.uri):
             return str(table.digest)
         if lineage.digests_compare(producer):
-            memory.verify(table)  # this costs nothing: the next line measures the table anyway
+            memory.verify(table)  # at no extra cost: the next line measures the table too
         return memory.measure(table.uri, table.version)[1]
     return str(tags.get("fingerprint") or tags[f"{OUTPUT}{name}"])
 
@@ -143,7 +144,10 @@ def declared(parts: Parts) -> Parts:
 
 
 def _variable(name: str) -> str:
-    """Return a digest of an environment variable's value. Of a secret, only whether it is set: runs log the parts."""
+    """Return a digest of an environment variable's value, or `none` if it is not set.
+
+    For a secret that is set, return `set`: each run logs its fingerprint's parts, and a digest could tell the secret.
+    """
     value = os.environ.get(name)
     try:
         rules.refuse_secrets([name])

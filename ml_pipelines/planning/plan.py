@@ -1,4 +1,4 @@
-"""The plan of a pipeline run, made before anything is executed."""
+"""The plan of a pipeline run: which steps run and in which order. It is made before any step runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def kept(self) -> list[str]:
-        """The steps that this plan neither runs nor affects, so that their earlier outputs stay valid."""
+        """The steps whose earlier outputs stay valid: neither they nor their upstream steps run in this plan."""
         running = {step.name for step in self.steps}
         needs = graph.upstream(graph_of(self.config))
         return [name for name in self.config.steps if not running & {name, *graph.closure(name, needs)}]
@@ -46,7 +46,7 @@ class Plan:
         return replace(self, steps=steps, needs={name: self.needs[name] & names for name in names})
 
     def parameters(self, step: Step, outputs: Mapping[str, str]) -> dict[str, str]:
-        """Return the parameters of the step's entry point; `outputs` has the outputs that exist so far."""
+        """Return the parameters of the step's entry point; `outputs` is output -> value, so far."""
         settings = {"profile": self.config.profile, "set": self.config.overrides}
         return settings | {name: outputs.get(name, NONE) for name in step.inputs}
 

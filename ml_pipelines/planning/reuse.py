@@ -1,8 +1,8 @@
 """Decides whether a finished run of a step is reused, and if not, why the step must run.
 
 A search in MLflow finds runs by their fingerprint, which is a tag (see fingerprint.py). A run with the step's current
-fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed. The tag
-`fingerprint.declared` has the digest of the parts that are known before the step runs.
+fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed. The search uses
+the tag `fingerprint.declared`, the digest of the parts that are known before the step runs.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def decide(
 
 
 def _observed_now(memory: Memory, store: Store, run: Run) -> Parts:
-    """Return what the run's step observed, as it is now."""
+    """Return the observed parts of a run's fingerprint, with the digests that these files and modules have now."""
     return {name: memory.observed_now(name) for name in lineage.observed_parts(store, run)}
 
 
-OUTDATED = "edited while the step ran"
+OUTDATED = "edited while the step ran"  # the value of a part whose digest nobody knows; it never equals a digest
 
 # The first word of a part -> the reason to run. Causes come before consequences: the first that applies is shown.
 KINDS = {
@@ -93,7 +93,7 @@ KINDS = {
     "library": Reason.library,
     "input": Reason.input,
 }
-# The values of these parts are digests. A reason does not show them, because a person can't read them.
+# For these reasons, the values that differ are digests. The reason shows only the name of the file, module or input.
 DIGESTS = (Reason.code, Reason.source, Reason.file, Reason.variable, Reason.external, Reason.input)
 
 
@@ -125,7 +125,7 @@ def _differing(old: Parts, new: Parts) -> list[str]:
 def _is_intact(memory: Memory, store: Store, config: Config, step: Step, run: Run) -> bool:
     """Return whether all outputs of the run still exist, below this profile's prefix, as the run recorded them.
 
-    The tables that the run logged as artifacts count too: a later step may load them.
+    This also checks the tables that the run logged as artifacts, because a later step can load them.
     """
     if not set(step.outputs) <= lineage.outputs(run).keys():
         return False
@@ -179,7 +179,7 @@ def up_to_date_run(
     parents = {parent_of(run) for run in runs}
     if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
         return None
-    return parent if store.get_run(parent).info.status == "FINISHED" else None  # killed at its end
+    return parent if store.get_run(parent).info.status == "FINISHED" else None  # not if it was killed at its end
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:
@@ -207,9 +207,9 @@ def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str
 def final_decision(store: Store, memory: Memory, decision: Decision, run: Run) -> Decision:
     """Return the decision with a fingerprint for the state after the step, with what the step observed.
 
-    A step may make its own model the champion, and the champion is a part of its fingerprint. Without this correction,
-    the step would run again the next time. If code or a file was edited since its digest was computed, nobody knows
-    which of the two the step used, so the part gets a value that never matches.
+    A step may make its own model the champion, and the champion is a part of the step's fingerprint. Without this
+    correction, the step would run again the next time. If code or a file was edited after its digest was computed,
+    nobody knows which version the step used, so the part gets a value that never matches.
     """
     parts = {name: OUTDATED if _is_outdated(memory, name) else value for name, value in (decision.parts or {}).items()}
     external = {tag.replace(".", " ", 1): value for tag, value in run.data.tags.items() if tag.startswith("external.")}
