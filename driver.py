@@ -1,6 +1,6 @@
 """Run the pipeline, or one step of it: `python driver.py --help`.
 
-On Databricks, MLflow runs this file below its own code: `from __future__` fails, and `__file__` may be missing.
+On Databricks, MLflow pastes this file below its own code: `from __future__` fails, and `__file__` may be missing.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ from ml_pipelines.tracking import ending
 def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs exist; return the exit code."""
     backend = planned.backend
-    backend.prepare(planned.config, planned.steps)  # lets a fork server import modules while this process imports too
+    backend.prepare(planned.config, planned.steps)  # a fork server imports modules while this process does
     with imports.without_garbage_collection():
         import mlflow
 
@@ -65,7 +65,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 @click.option("--resume", metavar="RUN", help="Continue a pipeline run: its finished steps do not run again.")
 @click.option("--backend", metavar="NAME", help="Backend to use instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
-@click.option("--step", metavar="STEP", help="Run one step in the run that MLflow made (MLproject's entry points).")
+@click.option("--step", metavar="STEP", help="For MLproject's entry points: run one step in the run that MLflow made.")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")
 def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, **chosen: Any) -> None:
     """Run the pipeline, or part of it: prepare_data, train, evaluate and feature_importance, model_qa.

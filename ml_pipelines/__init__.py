@@ -1,1 +1,1 @@
-"""The library under driver.py and the steps. docs/development.md shows its packages and who may import whom."""
+"""The library that driver.py and the steps use. docs/development.md shows which package may import which."""

@@ -1,6 +1,6 @@
-"""`python -m ml_pipelines train-model ...` does as the console script `train-model ...`.
+"""`python -m ml_pipelines train-model ...` does the same as the console script `train-model ...`.
 
-Some runners start a wheel task this way, by its package_name and entry_point.
+Some runners start a wheel task this way, with the task's package_name and entry_point.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ml_pipelines.text import escaped, shown
 
 
 class PipelineError(Exception):
-    """The base class of these errors. Only its subclasses are raised."""
+    """The base class of all errors that a person can fix. Only its subclasses are raised."""
 
     exit_code: int
 
@@ -31,7 +31,7 @@ class ConfigError(PipelineError):
 
 
 class SecretGiven(ConfigError):
-    """The command contains a secret. `mlflow run` stores the parameters of a command before this code runs."""
+    """The command contains a secret. tracking/ending.py deletes the run in which `mlflow run` stored it."""
 
 
 class BadData(PipelineError):
@@ -41,7 +41,7 @@ class BadData(PipelineError):
 
 
 class StepFailed(PipelineError):
-    """A step failed for any other reason."""
+    """A step failed for a reason that no other class names."""
 
     exit_code = 4
 
@@ -79,7 +79,7 @@ class NothingToDo(PipelineError):
     exit_code = 0
 
 
-# System errors that may go away by themselves. A full disk, a missing file and a missing permission do not.
+# Errors of the system that can go away by themselves, unlike a full disk, a missing file or a missing permission.
 TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 
@@ -87,7 +87,7 @@ def is_transient(error: BaseException | None) -> bool:
     """Return whether the same step may succeed when it is tried again.
 
     True: a connection, an engine, a store or a device failed, or the step exceeded its time limit. False: the error
-    comes from the data, the configuration or the quality gate. Unknown errors count as mistakes in the code: False.
+    comes from the data, the configuration or the quality gate, or is unknown, which mostly means a mistake in the code.
     """
     if isinstance(error, PipelineError) and not isinstance(error, StepFailed | TimedOut):
         return False
@@ -100,7 +100,7 @@ def is_transient(error: BaseException | None) -> bool:
         if kinds & {"requests.exceptions.ConnectionError", "requests.exceptions.Timeout"}:
             return True
         if getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE" or "StatusCode.UNAVAILABLE" in str(error):
-            return True  # from MLflow: the database is locked; from gRPC: the engine is gone
+            return True  # MLflow: the database is locked; gRPC: the engine is gone
         error = error.__cause__
     return False
 

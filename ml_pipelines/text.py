@@ -14,7 +14,7 @@ from urllib.parse import unquote
 SHOWN = 80  # the most characters that a message quotes of a value
 LISTED = 10  # the most values that a message lists
 HIDDEN = "***"  # what stands in the place of a secret
-SHORTEST = 4  # characters of a secret; hiding a shorter text would make messages unreadable
+SHORTEST = 4  # shorter secrets are not hidden: words of a message may contain them by chance
 # Where addresses keep credentials: //user:password@, http://token@, ;token=...
 _CREDENTIALS = re.compile(
     r"""(?ix) (?<=://)(?P<user>[^/\s:@'"]*):(?P<password>[^/\s'"]+)(?=@)
@@ -32,7 +32,7 @@ def hide(secrets: Iterable[str]) -> None:
 
 
 def credentials(text: str) -> list[str]:
-    """Return what stands in a text where addresses keep passwords and tokens."""
+    """Return the passwords and tokens of all addresses in a text."""
     return [match["password"] or match["login"] or match["value"] for match in _CREDENTIALS.finditer(text)]
 
 
@@ -41,8 +41,8 @@ def redacted(text: str, distinct: bool = False) -> str:
 
     Args:
         text: any text.
-        distinct: add eight digits of the SHA-256 of a hidden text, so that two of them differ. A credential in an
-            address has no digits: a new password leads to the same data.
+        distinct: add eight digits of a hidden text's SHA-256, so that two hidden texts differ. A credential in an
+            address gets no digits, because a new password leads to the same data.
     """
     text = _CREDENTIALS.sub(_mask, text) if "://" in text or "=" in text else text
     for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():
@@ -53,7 +53,7 @@ def redacted(text: str, distinct: bool = False) -> str:
 
 
 def without_secrets(value: Any, distinct: bool = False) -> Any:
-    """Return a value of JSON with `redacted` texts. Keys stay as they are."""
+    """Return a JSON value with each text changed by `redacted`. The keys of mappings stay as they are."""
     if isinstance(value, str):
         return redacted(value, distinct)
     if isinstance(value, Mapping):

@@ -29,7 +29,7 @@ def figure(charts: dict[str, dict[str, list[float]]], threshold: float) -> Figur
     """Return one figure with the four curves: four figures would take four times as long to draw."""
     from matplotlib.figure import Figure
 
-    sheet = Figure(figsize=(10, 9))  # pyplot keeps global state, and a layout engine draws everything twice
+    sheet = Figure(figsize=(10, 9))  # not pyplot, which keeps global state; no layout engine, which draws twice
     sheet.subplots_adjust(left=0.06, right=0.98, bottom=0.06, top=0.96, hspace=0.25, wspace=0.15)
     guides = {"roc": "chance", "calibration": "as predicted"}
     for place, (name, points) in enumerate(charts.items(), start=1):

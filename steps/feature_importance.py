@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
-SHOWN = 20  # columns in the figure
+SHOWN = 20  # the most columns in the figure, and the most metrics
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,15 @@ from ml_pipelines.checks.quality_checks import CHECKS, FAILED, SKIPPED, Champion
 
 @dataclass(frozen=True)
 class Params:
-    """The checks and their settings (null turns one off), the effect of a failed check, the interval level, slices."""
+    """The checks of the quality gate.
+
+    Args:
+        checks: check -> its settings; null turns the check off.
+        on_failure: what a failed check does: `fail` refuses the model, `warn` only warns.
+        level: the confidence level of the intervals.
+        slices: columns. Rows with the same value form a slice with its own metrics.
+        slice_rows: smaller slices are left out.
+    """
 
     checks: dict[str, Any]
     on_failure: str = "fail"
@@ -37,7 +45,7 @@ class Params:
 
 
 def run_checks(params: Params, facts: Facts) -> dict[str, Check]:
-    """Run the checks that are turned on; return name -> result."""
+    """Run the checks that are turned on; return check -> result."""
     return {
         name: CHECKS[name](*(getattr(facts, fact) for fact in facts_of(name)), **settings)
         for name, settings in params.checks.items()

@@ -13,7 +13,7 @@ from ml_pipelines.errors import BadData
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BUCKETS = 10_000  # resolution of the split: a fraction has four digits
+BUCKETS = 10_000  # a hash puts each row into one of these buckets, so test_fraction works to four digits
 MIN_PER_CLASS = 2  # rows of each class in each table; with fewer rows, the metrics mean nothing
 
 
@@ -31,16 +31,17 @@ def add_features(frame: DataFrame) -> DataFrame:
 
 
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
-    """Return the rows with a boolean column `_is_test`. No column of a source begins with an underscore.
+    """Return the rows with a boolean column `_is_test`. The source has no such column: its names never begin with `_`.
 
     A hash of the key and the seed decides, so every engine makes the same split. A row stays in its table if other rows
-    are added or removed. Rows with the same key stay together, also if it is written in two ways (17, 17.0, 017).
-    Without a key, the whole row is hashed.
+    are added or removed. Rows with the same key stay together, even if the key is written in several ways (17, 17.0,
+    017). Without a key, the whole row is hashed.
     """
     from pyspark.sql import functions as F
 
     hashed = [canonical_key(frame, key)] if key else [frame[name] for name in frame.columns]
-    # A null does not change the hash. Sail's hash fails if all arguments are constant, as in a file with one key.
+    # Sail's hash fails if all arguments are constant, as in a file with one key. So add a null that Sail can't know in
+    # advance. A null does not change the hash.
     null = F.when(F.monotonically_increasing_id() < 0, 0)
     bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed), null), F.lit(BUCKETS))
     return frame.withColumn("_is_test", bucket < F.lit(round(fraction * BUCKETS)))
