@@ -31,7 +31,7 @@ class Bin:
 
 
 def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the drift of each column, as one row for each column. Both tables must have rows.
+    """Return one row for each column: its drift from the reference table to the current table. Both must have rows.
 
     A row has `column`, `kind` (number or category), `psi`, `test` (ks or chi2), `statistic` and `p_value` (both None if
     a table has no values), `bins` with the share of each table's rows, and each table's share of missing values.
@@ -48,10 +48,11 @@ def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[st
 
 
 def stability_index(reference: Sequence[float], current: Sequence[float]) -> float:
-    """Return the population stability index of two lists of shares: the sum of (c - r) ln(c / r).
+    """Return the population stability index (PSI) of two lists of shares: the sum of (c - r) ln(c / r).
 
-    Below 0.1 the drift is small, above 0.25 it is large (Siddiqi, Credit Risk Scorecards, 2006). A share below EPSILON
-    counts as EPSILON, since 0 has no logarithm.
+    r is the share of the reference table's rows in a bin, c that of the current table's rows. A PSI below 0.1 means a
+    small drift, above 0.25 a large drift (Siddiqi, Credit Risk Scorecards, 2006). A share below EPSILON counts as
+    EPSILON, since 0 has no logarithm.
     """
     pairs = ((max(r, EPSILON), max(c, EPSILON)) for r, c in zip(reference, current, strict=True))
     return math.fsum((c - r) * math.log(c / r) for r, c in pairs)
@@ -104,7 +105,10 @@ def _sorted(column: pl.Series) -> Floats:
 
 
 def _number_bins(old: Floats, new: Floats) -> list[Bin]:
-    """Return the bins of a number column, given the sorted values of both tables. The old values decide the edges."""
+    """Return the bins of a number column, from the sorted values of the reference table (`old`) and the other table.
+
+    The old values decide the edges of the bins.
+    """
     import numpy as np
 
     distinct = old[np.append(True, old[1:] != old[:-1])] if len(old) else old
@@ -134,7 +138,7 @@ def _category(reference: pl.Series, current: pl.Series) -> tuple[list[Bin], floa
 
 
 def _counts(column: pl.Series, least: float) -> dict[str, int]:
-    """Return value -> number of rows, for values with at least `least` rows."""
+    """Return a dict: value -> number of rows with this value, for values with at least `least` rows."""
     import polars as pl
 
     counted = column.cast(pl.String).drop_nulls().alias("value").value_counts()

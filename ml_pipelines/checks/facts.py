@@ -156,7 +156,7 @@ class Facts:
 
     @cached_property
     def since_champion(self) -> list[dict[str, Any]] | None:
-        """The drift of each column since the champion's training table; None if that table is the same or unknown."""
+        """The drift of each column from the champion's training table to ours; None if it is the same or unknown."""
         version = self._champion_version
         uri = version.tags.get("train_uri") if version else None
         if uri in (None, self._inputs.train_uri):
@@ -194,7 +194,7 @@ class Facts:
         return self._step.load_model(self._inputs.train_run_id)
 
     def predict(self, rows: int) -> object:
-        """Predict the first `rows` rows of the test table."""
+        """Return the model's scores of the first `rows` rows of the test table."""
         return positive_score(self._model, self._test.select(self._names).head(rows))
 
 

@@ -20,8 +20,8 @@ VALUES = 20  # a number column with more distinct values has four slices, its qu
 def calibration_error(label: Array, score: Array, bins: int) -> float:
     """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows.
 
-    It is the mean difference between the scores in a bin and the share of class 1 in the bin. NaN if a score is not
-    finite.
+    The error of a bin is the difference between its mean score and its share of class 1. The result is NaN if a score
+    is not finite.
     """
     import numpy as np
 
@@ -44,7 +44,7 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     if column.dtype != pl.String:
         missing, positive = column.null_count(), int(label.sum())
         ranks = (column.cast(pl.Float64).rank() + missing).fill_null((missing + 1) / 2)
-        above = float(ranks.filter(label == 1).sum()) - positive * (positive + 1) / 2  # Mann and Whitney's U
+        above = float(ranks.filter(label == 1).sum()) - positive * (positive + 1) / 2  # U of Mann and Whitney
         value = above / (positive * (len(label) - positive))
         return max(value, 1 - value)
     rows = pl.DataFrame({"value": column, "label": label}).with_columns(

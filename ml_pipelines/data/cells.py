@@ -52,7 +52,7 @@ class Spelling:
 
     @property
     def pattern(self) -> str:
-        """A regular expression (RE2) that matches a whole number cell."""
+        """A regular expression (RE2) that matches a cell if all of its text is one number."""
         point, digits = f"\\{self.decimal}", "[0-9]+"
         if self.thousands:
             digits = f"(?:[0-9]{{1,3}}(?:{self.group}[0-9]{{3}})+|[0-9]+)"
@@ -304,7 +304,8 @@ def bad_cells(
     Args:
         batches: rows of the source.
         position: the position of the column.
-        problem: `infinite` or `beyond` (float32), `marked`, `missing`, or `text` for any cell that is not a number.
+        problem: `infinite`, `beyond` (float32), `marked` or `missing` (text that matches MARKED or MISSING), or `text`
+            for any cell that is not a number.
         spelling: how the source spells numbers and missing values.
     """
     import pyarrow as pa

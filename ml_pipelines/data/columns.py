@@ -29,7 +29,7 @@ class Profile:
 
     source: str  # its name in the source
     name: str  # its name in our tables
-    dtype: str  # Spark's simple name
+    dtype: str  # Spark's simple name of its type
     rows: int
     present: int
     numbers: int
@@ -157,7 +157,7 @@ def _check_spelling(profile: Profile, text: bool, examples: Callable[[str], Sequ
 
 
 def spelling_advice(numbers: Sequence[str]) -> str:
-    """Return which settings make these spellings numbers, as the beginning of a sentence."""
+    """Return the beginning of a sentence that says which settings make text in these spellings readable as numbers."""
     text = "\n".join(numbers)
     if re.search(r"[^0-9.,'\u2019\s+-]|-$", text, re.MULTILINE):
         return "Remove signs such as $ and % in the source"
@@ -236,7 +236,7 @@ def label_classes(label: str, values: Sequence[str], positive: str | None) -> tu
             "two. Merge classes, or set data.label to another column."
         )
     if positive in ("True", "False") and positive not in values:
-        positive = json.dumps(positive == "True")  # the configuration stores YAML's true as "True"
+        positive = json.dumps(positive == "True")  # "True" of YAML becomes "true", as in the data
     if positive is not None and (positive := plain_number(unicodedata.normalize("NFC", positive))) not in values:
         raise BadData(
             f"data.positive: label {label} has no value {quoted(positive)}. "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
     from pandera.errors import SchemaError
 
-EXAMPLES = 5  # rows that a violation shows
+EXAMPLES = 5  # number of rows that a violation shows
 PLURALS = {
     ColumnType.number: "numbers",
     ColumnType.integer: "integers",

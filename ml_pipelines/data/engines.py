@@ -98,7 +98,7 @@ def _connect(address: str) -> SparkSession:
     from pyspark.sql import SparkSession
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
-    # Fail within seconds if the server doesn't answer. By default, pyspark tries for 10 minutes.
+    # Fail within seconds if the Spark Connect server doesn't answer. By default, pyspark tries for 10 minutes.
     spark = SparkSession.builder.remote(address).create()
     policy = DefaultPolicy(max_retries=4, initial_backoff=100, max_backoff=2000)
     spark.client.set_retry_policies([policy])
@@ -149,7 +149,7 @@ def _jvm() -> SparkSession:
     }.items():
         builder = builder.config(key, value)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the workers are the first python3 of PATH
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else Spark's workers use the first python3 of PATH
     return builder.getOrCreate()
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame
 
-# Turn off features that some Delta readers don't support. They would read such tables wrongly or not at all.
+# Options that turn off features which some Delta readers don't support. Without the options, these readers would read
+# the tables wrongly or not at all.
 WRITE_OPTIONS = {
     "delta.enableDeletionVectors": "false",
     "delta.checkpointPolicy": "classic",
@@ -131,7 +132,10 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
 
 
 def _negative_zero(column: str, weight: int) -> pl.Expr:
-    """Return `weight` for each row in which the column is -0.0: Polars hashes -0.0 like 0.0."""
+    """Return `weight` for each row in which the column is -0.0, else 0.
+
+    Polars hashes -0.0 like 0.0. With the weights, `measure_table` returns different digests for the two.
+    """
     import polars as pl
 
     return (1 / pl.col(column) == float("-inf")).fill_null(value=False).cast(pl.UInt64) * weight
@@ -200,7 +204,7 @@ def remove_table(table: Table, prefix: str) -> None:
 
 @contextmanager
 def _reading(uri: str, version: int) -> Iterator[None]:
-    """Convert the errors of a damaged table into one-line BadData errors."""
+    """Check the sizes of the table's files, and convert the errors of a damaged table into one-line BadData errors."""
     import polars as pl
 
     damaged = f"Table damaged: {uri} at version {version}"

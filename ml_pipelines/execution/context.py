@@ -126,7 +126,7 @@ class TrackedContext(StepContext[P]):
         nothing if the step has inputs.
 
         Raises:
-            BadData: the tables break the contract. They are removed, so that nobody can use them by mistake.
+            BadData: the tables break the contract. The tables are removed, so that nobody can use them by mistake.
         """
         if self._step.inputs or not self._written:
             return
@@ -203,7 +203,7 @@ class TrackedContext(StepContext[P]):
         self._store.log_params(self.run_id, params)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log numbers in one batch."""
+        """Log numbers as metrics of the step's run."""
         self._store.log_metrics(self.run_id, metrics)
 
     def log_figure(self, figure: Figure, name: str) -> None:

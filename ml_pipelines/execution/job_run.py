@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JOB_RUN = "job_run_id"  # the tag with the id of the job run
 BACKEND = "job"
-# Tags about the end of a pipeline run. If a repaired job run ends better, the old tags are deleted.
+# Tags that say how a pipeline run ended. When a repaired job run ends, those that are no longer true are deleted.
 END_TAGS = {"cause", "failed_step", *run_page.VERDICT}
 # Result states of a task, as Databricks' dynamic references spell them. NOT_RUN has the beginnings of two states.
 SUCCESS, CANCELED = "success", "canceled"

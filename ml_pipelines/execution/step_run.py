@@ -54,7 +54,8 @@ def execute(
         name: the name of the step in the configuration.
         parameters: the entry point's parameters: pipeline_run_id, inputs and, if `config` is None, profile and set.
         run_id: the id of the step's run.
-        log: a file for the log lines, which the caller logs as an artifact. None: this function logs its own file.
+        log: a file for the log lines, which the caller logs as an artifact. If it is None, this function makes a file
+            and logs it.
         config: the configuration, if the caller has loaded it.
     """
     from mlflow.exceptions import MlflowException
@@ -142,7 +143,7 @@ def _time_limit(limit_s: float | None) -> Iterator[None]:
     This does not interrupt native code that holds the interpreter. driver.py stops such a process a little later.
     """
     main = threading.current_thread() is threading.main_thread()
-    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # Windows has no setitimer
+    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # only the main thread gets signals
         yield
         return
 

@@ -22,5 +22,5 @@ def set_task_values(outputs: Mapping[str, Output]) -> None:
 
         for name, value in outputs.items():
             dbutils.jobs.taskValues.set(key=name, value=value)
-    except Exception as error:  # any error of the runtime: a wheel task may have no task values
+    except Exception as error:  # the runtime can raise any error, for example if a wheel task has no task values
         logging.getLogger(__name__).debug("no task values: %s", error)

@@ -15,7 +15,7 @@ def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:
 
     Args:
         name: steps.train.params.estimator, `sklearn.<module>.<Class>`.
-        options: steps.train.params.options, for the classifier's constructor. A `random_state` in it replaces the seed.
+        options: steps.train.params.options, for the classifier's constructor. Their `random_state` replaces the seed.
         seed: the seed of the pipeline run.
 
     Raises:

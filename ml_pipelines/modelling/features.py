@@ -44,7 +44,7 @@ def _check_feature(column: pl.Series) -> None:
     kind = column.dtype
     if not (kind.is_integer() or kind.is_float() or str(kind) in ("String", "Boolean")):
         raise BadData(
-            f"Feature {shown(column.name)} is of type {kind}; only integers, floats, booleans and text are features."
+            f"Feature {shown(column.name)} is of type {kind}; only integers, floats, booleans and text can be features."
         )
     if column.dtype.is_float():
         wrong = column.is_not_null() & ((column.abs() > FLOAT32_MAX) | column.is_nan())
@@ -84,7 +84,7 @@ def _check_types(model: Any, features: pl.DataFrame) -> None:
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:
-    """Return a copy of a pipeline, fitted on these rows. It gets this seed if its estimator takes a `random_state`."""
+    """Return a copy of a scikit-learn pipeline, fitted on these rows. Its estimator gets the seed if it takes one."""
     from sklearn.base import clone
 
     copy = clone(model)

@@ -67,12 +67,13 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     true_positives, false_positives = tpr * truth.sum(), fpr * (len(truth) - truth.sum())
     positives = true_positives + false_positives
     precision = np.divide(true_positives, positives, out=np.ones_like(positives), where=positives > 0)
-    thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))  # evenly along ROC
+    # Choose about POINTS points, at even distances along the ROC curve.
+    thin = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2 - 1e-9, POINTS)))
     # End of the threshold axis: the power of 10 above the highest score. If class 1 is rare, all scores are small.
     top = 10 ** np.ceil(np.log10(max(cut[1], 1e-6)))
     threshold = np.linspace(0, top, POINTS + 1)
     threshold = threshold[threshold <= cut[1]]
-    at = np.searchsorted(-cut, -threshold, side="right") - 1  # the lowest cut that is not below the threshold
+    at = np.searchsorted(-cut, -threshold, side="right") - 1  # index of the lowest cut >= threshold
     charts = {
         "roc": {"false_positive_rate": fpr[thin], "true_positive_rate": tpr[thin]},
         "precision_recall": {"recall": tpr[thin], "precision": precision[thin]},

@@ -225,7 +225,7 @@ def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]
 
 
 def _intervals(values: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:
-    """Return the 95 % intervals of the metrics that are shares of rows."""
+    """Return the 95 % intervals of accuracy, precision and recall, which are shares of rows."""
     intervals: dict[str, tuple[float | None, float | None]] = {}
     for name, rows in {
         "accuracy": values.get("rows", 0),

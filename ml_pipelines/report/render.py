@@ -27,7 +27,8 @@ def render(report: Report) -> str:
 
 
 def _without_control_characters(value: object) -> object:
-    return escaped(value, keep="\n\t") if type(value) is str else value  # finished HTML is of a subclass of str
+    # The template's own HTML is of a subclass of str, and must not be escaped again.
+    return escaped(value, keep="\n\t") if type(value) is str else value
 
 
 def format_number(value: object, digits: int = 3) -> str:

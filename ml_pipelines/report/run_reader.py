@@ -27,7 +27,7 @@ class RunReader:
 
     def text(self, run: Run, name: str) -> str | None:
         """Return an artifact of the run as text, or None if the run has no artifact of this name."""
-        if folder := artifact_folder(run):  # a download would send requests and copy the file
+        if folder := artifact_folder(run):  # read the file itself: a download would send requests and copy it
             return (folder / name).read_text(encoding="utf-8", errors="replace") if (folder / name).is_file() else None
         if name not in {artifact.path for artifact in self.store.client.list_artifacts(run.info.run_id)}:
             return None

@@ -94,7 +94,7 @@ def remove_leftover(leftover: Leftover) -> None:
 
 
 def _groups(store: Store) -> dict[str, list[Run]]:
-    """Return a dict: id of a pipeline run -> that run and its step runs. The store's deleted runs are included."""
+    """Return a dict: id of a pipeline run -> that run and its step runs. Deleted runs are included."""
     from mlflow.entities import ViewType
 
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments(ViewType.ALL)]

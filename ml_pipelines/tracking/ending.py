@@ -38,7 +38,7 @@ def complaint(error: BaseException) -> str:
     if not isinstance(error, SecretGiven) or not run_id:
         return one_line(error)
     store = Store(paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()))
-    with suppress(Unreachable):  # the secret must be changed even if the store doesn't answer
+    with suppress(Unreachable):  # if the store doesn't answer, still tell the person to change the secret
         if opening.why_not_ours(store, run_id):
             return one_line(error)
     return one_line(error) + store.withdraw_secret(run_id)

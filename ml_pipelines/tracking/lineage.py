@@ -22,7 +22,7 @@ from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shorten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ARTIFACT = f"{OUTPUT}artifact."  # beginning of a tag, before an artifact's name: the digest of a table in the artifacts
+ARTIFACT = f"{OUTPUT}artifact."  # beginning of a tag; an artifact's name follows. Value: the digest of this table
 PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which can be too long for a tag
 DECLARED = "fingerprint.declared"  # tag: a digest of the parts that are known before the step runs
 OBSERVED = "observed"  # tag: the number of files and modules in the artifact observed.json
@@ -257,9 +257,12 @@ def _log_input(
 
 
 def input_uris(run: Run) -> Iterator[str]:
-    """Yield the paths or URIs of a run's input tables. The tag `dataset_path` may be cut, but the source never is."""
+    """Yield the paths or URIs of a run's input tables.
+
+    Both the tag `dataset_path` and the source of a dataset have the URI. A long tag is cut, but the source never is.
+    """
     for logged in run.inputs.dataset_inputs:
         yield from (tag.value for tag in logged.tags if tag.key == "dataset_path")
-        source = records.parse_json(logged.dataset.source)  # a step may log inputs in another format
+        source = records.parse_json(logged.dataset.source)  # None or another type if a step logged this input itself
         if isinstance(source, dict) and isinstance(uri := source.get("path"), str):
             yield uri

@@ -82,7 +82,7 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
         return "`mlflow run` didn't make the run"
     if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
         return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
-    process = tags.get(processes.PROCESS)  # of a step's run: driver.py, because it creates the run before the step
+    process = tags.get(processes.PROCESS)  # of a step's run: driver.py, which created the run before the step started
     if (process and not processes.is_driver(process)) or store.children(run_id):
         return "another process uses the run"
     return ""
@@ -125,7 +125,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
 
     Raises:
         ConfigError: the store can't be opened, or its schema is not the installed MLflow's.
-        StepFailed: another process keeps the store locked, or this machine has no room or too low limits.
+        StepFailed: another process keeps the store locked, or this machine is short of disk space, files or threads.
     """
     import mlflow
 
@@ -153,7 +153,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     except PipelineError:  # the store stays locked, or another version of MLflow wrote its schema
         raise
     except Exception as error:  # MLflow, the database driver or the file system can raise any error
-        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works too
             refused = ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}")
             full = f"The MLflow store {uri} can't be opened: the disk is full"
             raise shortage.explain(error, full, str(Path(uri.removeprefix("sqlite:///")).parent)) or refused from error

@@ -20,7 +20,7 @@ def provenance_tags() -> Mapping[str, str]:
         "mlflow.source.name": str(paths.checkout() or "ml-pipelines"),
         **processes.process_tag(),
     }
-    with suppress(KeyError, OSError, ImportError):  # the user has no name, as in some containers
+    with suppress(KeyError, OSError, ImportError):  # in some containers the user has no name
         tags["mlflow.user"] = getpass.getuser()
     try:
         tags["package_version"] = version("ml-pipelines")

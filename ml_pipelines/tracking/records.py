@@ -38,7 +38,7 @@ def whole_number(run: Run, tag: str) -> int:
 
 
 def exit_code(run: Run) -> int:
-    """Return the exit code that a step's run recorded, or StepFailed.exit_code if the record is missing or odd."""
+    """Return the exit code that a step's run recorded, or StepFailed.exit_code if the tag is missing or damaged."""
     try:
         return whole_number(run, EXIT_CODE)
     except OddRecord:
@@ -53,7 +53,7 @@ def steps_in(run: Run, beginning: str) -> dict[str, str]:
         beginning: KEPT or SKIPPED.
 
     Raises:
-        OddRecord: the run of an earlier version has an odd tag `kept`.
+        OddRecord: the tag `kept` of a run of an earlier version is not a JSON object of texts.
     """
     tags = run.data.tags
     if beginning == KEPT and OLD_KEPT in tags:
@@ -65,7 +65,7 @@ def steps_in(run: Run, beginning: str) -> dict[str, str]:
 
 
 def odd_record(run: Run, tag: str) -> OddRecord:
-    """Return the error that names an odd tag of a run, and says what to do."""
+    """Return the error that names a missing or damaged tag of a run, and says what to do."""
     run_id, value = run.info.run_id, run.data.tags.get(tag)
     written = f"the tag {tag}={quoted(value)}" if value is not None else f"no tag {tag}"
     return OddRecord(

@@ -25,7 +25,7 @@ def prepare(uri: str, may_migrate: bool) -> None:
         may_migrate: whether the caller may change the store.
 
     Raises:
-        ConfigError: a newer MLflow wrote the store, or it must be migrated and the caller may not do that.
+        ConfigError: a newer MLflow wrote the store, or the store must be migrated but `may_migrate` is false.
     """
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not uri.startswith("sqlite:///") or not (revision := _revision(database)):

@@ -147,7 +147,7 @@ class Store:
     # -- runs
 
     def create_step_run(self, experiment: str, step: str, parent: str | None) -> str:
-        """Create the run of a step below `parent` and return its id."""
+        """Create the run of a step as a child of the run `parent`, if there is one, and return its id."""
         tags = {**provenance.provenance_tags(), "mlflow.project.entryPoint": step, "step": step}
         if parent:
             tags[PARENT] = parent
@@ -353,11 +353,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def entity_name(name: str) -> str:
     """Return the name of a metric, param or tag as MLflow accepts it.
 
-    A character that MLflow refuses becomes `_`: among them are vowel signs of many scripts, since Python's `\\w` lacks
-    them. A changed name ends in a digest of the whole name, so that two names stay different.
+    A character that MLflow refuses becomes `_`. Among these are vowel signs of many scripts, since Python's `\\w` does
+    not match them. A changed name ends in a digest of the whole name, so that two names stay different.
     """
     plain = re.sub(r"[^/\w.\- :]", "_", name)
-    if posixpath.normpath(plain) != plain or plain == "." or plain.startswith(("..", "/")):  # a path to MLflow
+    if posixpath.normpath(plain) != plain or plain == "." or plain.startswith(("..", "/")):  # MLflow refuses paths
         plain = re.sub(r"[./]", "_", plain)
     return name if plain == name and len(name) <= NAME_LENGTH else _with_digest(plain, name, NAME_LENGTH)
 
@@ -379,6 +379,6 @@ def silence_database_errors() -> None:
 
 def _cause(error: Exception) -> str:
     text = message_of(error, None)
-    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # SQLAlchemy wraps the message of the database
+    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # use only the database's message in SQLAlchemy's
         return database[1].strip()
     return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HEADER_MB = 8
 ROW_LINES = 1000  # this many lines from a malformed row on are searched for a backslash before a quote
 HEADER_LENGTH = HEADER_MB * 2**20  # characters: the query plan has all names and must fit into a message to Spark
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # the first line of some CSVs, for Excel
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # some CSVs begin with such a line, for Excel
 
 
 def read_csv(spark: SparkSession, local: Path, source: Source, folder: Path) -> DataFrame:
@@ -74,7 +74,7 @@ def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
     """
     reader = _reader(spark, source.separator, source.escape or '"').option("encoding", source.encoding)
     ordinary = text_files.is_utf8(source.encoding) and not source.escape and source.separator.isascii()
-    if not ordinary and ".connect." in type(spark).__module__:  # Sail ignores the encoding
+    if not ordinary and ".connect." in type(spark).__module__:  # Sail would ignore the encoding
         raise BadData(
             f"{uri}: data.source.encoding, data.source.escape and separators outside ASCII need a file on this machine "
             "or spark.engine=jvm. Save the file as CSV in UTF-8."

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # as the value in a folder's name=value: the value is missing in these rows
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # the value in a folder's name=value if the column has no value
 # Files are copied in batches of rows. A batch has at most this many cells, and at most BATCH rows.
 CELLS = 2**22
 BATCH = 2**16
@@ -44,7 +44,7 @@ class Files:
 
     @property
     def partition_names(self) -> list[str]:
-        """The columns that stand in the folders' names. A column of the files with such a name is not read."""
+        """The columns whose values are in the folders' names. If the files have a column of the same name, skip it."""
         return list(next(iter(self.partitions.values())))
 
     @cached_property
@@ -77,7 +77,7 @@ class Files:
 
 
 def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], folder: Path) -> DataFrame:
-    """Return the rows of a Parquet file or folder. Values in the folders' names are text columns.
+    """Return the rows of a Parquet file or folder. Folders with names such as `year=2026` give a text column `year`.
 
     A column that only some files have is null in the rows of the others. If engines can't read a dropped column alike,
     all its values are null.
