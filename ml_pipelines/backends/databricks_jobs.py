@@ -27,7 +27,7 @@ class JobsBackend(OnDatabricks):
     name = "databricks-jobs"
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check this machine, the cluster specs and the workspace, and upload the wheel if the Volume lacks it."""
+        """Check the settings, the cluster specs and the workspace, and upload the wheel if the Volume lacks it."""
         preflight.check_workspace(config, steps, preflight.computes_of(config, steps))
 
     def describe(self, config: Config, steps: Sequence[Step], needs: Mapping[str, AbstractSet[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The code that both backends for a Databricks workspace share."""
+"""The code that the backends `databricks` and `databricks-jobs` share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUBMITTING = "submitting"  # the value of the tag REMOTE until the id of the Dat
 
 
 class OnDatabricks(ThisMachine):
-    """The base class of both backends: each step runs on Databricks, on compute of its own."""
+    """The base class of `databricks` and `databricks-jobs`: each step runs on Databricks, on compute of its own."""
 
     reads_tables_elsewhere = True
 

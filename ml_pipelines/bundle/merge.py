@@ -32,7 +32,7 @@ def required_variables(target: str) -> list[str]:
 
 
 def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the job as the CLI deploys it to a target. `variables` has values as for the CLI's option `--var`.
+    """Return the job as the CLI deploys it to a target. `variables` gives values, as the CLI's option `--var` does.
 
     Raises:
         ConfigError: the target doesn't exist, or the job uses a variable that isn't declared or has no value.

@@ -29,7 +29,7 @@ _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
 
 def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
-    """Update the files, and return one line `file:line: text` for each changed line.
+    """Update MLproject, the bundle and the pins, and return one line `file:line: text` for each changed line.
 
     Args:
         backends: name -> `module:class` of the backends that MLflow loads by name.

@@ -1,4 +1,4 @@
-"""The console script `ml-pipelines`, with all commands. It does not run the pipeline: driver.py does that."""
+"""The console script `ml-pipelines` and its commands. None of them runs the pipeline: driver.py does that."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def outcome_of(run: Run, error: str | None = None) -> Outcome:
     if life not in FINAL_STATES:
         return Outcome("TIMEDOUT", TimedOut.exit_code, f"cancelled: still {life} an hour after its time limit")
     results = [task.state.result_state for task in run.tasks or [] if task.state and task.state.result_state]
-    result = results[-1].value if results else result or life  # if a task says TIMEDOUT, its run says only FAILED
+    result = results[-1].value if results else result or life  # a task's result is more exact: TIMEDOUT, not FAILED
     if result == "SUCCESS":
         return Outcome(result)
     details = run.status.termination_details if run.status else None

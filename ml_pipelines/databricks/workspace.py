@@ -186,7 +186,7 @@ def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
         return NoAnswer(f"{host()}: a request for {what} failed, because {message_of(error)}")
     if isinstance(error, errors.BadRequest | errors.ResourceConflict | errors.NotImplemented):
         return ConfigError(f"{what}: {message}.")
-    return NoAnswer(  # too many requests, an error of the server, a lost connection, a timeout
+    return NoAnswer(  # left are: too many requests, an error of the workspace, a lost connection, a time-out
         f"{host()} doesn't answer a request for {what}: {message}. "
         "Check the host's name, the VPN and the network, and try again."
     )

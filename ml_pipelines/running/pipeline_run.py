@@ -259,12 +259,12 @@ class PipelineRun:
                 self.store.close(run.info.run_id, "KILLED", {"cause": reason})
 
     def skip_rest(self) -> None:
-        """Report the steps that have not started, after an error that is not the failure of a step."""
+        """Report each step that has not started as skipped, because an error outside of steps ends the pipeline run."""
         for state in self.scheduler.in_phase(Phase.waiting, Phase.retrying):
             self._tell(StepEnded(state.step.step_name, "skipped", None, "skipped (an error ended the pipeline run)"))
 
     def close(self) -> None:
-        """End the parent run with its true status, and report the result."""
+        """End the parent run as FINISHED or FAILED, make the report, and print how the pipeline run ended."""
         code, scheduler = self.exit_code, self.scheduler
         note = run_page.description_of(self.plan.config, self.plan.backend.name, map(str, self._told))
         tags = {"exit_code": str(code), "mlflow.note.content": note, **self._verdict}

@@ -89,7 +89,7 @@ class Scheduler:
         return None
 
     def failure_before(self, state: StepState) -> str | None:
-        """Return the failed step because of which `state` can't start, or None. With fail_fast, any one counts."""
+        """Return the failed step because of which `state` can't start, or None. With fail_fast, any failure counts."""
         lost = [other for other in self.in_phase(Phase.failed, Phase.skipped) if self._bars(other, state)]
         return min((other.blamed or other.name for other in lost), default=None)
 
