@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BINS = 10  # bins of a number column: its deciles, or one bin for each value if it has at most this many distinct values
 CATEGORIES = 20  # at most this many values of a category column have bins of their own
 RARE = 0.01  # a value with a smaller share of the reference table has no bin of its own
-EPSILON = 1e-4  # the PSI counts a share of rows below this as this share
+EPSILON = 1e-4  # in the PSI, a smaller share of rows counts as this share
 OTHER, MISSING = "(other)", "(missing)"
 
 

@@ -65,7 +65,7 @@ class Violation:
 def find_violations(contract: Mapping[str, Column], written: Mapping[str, tables.Table]) -> list[Violation]:
     """Check all tables together, and return the rules that they break.
 
-    Columns that the contract doesn't declare may hold anything.
+    Columns that the contract doesn't declare are not checked.
     """
     scans = {name: tables.scan_table(table) for name, table in written.items()} if contract else {}
     return [violation for name, declared in contract.items() for violation in _column_violations(name, declared, scans)]

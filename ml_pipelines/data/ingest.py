@@ -110,7 +110,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
 
 
 def _send_by_value() -> None:
-    """Make Spark send the module `cells` to its workers by value: a remote worker may not have this package."""
+    """Make Spark send the module `cells` to its workers by value: a remote worker can lack this package."""
     from pyspark import cloudpickle
 
     cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]

@@ -51,7 +51,7 @@ def read_source(
         spark: the session.
         source: the source.
         seed: the seed of synthetic rows.
-        dropped: columns whose values nobody needs. They may have types that no engine reads.
+        dropped: the columns in `data.drop`. Nobody needs their values, so they can have types that no engine reads.
         folder: a folder for copies of files that engines read differently. It must exist until the rows are written.
             None: a folder that is deleted when this process ends.
 

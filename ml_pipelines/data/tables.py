@@ -112,7 +112,7 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
     """Return the number of rows, and a digest of column names, types and content. The order of rows doesn't matter.
 
     The digest sums a 64-bit hash of each row, and a hash of that hash. It detects accidental damage, but not deliberate
-    changes. The digest includes the version of Polars, because another version may hash differently.
+    changes. The digest includes the version of Polars, because another version can hash differently.
 
     Raises:
         BadData: the table is damaged.

@@ -1,7 +1,7 @@
 """One pipeline run for all tasks of a job run. Each task finds or creates the pipeline run; the last task closes it.
 
 A tag of the pipeline run has the job run's id, which stays the same when the job run is repaired. If two tasks start
-at once, each may create a pipeline run. Then the earlier one counts, and the steps of the later one move to it.
+at once, each can create a pipeline run. Then the earlier one counts, and the steps of the later one move to it.
 """
 
 from __future__ import annotations

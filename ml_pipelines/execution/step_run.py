@@ -64,7 +64,7 @@ def execute(
     terminal.escape_log_records()
     try:
         return _execute(store, name, parameters, run_id, log, config)
-    except (MlflowException, OSError) as error:  # the store failed, and may refuse the tags below too
+    except (MlflowException, OSError) as error:  # the store failed, and perhaps refuses these tags too
         cause = one_line(store.failed(error))
         terminal.complain(cause)
         with suppress(MlflowException):
@@ -143,7 +143,8 @@ def _time_limit(limit_s: float | None) -> Iterator[None]:
     This does not interrupt native code that holds the interpreter. driver.py stops such a process a little later.
     """
     main = threading.current_thread() is threading.main_thread()
-    if limit_s is None or not main or not hasattr(signal, "setitimer"):  # only the main thread gets signals
+    # Only the main thread can handle signals, and Windows has no setitimer.
+    if limit_s is None or not main or not hasattr(signal, "setitimer"):
         yield
         return
 

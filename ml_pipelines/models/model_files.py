@@ -103,7 +103,7 @@ def check_model_file(logged: LoggedModel) -> bytes:
 def model_signature(example: pl.DataFrame) -> Any:
     """Return the MLflow signature: the example's column types as inputs, an integer (0 or 1) as output.
 
-    Text columns are optional in the signature, because they may have missing values. All other columns are required.
+    Text columns are optional in the signature, because they can have missing values. All other columns are required.
     """
     import polars as pl
     from mlflow.models import ModelSignature

@@ -1,6 +1,6 @@
 """The registered model: its versions, the alias `challenger` (registered last) and the alias `champion` (best).
 
-MLflow can't compare and set an alias in one operation, so two pipelines may choose a champion at the same time.
+MLflow can't compare and set an alias in one operation, so two pipelines can choose a champion at the same time.
 Each pipeline therefore compares again after it has set the alias. On a local store, a lock admits only one pipeline.
 """
 

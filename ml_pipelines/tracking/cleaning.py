@@ -57,10 +57,10 @@ def check_local(config: Config) -> None:
 
 
 def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> list[Leftover]:
-    """Return the tables that may be removed: their pipeline run is not kept, and no kept run names them.
+    """Return the tables that can be removed: their pipeline run is not kept, and no kept run names them.
 
     A pipeline run is kept if it is among the newest `keep`, younger than `older_than_s`, still running, or the origin
-    of a registered model. Tables of runs that this store does not know are not returned: another store may need them.
+    of a registered model. Tables of runs that this store does not know are not returned: another store can need them.
     """
     experiment = store.experiment_id(config.experiment_name)
     store.reap(experiment)

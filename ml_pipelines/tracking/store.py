@@ -196,7 +196,7 @@ class Store:
             if processes.PROCESS not in run.data.tags and parent_of(run) in dead:
                 dead.add(run.info.run_id)
         open_runs = [run.info.run_id for run in running if run.info.run_id in dead and REMOTE not in run.data.tags]
-        # Read again: a process may have closed its run and ended after the search.
+        # Read the status again: after the search, a process can have closed its run and ended.
         open_runs = [run_id for run_id in open_runs if self.client.get_run(run_id).info.status == "RUNNING"]
         for run_id in open_runs:
             self.client.set_tag(run_id, "cause", GONE)

@@ -85,7 +85,7 @@ def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], fo
     Args:
         spark: the session.
         local: the file or folder.
-        dropped: the columns whose values nobody needs.
+        dropped: the columns in `data.drop`, whose values nobody needs.
         folder: a folder for copies of files. The copies must exist until the rows are written.
 
     Raises:

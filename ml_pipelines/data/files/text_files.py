@@ -1,4 +1,4 @@
-"""Opens a text file that may be compressed, or in another encoding than UTF-8."""
+"""Opens a text file, even if it is compressed or in another encoding than UTF-8."""
 
 from __future__ import annotations
 
