@@ -112,6 +112,6 @@ def message_of(error: object, limit: int | None = 200) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the error as one line for a person. Errors of other libraries begin with their type."""
+    """Return the error as one line for a person. If another library raised it, the line begins with its type."""
     text = " ".join(str(error).split())
     return shown(text if isinstance(error, PipelineError | Interrupted) else f"{type(error).__name__}: {text}", 400)

@@ -59,7 +59,7 @@ def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: in
 
 
 def figure(table: pl.DataFrame) -> Figure:
-    """Return a bar chart of the most important columns and their standard deviations."""
+    """Return a bar chart of the largest importances, with their standard deviations."""
     from matplotlib.figure import Figure
 
     top = table.head(SHOWN).reverse()

@@ -1,7 +1,7 @@
 """StepContext: the object that a step gets, for its tables, metrics, artifacts, models and the Spark session.
 
-A pipeline run passes an implementation that logs to MLflow. A test passes one that records the calls. This module
-imports only the configuration's types, because loading the configuration imports the steps, which import this module.
+A pipeline run passes an implementation that logs to MLflow. A test passes another one, which records the calls. This
+module imports only the configuration's types, because loading the configuration imports the steps, which import it.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def load_metrics(self, run_id: str) -> Mapping[str, float]:
-        """Return the metrics that a step's run logged."""
+        """Return the metrics that a step's run logged, as name -> number."""
 
     # -- the registry
 
@@ -153,7 +153,7 @@ class StepContext(ABC, Generic[P]):
         """Register the model of a train run as challenger, and make it champion if it passed and is the best.
 
         Args:
-            train_run_id: the train run. Its model is registered only once, even if this is called again.
+            train_run_id: the id of the train run. Its model is registered only once, even if this is called again.
             verdict: the gate's verdict. Only `passed` can become champion.
             auc: the AUC of this model on the test table.
             area_of: takes the id of another train run, and returns the AUC of its model on the same rows.

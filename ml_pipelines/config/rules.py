@@ -39,7 +39,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
         ConfigError: a name looks like the name of a secret, and `given` is false.
     """
     for name in names:
-        if re.match(r"(contract|data\.columns)\.", name):  # the name of a column may look like a secret
+        if re.match(r"(contract|data\.columns)\.", name):  # a column can have any name
             continue
         if _SECRET.fullmatch(name.rsplit(".", 1)[-1].replace("-", "_")):
             kind = SecretGiven if given else ConfigError
@@ -111,7 +111,7 @@ def _check_source(data: Data) -> None:
     source = data.source
     needs = {SourceKind.file: "path", SourceKind.table: "table"}.get(source.kind)
     if needs and not getattr(source, needs):
-        raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs it.")
+        raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs this key.")
     if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
         raise ConfigError("data.source: for synthetic data, rows must be at least 0 and features at least 1.")
     if len(source.separator) != 1:
@@ -123,7 +123,7 @@ def _check_source(data: Data) -> None:
         )
     if source.escape is not None and not re.fullmatch(r"[!#-/:-@\[-`{-~]", source.escape):
         raise ConfigError(
-            f"data.source.escape: {quoted(source.escape)} is not one sign such as a backslash. Or write null."
+            f"data.source.escape: {quoted(source.escape)} is not a single sign. Write one such as a backslash, or null."
         )
     if not re.fullmatch(r"[^\w\s+-]", source.decimal):
         raise ConfigError(f"data.source.decimal: {quoted(source.decimal)} is not a decimal mark such as '.' or ','.")

@@ -169,7 +169,7 @@ class Config:
     profile: str = ""
     overrides: str = NONE
     written: Any = field(default_factory=dict, repr=False)  # before ${...} is resolved
-    hidden: Any = field(default=(), repr=False)  # the texts that nothing may show or log
+    hidden: Any = field(default=(), repr=False)  # texts that must never be shown or logged
 
     @property
     def table_prefix(self) -> str:

@@ -37,7 +37,7 @@ def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tu
 
 
 def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
-    """Refuse an address with a password or a token. `${oc.env:NAME}` in its place is allowed.
+    """Refuse an address with a password or a token. `${oc.env:NAME}` is allowed instead.
 
     Args:
         values: the configuration before interpolation.

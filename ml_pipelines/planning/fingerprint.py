@@ -1,7 +1,8 @@
 """The fingerprint of a step: everything that its result depends on.
 
-A fingerprint has named parts: code, params, data settings, inputs, source, libraries. When two fingerprints differ,
-their parts tell why. No part contains an absolute path or a time, so a fingerprint is the same on every machine.
+A fingerprint has named parts: code, params, data settings, inputs, source, libraries. The parts in which two
+fingerprints differ tell why a step runs. No part contains an absolute path or a time, so a fingerprint is the same on
+every machine.
 
 Most parts are declared: they are known before the step runs. The step's process adds the observed parts: files that it
 opened and modules that it imported by a computed name. To find a run to reuse, the driver searches for runs with the

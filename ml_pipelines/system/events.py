@@ -16,7 +16,7 @@ from ml_pipelines.system.terminal import MARKS, say
 
 @dataclass(frozen=True)
 class PipelineStarted:
-    """A pipeline run has started. `how` names its profile, engine, backend and experiment."""
+    """A pipeline run has started. `how` names the run's profile, engine, backend and experiment."""
 
     name: str
     run_id: str
@@ -53,7 +53,7 @@ class StepEnded:
     """A step is done, reused, failed or skipped.
 
     Args:
-        step_name: the name of its MLflow run.
+        step_name: the name of the step's MLflow run.
         state: done, reused, failed or skipped.
         seconds: how long the step took; None if it did not run.
         text: the summary of a result, the cause of a failure, or why the step was skipped.
@@ -81,7 +81,7 @@ class PipelineEnded:
     """A pipeline run is over.
 
     Args:
-        run_id: the id of its MLflow run.
+        run_id: the id of the pipeline's MLflow run.
         exit_code: the exit code of driver.py.
         seconds: how long the pipeline run took.
         conclusion: which versions of the model are challenger and champion now; empty if no model was registered.
@@ -111,7 +111,7 @@ class Reporter(Protocol):
     """Shows events, for example in the terminal."""
 
     def report(self, event: Event) -> None:
-        """Show the event. Any thread may call this."""
+        """Show the event. Several threads can call this at the same time."""
 
 
 class TextReporter:

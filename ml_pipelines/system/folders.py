@@ -62,7 +62,7 @@ def remove_if_empty(base: Path, folder: Path) -> bool:
     try:
         with _opened(base, folder.parent) as above:
             os.rmdir(folder.name if above is not None else folder, dir_fd=above)
-    except OSError:  # it isn't empty, or is a link
+    except OSError:  # the folder is not empty, or a link
         return False
     return True
 

@@ -41,7 +41,7 @@ def start() -> None:
 
     @wraps(imported)
     def import_module(name: str, package: str | None = None) -> Any:
-        module = imported(name, package)  # the hook does not see a module that was imported before
+        module = imported(name, package)  # Python opens no file for a module that was imported before
         if owner := _owner(sys._getframe(1)):
             _note_file(owner, str(getattr(module, "__file__", None) or ""))
         return module
