@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ALIKE = 100  # a column without repeated values is suspicious if it has at least this many values
-RARE = 0.01  # a class is rare if its share of the rows is smaller
+RARE = 0.01  # a class is rare if its share of the rows is smaller than this
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ WRITE_OPTIONS = {
     "delta.enableDeletionVectors": "false",
     "delta.checkpointPolicy": "classic",
     "delta.columnMapping.mode": "none",
-    "targetFileSize": str(16 << 20),  # bytes; Sail keeps a file in memory while it writes it
+    "targetFileSize": str(16 << 20),  # in bytes; small, because Sail keeps a file in memory while writing
 }
 READABLE = {"timestampNtz", "deletionVectors"}  # features that Polars reads correctly, in tables that others wrote
 

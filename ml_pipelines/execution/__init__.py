@@ -1,4 +1,4 @@
-"""One step in this process: its context, its run, its outputs.
+"""Run one step in this process: its context, its MLflow run, its inputs and outputs.
 
 This package may import models, and all that models may import.
 """

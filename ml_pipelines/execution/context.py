@@ -307,7 +307,7 @@ class TrackedContext(StepContext[P]):
         self._tags |= tags
 
     def summary(self, text: str) -> None:
-        """Set the result in a few words, for the terminal and for the description on MLflow's page."""
+        """Set the step's result in a few words, for the terminal and for the description on MLflow's page."""
         self._tags |= {"summary": text, "mlflow.note.content": text}
 
     def refuse(self, reason: str) -> None:

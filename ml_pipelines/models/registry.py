@@ -159,7 +159,7 @@ def champion_summary(mine: Version, before: Version | None, now: Version | None,
 
 
 def promote(store: Store, config: Config, version: int, reason: str) -> tuple[Version, Version | None]:
-    """Make a version champion by hand, record the reason, and return the version and the champion before it.
+    """Make a version champion by hand, record the reason, and return the version and the previous champion.
 
     Raises:
         ConfigError: the version doesn't exist, or is already champion.

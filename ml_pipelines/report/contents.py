@@ -94,4 +94,4 @@ class Report:
     importances: Sequence[Mapping[str, Any]]
     drift: Sequence[Mapping[str, Any]]  # drift from train to test, the largest first
     champion_drift: Mapping[str, Mapping[str, Any]]  # column -> drift from the champion's training table to this one
-    hidden: int  # number of columns that the page does not show
+    hidden: int  # number of columns whose drift the page does not show

@@ -144,7 +144,7 @@ def find_pipeline_run(store: Store, run_id: str, experiment: str) -> str:
     """Return the full id of a run of the experiment; `run_id` is the id or its first characters.
 
     Raises:
-        ConfigError: no run, or more than one, has an id that begins like this.
+        ConfigError: no run of the experiment, or more than one, has an id that begins with `run_id`.
     """
     if len(run_id) == 32:
         return run_id
