@@ -88,7 +88,7 @@ def alone_at(uri: str) -> Iterator[None]:
             descriptor = _open_lock(database)
             opened.callback(os.close, descriptor)
             _wait_for_lock(descriptor, database)
-            opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # even if a forked process keeps the file open
+            opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # unlocks even if a fork has the file open
         except PermissionError as error:  # this user can only read the store, or another user put the file there
             events.report(events.Notice(f"{database} is not locked: {error.filename} can't be opened."))
         except OSError:  # no such folder: opening the sqlite file reports that; or the file system has no locks
@@ -109,7 +109,7 @@ def _open_lock(database: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    with suppress(PermissionError):  # this user is not in the group: the file keeps the user's own
+    with suppress(PermissionError):  # a user outside the group can't set it: the file keeps the user's own group
         os.fchown(descriptor, -1, status.st_gid)
     os.fchmod(descriptor, writers)
     return descriptor

@@ -26,10 +26,10 @@ def raise_on_signals() -> None:
 
     for name in STOPPING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        # A process that nohup started ignores SIGHUP. That must stay so.
+        # nohup makes a process ignore SIGHUP. Such a process must go on ignoring it.
         if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
             signal.signal(number, stop)
-    # If a person stops `mlflow run`, it does not stop this process, which it started.
+    # `mlflow run` started this process, but does not stop it. So this process ends when `mlflow run` ends.
     if "MLFLOW_RUN_ID" in os.environ:
         processes.end_with(os.getppid())
     if driver := os.environ.get(processes.DRIVER):

@@ -26,7 +26,7 @@ def silence_mlflow() -> None:
 class EscapedRecord(logging.LogRecord):
     """A log record whose message has no control characters: libraries log texts that come from servers and files."""
 
-    def getMessage(self) -> str:  # noqa: N802  # logging calls this name
+    def getMessage(self) -> str:  # noqa: N802  # logging calls this method by this name
         """Return the message, escaped."""
         return escaped(super().getMessage(), keep="\n\t")
 
