@@ -15,7 +15,7 @@ $(READY): requirements.lock build-constraints.txt pyproject.toml Makefile
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
 	  --build-constraints build-constraints.txt -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/mlflow.db $(BIN)/python -c "from ml_pipelines.tracking import opening; opening.migrate()"
+	env -u MLFLOW_TRACKING_URI $(BIN)/python -c "from ml_pipelines.tracking import opening; opening.migrate()"
 	touch $@
 
 run: $(READY) ## run the five steps on synthetic data

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ml_pipelines.backends.common import ThisMachine
+from ml_pipelines.config.schema import Config, Step
+from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.system.processes import GRACE_S
 
@@ -17,6 +20,19 @@ class LocalBackend(ThisMachine):
 
     name = "local"
     enforces_time_limits = True
+
+    def check(self, config: Config, steps: Sequence[Step]) -> None:
+        """Check the project's folder too.
+
+        Raises:
+            ConfigError, BadData: MLflow can't run a project in this folder, or a check of every backend failed.
+        """
+        if "#" in self.project():
+            raise ConfigError(
+                f"--backend: MLflow's backend local can't run a project in {self.project()}, because # begins the name "
+                "of a sub-folder there. Rename the folder, or use another backend: inline or forkserver."
+            )
+        super().check(config, steps)
 
     def stop(self, submitted: SubmittedStep) -> None:
         """Stop the step's process group (`mlflow run`, the shell, the step) with SIGTERM, then SIGKILL."""

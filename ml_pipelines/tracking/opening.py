@@ -149,6 +149,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
         # The first request imports SQLAlchemy, which is faster without garbage collection.
         with processes.alone_at(uri), imports.without_garbage_collection():
             schema.prepare(uri, may_migrate)
+            _limit_tries(uri)
             store.client.get_experiment("0")
     except PipelineError:  # the store stays locked, or another version of MLflow wrote its schema
         raise
@@ -160,6 +161,14 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     finally:
         os.environ |= budget
     return store
+
+
+def _limit_tries(uri: str) -> None:
+    """Let MLflow try a sqlite file that it can't open for one second. By default, it tries for 100 seconds."""
+    if uri.startswith("sqlite:"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 3
 
 
 def migrate() -> None:

@@ -25,10 +25,18 @@ def prepare(uri: str, may_migrate: bool) -> None:
         may_migrate: whether the caller may change the store.
 
     Raises:
-        ConfigError: a newer MLflow wrote the store, or the store must be migrated but `may_migrate` is false.
+        ConfigError: MLflow would open another path, a newer MLflow wrote the store, or the store must be migrated but
+            `may_migrate` is false.
     """
+    if not uri.startswith("sqlite:///"):
+        return
     database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if not uri.startswith("sqlite:///") or not (revision := _revision(database)):
+    if code := re.search(r"%[0-9A-Fa-f]{2}", str(database)):
+        raise ConfigError(
+            f"The MLflow store {database}: MLflow would read {code[0]} in this path as another character. Rename the "
+            "folder, or set MLFLOW_TRACKING_URI to a sqlite file in another folder."
+        )
+    if not (revision := _revision(database)):
         return
     newest, known = _revisions()
     if revision == newest:
