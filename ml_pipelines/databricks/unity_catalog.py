@@ -71,12 +71,13 @@ def _check_owner(name: str, owner: str, me: User) -> None:
     if NOT_A_GROUP.fullmatch(owner):
         raise ConfigError(
             f"registry.model: {name} belongs to {owner}, and only a model's owner may set its aliases. Ask {owner} to "
-            f"make a group with both of you its owner: databricks registered-models update {name} --owner <group>"
+            "make a group the owner that both of you belong to: "
+            f"databricks registered-models update {name} --owner <group>"
         )
     events.report(  # only a warning: perhaps the user is in the group, but the workspace does not list all groups
         events.Notice(
             f"registry.model: {name} belongs to the group {owner}, and only a model's owner may set its aliases. "
-            f"The workspace does not list {me.user_name} as a member: the last step fails for everybody else."
+            f"The workspace does not list {me.user_name} as a member. If that is true, the last step will fail."
         )
     )
 

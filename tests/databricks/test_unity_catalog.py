@@ -61,7 +61,8 @@ def test_a_model_of_somebody_else_is_refused_whatever_is_granted(
     name = f"others_{privilege.lower()}"
     new_model(client, workspace, name, owner)
     workspace.catalog.grants = {"ml_artifacts": {EVERYBODY: {*USE, "EXECUTE", privilege}}}
-    advice = f"Ask {owner} to make a group with both of you its owner: databricks registered-models update {SCHEMA}"
+    how = f"databricks registered-models update {SCHEMA}"
+    advice = f"Ask {owner} to make a group the owner that both of you belong to: {how}"
     with pytest.raises(ConfigError, match=re.escape(advice)):
         check(name)
 
