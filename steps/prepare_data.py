@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import Outputs, StepContext
-from ml_pipelines.data.cells import canonical_key
 from ml_pipelines.errors import BadData
+from ml_pipelines.modelling.keys import canonical_key
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

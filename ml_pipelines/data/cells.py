@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame
 
 FLOAT32_MAX = 3.4028234663852886e38  # a larger number can't be in a feature: scikit-learn's trees use 32-bit floats
 EXACT = 2**53  # above this, a float64 can't hold every whole number
@@ -179,23 +178,6 @@ def plain_number(text: str) -> str:
         return text
     plain = f"{number:f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
-
-
-def canonical_key(frame: DataFrame, key: str) -> Column:
-    """Return the key as text in which equal numbers have one spelling, as in `canonical`. The split hashes this text.
-
-    Spark computes this text without a Python worker, because every query of the split computes it again.
-    """
-    from pyspark.sql import functions as F
-
-    text = frame[key].cast("string")
-    if dict(frame.dtypes)[key] != "string":
-        return text
-    plain = F.regexp_replace(text, r"^[+]?(-?)0*([0-9]+)([.]0*)?$", "$1$2")  # 017 and 17.0 become 17
-    plain = F.regexp_replace(plain, r"^[+]?(-?)0*([0-9]+[.][0-9]*[1-9])0*$", "$1$2")  # 017.50 becomes 17.5
-    number = F.when(text.rlike(r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)[eE][+-]?[0-9]{1,2}$"), text).try_cast("double")
-    whole = (number == F.floor(number)) & (F.abs(number) < F.lit(float(EXACT)))
-    return F.when(whole, number.cast("bigint").cast("string")).otherwise(plain)  # 1.7e1 becomes 17
 
 
 def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, most: int) -> Iterator[pa.RecordBatch]:

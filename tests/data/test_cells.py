@@ -5,10 +5,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from ml_pipelines.data import cells
 from ml_pipelines.data.cells import Spelling
@@ -167,17 +165,3 @@ def test_equal_numbers_have_one_spelling(plain: str, spellings: list[str]) -> No
 
 def test_text_that_is_not_a_number_keeps_its_spelling() -> None:
     assert [cells.plain_number(text) for text in UNEQUAL] == UNEQUAL
-
-
-def spark_spellings(spark: SparkSession, keys: list[Any]) -> list[str]:
-    frame = spark.createDataFrame(pl.DataFrame({"n": range(len(keys)), "key": keys}).to_arrow())
-    rows = frame.select("n", cells.canonical_key(frame, "key").alias("key")).orderBy("n").collect()
-    return [row["key"] for row in rows]
-
-
-SPELLINGS = [text for _, spellings in EQUAL for text in spellings] + UNEQUAL
-
-
-def test_spark_gives_a_key_the_same_spelling(spark: SparkSession) -> None:
-    assert spark_spellings(spark, SPELLINGS) == [cells.plain_number(text) for text in SPELLINGS]
-    assert spark_spellings(spark, [17, -3]) == ["17", "-3"]
