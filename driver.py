@@ -12,10 +12,12 @@ sys.path.insert(0, str(Path(globals().get("__file__", "driver.py")).resolve().pa
 if not Path(sys.path[0], "ml_pipelines").is_dir():
     sys.path[0] = str(Path.cwd())
 if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") if not importlib.util.find_spec(n)]:
-    sys.exit(
-        f"driver.py: {sys.executable} can't import {', '.join(absent)}. "
-        "Run `make setup`, then `source .venv/bin/activate`, and try again."
-    )
+    sys.exit(f"driver.py: {sys.executable} can't import {', '.join(absent)}. Run `make setup`, use .venv/bin/python.")
+
+from ml_pipelines.system import signals
+
+if __name__ == "__main__":
+    signals.hold()
 
 import click
 
@@ -24,7 +26,7 @@ from ml_pipelines.config import loading, rules
 from ml_pipelines.errors import Interrupted
 from ml_pipelines.execution import standalone
 from ml_pipelines.planning import plan, reuse
-from ml_pipelines.system import environment, imports, signals, terminal
+from ml_pipelines.system import environment, imports, terminal
 from ml_pipelines.tracking import ending
 
 
@@ -94,6 +96,5 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
 
 
 if __name__ == "__main__":
-    signals.raise_on_signals()
     with fork_server.quick_exit():
         main(prog_name="driver.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlflow.projects.utils
 import pytest
-from conftest import ROOT, Result, Store, change
+from conftest import ROOT, Result, Store, change, mlflow_run_tags
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.tracking import lineage
@@ -250,3 +250,31 @@ def test_a_stopped_driver_leaves_no_run_running_and_no_process(
         "01_prepare_data": "KILLED",
     }
     assert "Traceback" not in (tmp_path / "out").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["click", "mlflow"])
+def test_a_signal_while_driver_py_imports_ends_the_run_as_killed(
+    store: Store, small: Path, tmp_path: Path, module: str
+) -> None:
+    """The signal comes at the first import of a module, before our code could adopt MLflow's run."""
+    run = store.client.create_run("0", tags=mlflow_run_tags("main"))
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r} and sys._getframe(2).f_code.co_name == '_find_and_load_unlocked':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "if 'driver.py' in sys.orig_argv:\n"
+        "    sys.meta_path.insert(0, Finder())\n"
+    )
+    environment = {**os.environ, "MLFLOW_RUN_ID": run.info.run_id, "PYTHONPATH": str(hook)}
+    command = [sys.executable, "driver.py", "--only=prepare_data"]
+    done = subprocess.run(command, cwd=small, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (143, ["stopped by signal 15"])
+    ended = store.client.get_run(run.info.run_id)
+    assert (ended.info.status, ended.data.tags["cause"]) == ("KILLED", "stopped by signal 15")
+    assert ended.data.tags["exit_code"] == "143"

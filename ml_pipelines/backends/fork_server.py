@@ -20,13 +20,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from ml_pipelines.system import paths, processes
+from ml_pipelines.errors import Interrupted, StepFailed, one_line
+from ml_pipelines.system import paths, processes, signals
+from ml_pipelines.tracking import ending
 
 FOLDER = "ml-pipelines-driver-"  # prefix of the folder for a driver's socket and logs; mkdtemp adds eight characters
 LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # length of the socket's path below the temporary folder
@@ -71,10 +73,25 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     forkserver.set_forkserver_preload(["ml_pipelines.backends.preload", *first])
     path = os.pathsep.join([str(paths.code()), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Without PYTHONSAFEPATH, the server (`python -c`) would import from the working directory first.
-    extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    # The server is killed at the end, so its temporary files are in a folder that the driver deletes.
+    extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "TMPDIR": str(folder())}
     multiprocessing.current_process()._config["tempdir"] = str(folder())  # type: ignore[attr-defined]
-    with _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}):
+    resource_tracker.ensure_running()  # now, because it unblocks SIGINT
+    with (
+        _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}),
+        _without_interrupts(),
+    ):
         forkserver.ensure_running()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in the block. A process that starts there holds it back too (preload.py)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache
@@ -125,15 +142,20 @@ def _delete(created: Path, process: int) -> None:
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
-    """End this process at once if the `with` block raises SystemExit and a fork server was started.
+    """Handle signals, and end this process at once if the block raises SystemExit and a fork server was started.
 
     Python's normal exit takes up to two seconds: it waits for the resource tracker, which waits for the server, which
     may still be importing. Nothing is lost: the pipeline run is closed by then, and the server dies with this process.
     """
     try:
-        yield
+        try:
+            signals.raise_on_signals()
+            yield
+        except Interrupted as error:  # before or after the command's own handling of errors
+            sys.exit(ending.end_with(error))
     except SystemExit as end:
-        if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
+        signals.ignore()
+        if _server() is not None:
             sys.stdout.flush()
             sys.stderr.flush()
             shutil.rmtree(folder(), ignore_errors=True)
@@ -166,15 +188,7 @@ class Child:
         on_line: Callable[[str], None],
         on_end: Callable[[int], None],
     ) -> None:
-        start()
-        context = multiprocessing.get_context("forkserver")
-        reader, writer = context.Pipe(duplex=False)
-        self._process: BaseProcess = context.Process(
-            target=_call, args=(target, arguments, dict(environment), str(Path.cwd()), writer), daemon=False
-        )
-        with _no_main():
-            self._process.start()
-        writer.close()
+        reader, self._process = _fork(target, arguments, dict(environment))
         self._code: int | None = None
         self._follower = threading.Thread(target=self._follow, args=(reader, on_line, on_end), name="follow-child")
         self._follower.start()
@@ -213,6 +227,53 @@ class Child:
             self.wait()
 
 
+def _fork(
+    target: Callable[..., int], arguments: tuple[Any, ...], environment: dict[str, str]
+) -> tuple[Connection, BaseProcess]:
+    """Let the server fork a child; return the pipe with its output, and the child.
+
+    If the server ends meanwhile, a new one gets the request.
+
+    Raises:
+        StepFailed: the new server ended too.
+    """
+    context = multiprocessing.get_context("forkserver")
+    for is_last in (False, True):
+        start()
+        server = _server()
+        reader, writer = context.Pipe(duplex=False)
+        process: BaseProcess = context.Process(
+            target=_call, args=(target, arguments, environment, str(Path.cwd()), writer, server), daemon=False
+        )
+        try:
+            with _no_main():
+                process.start()
+            return reader, process
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            reader.close()
+            _await_end(server)
+            if is_last:
+                cause = one_line(error)
+                raise StepFailed(f"The fork server ended twice before it started a step: {cause}") from error
+        finally:
+            writer.close()
+    raise AssertionError("the last try returns or raises")
+
+
+def _server() -> int | None:
+    """Return the process id of the fork server, or None if none was started."""
+    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return pid
+
+
+def _await_end(server: int | None) -> None:
+    """Wait until the server has ended, so that `start` notices it. The server has closed its socket already."""
+    if server is not None:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(server, signal.SIGKILL)
+            os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+
+
 @contextmanager
 def _no_main() -> Iterator[None]:
     """Hide `__main__` inside the `with` block, so that a child which the block starts does not import it."""
@@ -228,10 +289,16 @@ def _no_main() -> Iterator[None]:
 
 
 def _call(
-    target: Callable[..., int], arguments: tuple[Any, ...], environment: dict[str, str], folder: str, out: Connection
+    target: Callable[..., int],
+    arguments: tuple[Any, ...],
+    environment: dict[str, str],
+    folder: str,
+    out: Connection,
+    server: int | None,
 ) -> None:
     """Call the function in the child, with the caller's environment and folder. Its output goes to `out`."""
-    die_with_parent()
+    die_with_parent(server)  # without its server, the driver starts the step again
+    tempfile.tempdir = None  # the environment has a folder for this child
     gc.freeze()  # garbage collection skips the objects of the server's imports, because they are never garbage
     gc.enable()
     os.environ.clear()
@@ -246,9 +313,13 @@ def _call(
     os._exit(code or 0)  # a normal exit would wait for threads of Sail and Polars
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends for any reason (Linux, prctl(2))."""
-    parent = os.getppid()
+def die_with_parent(parent: int | None = None) -> None:
+    """Let the kernel kill this process when its parent ends for any reason (Linux, prctl(2)).
+
+    Args:
+        parent: the parent's process id, if it is known. It may have ended already.
+    """
+    parent = parent or os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # the parent ended before the call of prctl, so the kernel will not kill this process
         os._exit(128 + signal.SIGKILL)

@@ -39,10 +39,15 @@ class ForkedStep:
         self._child = fork_server.Child(
             step_run.execute_in_child,
             (step, dict(parameters), run_id, self._log, config, self._share),
-            os.environ,
+            self._environment(),
             self._on_line,
             self._on_end,
         )
+
+    def _environment(self) -> dict[str, str]:
+        """Return the child's environment: its temporary files go to its own folder, which `_on_end` deletes."""
+        is_default = fork_server.folder().parent == Path(tempfile.gettempdir())  # otherwise TMPDIR is too long for it
+        return {**os.environ, **({"TMPDIR": str(self._folder)} if is_default else {})}
 
     def wait(self) -> bool:
         """Wait for the end; return whether the step succeeded."""

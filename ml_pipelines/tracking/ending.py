@@ -24,24 +24,30 @@ def end_with(error: BaseException) -> int:
         return error.exit_code
     if type(error).__module__.partition(".")[0] == "click":  # a wrong option: click prints how to use the command
         raise error
-    terminal.complain(f"{one_line(error)} {_traceback_file(error)}")
+    terminal.complain(f"{complaint(error)} {_traceback_file(error)}")
     return StepFailed.exit_code
 
 
 def complaint(error: BaseException) -> str:
-    """Return the error as one line for a person. If the command contained a secret, delete the run that stores it.
+    """Return the error as one line for a person, and close the run that `mlflow run` made if it is still RUNNING.
 
-    `mlflow run` made that run for this process and named it in MLFLOW_RUN_ID. If the variable names any other run, the
-    run is not deleted.
+    A signal leaves the run KILLED, another error FAILED, both with the tag `cause`. If `mlflow run` stored a secret in
+    the run, the run is deleted. A run that `mlflow run` can't have made for this process stays as it is.
     """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not isinstance(error, SecretGiven) or not run_id:
+    run_id = os.environ.get("MLFLOW_RUN_ID") or (opening.adopted.pop() if opening.adopted else None)
+    code = getattr(error, "exit_code", StepFailed.exit_code)
+    if not run_id or code == 0:
         return one_line(error)
+    from mlflow.exceptions import MlflowException
+
     store = Store(paths.absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or paths.sqlite_uri()))
-    with suppress(Unreachable):  # if the store doesn't answer, still tell the person to change the secret
+    with suppress(Unreachable, MlflowException, OSError):  # the error must be shown even if the store doesn't answer
         if opening.why_not_ours(store, run_id):
             return one_line(error)
-    return one_line(error) + store.withdraw_secret(run_id)
+        if not isinstance(error, SecretGiven):  # the secret must be withdrawn even if the store doesn't answer
+            status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+            store.close(run_id, status, {"cause": one_line(error), "exit_code": str(code)})
+    return one_line(error) + (store.withdraw_secret(run_id) if isinstance(error, SecretGiven) else "")
 
 
 def _traceback_file(error: BaseException) -> str:

@@ -30,6 +30,8 @@ SERVER_BUDGET = {
 # minute.
 FIRST_BUDGET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "6"}
 
+adopted: list[str] = []  # the run that `mlflow run` made for this process, once `adopt_run` has returned it
+
 
 def adopt_run(store: Store, entry_point: str) -> str | None:
     """Return the id of the run that `mlflow run` made for this process, or None if there is no such run.
@@ -46,11 +48,13 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
     """
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    adopted.clear()
     if not run_id:
         return None
     if reason := why_not_ours(store, run_id, entry_point):
         events.report(events.Notice(f"MLFLOW_RUN_ID={run_id} is ignored: {reason}. Unset the variable."))
         return None
+    adopted.append(run_id)
     return run_id
 
 
@@ -83,7 +87,8 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
     if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
         return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
     process = tags.get(processes.PROCESS)  # of a step's run: driver.py, which created the run before the step started
-    if (process and not processes.is_driver(process)) or store.children(run_id):
+    is_ours = not process or process in processes.process_tag().values() or processes.is_driver(process)
+    if not is_ours or store.children(run_id):
         return "another process uses the run"
     return ""
 

@@ -227,3 +227,95 @@ def test_many_forks_with_polars_queries_do_not_hang(tmp_path: Path) -> None:
     """
     result = python(script(tmp_path, body))
     assert result.stdout.split() == ["60", "3"], result.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_when_it_is_asked_for_a_child_is_replaced(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    from multiprocessing import forkserver
+    from ml_pipelines.backends import fork_server
+    if __name__ == "__main__":
+        asked = []
+        fork_server.start()
+        first = fork_server._server()
+        os.kill(first, signal.SIGSTOP)  # it does not answer
+        connect = forkserver.connect_to_new_process
+
+        def connect_and_end(descriptors):
+            connected = connect(descriptors)
+            if not asked:
+                asked.append(True)
+                os.kill(first, signal.SIGKILL)
+            return connected
+
+        forkserver.connect_to_new_process = connect_and_end
+        child = fork_server.Child(print, ("hello",), os.environ, print, lambda code: None)
+        print(child.wait(), fork_server._server() != first)
+    """
+    result = python(script(tmp_path, body))
+    assert (result.stdout.splitlines(), result.stderr) == (["hello", "0 True"], "")
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_again_and_again_gives_one_line(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    from multiprocessing import forkserver
+    from ml_pipelines.backends import fork_server
+    from ml_pipelines.errors import StepFailed
+    if __name__ == "__main__":
+        connect = forkserver.connect_to_new_process
+
+        def connect_and_end(descriptors):
+            os.kill(fork_server._server(), signal.SIGSTOP)
+            connected = connect(descriptors)
+            os.kill(fork_server._server(), signal.SIGKILL)
+            return connected
+
+        forkserver.connect_to_new_process = connect_and_end
+        try:
+            fork_server.Child(print, ("hello",), os.environ, print, lambda code: None)
+        except StepFailed as error:
+            print(error)
+    """
+    result = python(script(tmp_path, body))
+    assert result.stdout.startswith("The fork server ended twice before it started a step: "), result.stderr
+    assert result.stderr == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_server_imports_is_not_seen_by_the_server(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    from ml_pipelines.backends import fork_server
+    if __name__ == "__main__":
+        fork_server.start()
+        for _ in range(20):  # while it starts and imports
+            os.kill(fork_server._server(), signal.SIGINT)
+            signal.sigtimedwait([], 0.05)
+        child = fork_server.Child(print, ("hello",), os.environ, print, lambda code: None)
+        print(child.wait())
+    """
+    result = python(script(tmp_path, body))
+    assert (result.stdout.splitlines(), result.stderr) == (["hello", "0"], "")
+
+
+@pytest.mark.slow
+def test_temporary_files_of_a_killed_child_and_of_the_server_are_in_the_drivers_folder(tmp_path: Path) -> None:
+    body = """
+    import os, sys
+    from ml_pipelines.backends import fork_server
+    if __name__ == "__main__":
+        with fork_server.quick_exit():
+            environment = {**os.environ, "TMPDIR": str(fork_server.folder())}
+            leave = "python -c 'import tempfile; print(tempfile.mkdtemp())'; kill -9 $PPID"
+            child = fork_server.Child(os.system, (leave,), environment, print, lambda code: None)
+            print(child.wait())
+            sys.exit(3)
+    """
+    (tmp_path / "tmp").mkdir()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = python(script(tmp_path, body), TMPDIR=str(tmp_path / "tmp"), PATH=path)
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (3, "-9"), result.stderr
+    assert list((tmp_path / "tmp").iterdir()) == []
