@@ -22,10 +22,10 @@ class LocalBackend(ThisMachine):
     enforces_time_limits = True
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the project's folder too.
+        """Check that MLflow can run a project in this folder, and what the base class checks.
 
         Raises:
-            ConfigError, BadData: MLflow can't run a project in this folder, or a check of every backend failed.
+            ConfigError, BadData: one of these checks failed.
         """
         if "#" in self.project():
             raise ConfigError(
