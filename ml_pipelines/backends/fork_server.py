@@ -76,7 +76,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     # The server is killed at the end, so its temporary files are in a folder that the driver deletes.
     extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "TMPDIR": str(folder())}
     multiprocessing.current_process()._config["tempdir"] = str(folder())  # type: ignore[attr-defined]
-    resource_tracker.ensure_running()  # now, because it unblocks SIGINT
+    resource_tracker.ensure_running()  # before SIGINT is blocked, because this call unblocks it
     with (
         _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}),
         _without_interrupts(),
@@ -86,7 +86,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back in the block. A process that starts there holds it back too (preload.py)."""
+    """Block SIGINT (Ctrl-C) inside the `with` block. A process that starts in the block inherits this (preload.py)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -142,7 +142,7 @@ def _delete(created: Path, process: int) -> None:
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
-    """Handle signals, and end this process at once if the block raises SystemExit and a fork server was started.
+    """Handle signals, and end this process at once if the `with` block raises SystemExit and a fork server was started.
 
     Python's normal exit takes up to two seconds: it waits for the resource tracker, which waits for the server, which
     may still be importing. Nothing is lost: the pipeline run is closed by then, and the server dies with this process.
@@ -151,7 +151,7 @@ def quick_exit() -> Iterator[None]:
         try:
             signals.raise_on_signals()
             yield
-        except Interrupted as error:  # before or after the command's own handling of errors
+        except Interrupted as error:  # a signal came before or after main(), which handles errors itself
             sys.exit(ending.end_with(error))
     except SystemExit as end:
         signals.ignore()
@@ -230,9 +230,9 @@ class Child:
 def _fork(
     target: Callable[..., int], arguments: tuple[Any, ...], environment: dict[str, str]
 ) -> tuple[Connection, BaseProcess]:
-    """Let the server fork a child; return the pipe with its output, and the child.
+    """Let the server fork a child; return the pipe with the child's output, and the child.
 
-    If the server ends meanwhile, a new one gets the request.
+    If the server ends before it has forked the child, this function starts a new server and tries once more.
 
     Raises:
         StepFailed: the new server ended too.
@@ -267,7 +267,7 @@ def _server() -> int | None:
 
 
 def _await_end(server: int | None) -> None:
-    """Wait until the server has ended, so that `start` notices it. The server has closed its socket already."""
+    """Kill the server, which doesn't answer any more, and wait for its end, so that `start` starts a new one."""
     if server is not None:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(server, signal.SIGKILL)
@@ -297,8 +297,8 @@ def _call(
     server: int | None,
 ) -> None:
     """Call the function in the child, with the caller's environment and folder. Its output goes to `out`."""
-    die_with_parent(server)  # without its server, the driver starts the step again
-    tempfile.tempdir = None  # the environment has a folder for this child
+    die_with_parent(server)  # if the server has ended, the driver starts the step again, so this child must end
+    tempfile.tempdir = None  # forget the server's folder: `environment` names the folder of this child
     gc.freeze()  # garbage collection skips the objects of the server's imports, because they are never garbage
     gc.enable()
     os.environ.clear()

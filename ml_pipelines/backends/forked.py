@@ -46,7 +46,7 @@ class ForkedStep:
 
     def _environment(self) -> dict[str, str]:
         """Return the child's environment: its temporary files go to its own folder, which `_on_end` deletes."""
-        is_default = fork_server.folder().parent == Path(tempfile.gettempdir())  # otherwise TMPDIR is too long for it
+        is_default = fork_server.folder().parent == Path(tempfile.gettempdir())  # else TMPDIR is too long for a socket
         return {**os.environ, **({"TMPDIR": str(self._folder)} if is_default else {})}
 
     def wait(self) -> bool:

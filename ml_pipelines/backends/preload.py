@@ -77,8 +77,8 @@ def _map_packages() -> None:
 
 die_with_parent()
 observed.start()  # no step is imported yet: a child imports its step after the fork
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver then stops the steps
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # fork_server.start has blocked it
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the driver stops the steps
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # fork_server.start blocked SIGINT for this process
 signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # else the signal would kill a child that has no handler yet
 gc.disable()  # imports make half a million objects, none of them garbage; a child enables collection again
 ImportingSelector._preparations = iter([*(partial(_import, name) for name in (*SPARK, *FITTING)), _map_packages])
