@@ -16,10 +16,9 @@ import pytest
 from conftest import Result, Store, change
 from mlflow.entities import Run
 from mlflow.utils import validation
-from pyspark.sql import SparkSession
 
 from ml_pipelines.config.loading import load
-from ml_pipelines.data import tables
+from ml_pipelines.data import engines, tables
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
 from ml_pipelines.tracking import lineage, opening, provenance
@@ -194,8 +193,9 @@ def test_a_step_that_reads_no_table_has_no_dataset_input(finished: Store) -> Non
 
 
 def test_a_catalog_table_is_a_dataset_input_with_its_name_and_version(
-    store: Store, drive: Drive, spark: SparkSession, tmp_path: Path
+    store: Store, drive: Drive, tmp_path: Path
 ) -> None:
+    spark = engines.spark_session("sail", True)  # the step's own session, which has the network
     frame = spark.createDataFrame([(i, i % 7, i % 2) for i in range(60)], "id bigint, f bigint, label bigint")
     frame.write.format("delta").save(str(tmp_path / "named"))
     spark.sql(f"CREATE TABLE default.of_lineage USING delta LOCATION '{tmp_path / 'named'}'")
