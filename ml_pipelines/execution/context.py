@@ -122,11 +122,11 @@ class TrackedContext(StepContext[P]):
     def check_tables(self) -> None:
         """Check the tables that this step wrote against the data contract, and log data warnings.
 
-        Call this when the step has returned. Only the step that reads the source must obey the contract. So this does
-        nothing if the step has inputs.
+        Call this when the step has returned. Only the step that reads the source must obey the contract. So this method
+        does nothing if the step has inputs.
 
         Raises:
-            BadData: the tables break the contract. The tables are removed, so that nobody can use them by mistake.
+            BadData: the tables break the contract. This method removes the tables first, so that nobody can use them.
         """
         if self._step.inputs or not self._written:
             return
@@ -159,7 +159,7 @@ class TrackedContext(StepContext[P]):
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
 
-        This reads the version that the writing step recorded, or the newest version if no step recorded one.
+        This method reads the table's version that the writing step recorded, or the newest version if no step did.
 
         Raises:
             BadData: the table is damaged, or differs from what the writing step recorded.
@@ -199,7 +199,7 @@ class TrackedContext(StepContext[P]):
     # -- results
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log params that the step chose itself. The params of conf are logged already."""
+        """Log params that the step chose itself. The step's params from conf/ are logged before the step starts."""
         self._store.log_params(self.run_id, params)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -259,7 +259,7 @@ class TrackedContext(StepContext[P]):
     # -- the registry
 
     def champion(self) -> Version | None:
-        """Return the version with the alias champion, or None. Declare `external: [champion]` in conf to call this."""
+        """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`."""
         champion = registry.current_champion(self._store, self._config)
         if champion:
             self._versions[champion.run_id] = champion
@@ -271,7 +271,7 @@ class TrackedContext(StepContext[P]):
         """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
 
         Args:
-            train_run_id: the train run. Its model is registered only once, even if this is called again.
+            train_run_id: the train run. Its model is registered only once, even if this method is called again.
             verdict: only a model with the verdict `passed` can become the champion.
             auc: the AUC of this model on the test table.
             area_of: takes the id of another train run, and returns the AUC of its model on the same rows.
@@ -303,7 +303,7 @@ class TrackedContext(StepContext[P]):
     # -- tags, summary, refusal
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the step's run when it ends. The pipeline run gets the tag `verdict` too."""
+        """Set tags of the step's run when the run ends. The pipeline run gets the tag `verdict` too."""
         self._tags |= tags
 
     def summary(self, text: str) -> None:

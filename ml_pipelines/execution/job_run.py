@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JOB_RUN = "job_run_id"  # the tag with the id of the job run
 BACKEND = "job"
-# Tags that say how a pipeline run ended. When a repaired job run ends, those that are no longer true are deleted.
+# Tags that say how a pipeline run ended. When a repaired job run ends, the tags that are no longer true are deleted.
 END_TAGS = {"cause", "failed_step", *run_page.VERDICT}
 # Result states of a task, as Databricks' dynamic references spell them. NOT_RUN has the beginnings of two states.
 SUCCESS, CANCELED = "success", "canceled"
@@ -40,7 +40,7 @@ class End:
 
 
 def open_pipeline_run(store: Store, config: Config, job_run_id: str) -> str:
-    """Return the id of the job run's pipeline run. Create it if it does not exist; reopen it after a repair."""
+    """Return the id of the job run's pipeline run. Create this run if it does not exist; reopen it if it has ended."""
     run = _pipeline_runs(store, config, job_run_id)[0]
     if run.info.status != "RUNNING":
         store.client.update_run(run.info.run_id, "RUNNING")
@@ -67,9 +67,9 @@ def _pipeline_runs(store: Store, config: Config, job_run_id: str) -> list[Run]:
 
 
 def close_pipeline_run(store: Store, config: Config, job_run_id: str, states: Mapping[str, str]) -> tuple[int, str]:
-    """End the pipeline run with the status that follows from its steps, and report the steps.
+    """End the pipeline run with the status that follows from its steps, and report how each step ended.
 
-    Return the exit code, and the cause of the first failure.
+    Return the exit code of the pipeline run, and the cause of the first failure.
 
     Args:
         store: the store that has the pipeline run.
@@ -123,8 +123,8 @@ def _ended(store: Store, run: Run) -> Run:
 def _end(run: Run | None, state: str | None) -> End:
     """Return how a step ended, according to its newest run and the result state of its task.
 
-    After a repair, the two can contradict each other: if the cluster did not start again, the newest run is of an
-    earlier attempt. Then the result state of the task counts.
+    After a repair, the run and the state can contradict each other: if the cluster did not start again, the newest run
+    is of an earlier attempt. Then the result state of the task counts.
     """
     tags = run.data.tags if run else {}
     finished = run is not None and run.info.status == "FINISHED"

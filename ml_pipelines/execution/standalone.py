@@ -48,7 +48,7 @@ def run_step(name: str, config: Config, inputs: Mapping[str, str]) -> int:
     started = time.monotonic()
     code = step_run.execute(store, name, inputs, run_id, config=config)
     run = store.get_run(run_id)
-    if parent_of(run) is None:  # otherwise the process of the pipeline run reports how the step ended
+    if parent_of(run) is None:  # if the run has a parent, the pipeline run's process reports how the step ended
         report_end(step, run, time.monotonic() - started)
         if code:
             complain(run.data.tags.get("cause", ""))

@@ -64,7 +64,7 @@ def execute(
     terminal.escape_log_records()
     try:
         return _execute(store, name, parameters, run_id, log, config)
-    except (MlflowException, OSError) as error:  # the store failed, and perhaps refuses these tags too
+    except (MlflowException, OSError) as error:  # the store failed, so it can also refuse the tags below
         cause = one_line(store.failed(error))
         terminal.complain(cause)
         with suppress(MlflowException):
@@ -98,7 +98,7 @@ def _execute(
                 tags |= {"transient": "true"} if errors.is_transient(failure) else {}
             if reason := tags.get("refusal"):
                 status, tags = "FAILED", {**tags, "exit_code": str(QaRefused.exit_code), "cause": reason}
-        # Set the tags before the status. So a FINISHED run has its outputs, even if this process is killed in between.
+        # Set the tags before the status, so that a FINISHED run always has its outputs, even if this process is killed.
         store.set_tags(run_id, tags)
     except BaseException as error:
         status = "KILLED"
@@ -140,7 +140,7 @@ def _run(
 def _time_limit(limit_s: float | None) -> Iterator[None]:
     """Raise TimedOut in the with block after `limit_s` seconds. The traceback then shows the line that was running.
 
-    This does not interrupt native code that holds the interpreter. driver.py stops such a process a little later.
+    The exception can't interrupt native code that holds the interpreter. driver.py stops such a process a little later.
     """
     main = threading.current_thread() is threading.main_thread()
     # Only the main thread can handle signals, and Windows has no setitimer.
@@ -220,8 +220,8 @@ def _text(value: Output) -> str:
 def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Iterator[Path]:
     """Write log lines and warnings of the with block to `log`, or to an artifact of the run if `log` is None.
 
-    Yield a folder for temporary files. If `log` is given, it is the folder of `log`: driver.py deletes that folder,
-    even if this process is killed.
+    Yield a folder for temporary files. If `log` is given, `log` is in this folder: driver.py deletes the folder, even
+    if this process is killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         handler = logging.FileHandler(log or Path(folder, f"{name}.log"), encoding="utf-8")
@@ -243,7 +243,7 @@ def _logging_to(store: Store, log: Path | None, run_id: str, name: str) -> Itera
 def execute_in_child(
     name: str, parameters: Mapping[str, str], run_id: str, log: Path, config: Config | None, share: Path
 ) -> int:
-    """Run `execute` in this child process, on its share of the processors, and return the exit code."""
+    """Run `execute` in this child process, on the process's share of the processors, and return the exit code."""
     raise_on_signals()
     keep_share(share)
     try:
@@ -257,16 +257,16 @@ def execute_in_child(
 def keep_share(share: Path) -> None:
     """Use as many OpenMP threads as the file `share` says, now and after each signal SHARE_CHANGED.
 
-    A parallel region that is running keeps its threads: OpenMP reads the number when a region starts.
+    A parallel region that is running keeps its threads: OpenMP reads the number of threads when a region starts.
     """
     import threadpoolctl
 
     def apply(*_: object) -> None:
         threads = None
         while threads != (content := share.read_text()):  # repeat if the file has changed meanwhile
-            os.environ["OMP_NUM_THREADS"] = threads = content  # for libraries that are loaded later
+            os.environ["OMP_NUM_THREADS"] = threads = content  # libraries that are loaded later read it
             threadpoolctl.threadpool_limits(int(threads), user_api="openmp")
 
     signal.signal(SHARE_CHANGED, apply)
-    signal.siginterrupt(SHARE_CHANGED, False)  # restart interrupted system calls, because libraries don't do it
+    signal.siginterrupt(SHARE_CHANGED, False)  # restart interrupted system calls: libraries don't
     apply()

@@ -1,7 +1,7 @@
 """Show the outputs of a step as task values of its Databricks job.
 
-The next step reads the tags `output.<name>` in MLflow. Databricks documents task values for notebooks only, so they
-are a copy for people, and no code depends on them.
+Databricks documents task values for notebooks only. So task values are a copy for people, and no code depends on them:
+the next step reads the tags `output.<name>` in MLflow.
 """
 
 from __future__ import annotations

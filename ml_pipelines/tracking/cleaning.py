@@ -65,12 +65,12 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     experiment = store.experiment_id(config.experiment_name)
     store.reap(experiment)
     groups = _groups(store)
-    # Not the keys of `groups`: a parent id in a tag can belong to another store.
+    # The keys of `groups` can't be used for this: a key is a parent id from a tag, and can belong to another store.
     known = {run.info.run_id for runs in groups.values() for run in runs}
     prefix = Path(locations.absolute_prefix(config.data.delta_prefix.local))
     tables = locations.table_path(str(prefix), [config.env_name, config.experiment_name], "s", "r", "d")
     step_folders = [pair for pair in _step_folders(prefix, Path(tables).parents[1]) if pair[0] in known]
-    # Includes pipeline runs of a plain `mlflow run`, which are in experiment 0, but have their tables in these folders.
+    # `here` also has the pipeline runs of a plain `mlflow run`: they are in experiment 0, with tables in `prefix`.
     here = {root for root, _ in step_folders}
     kept_roots = _kept_roots(store, groups, experiment, here, time.time() - older_than_s, keep)
     kept_runs = [run for root in kept_roots for run in (*groups[root], *_kept_steps(groups, root))]
@@ -84,7 +84,7 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
 
 
 def remove_leftover(leftover: Leftover) -> None:
-    """Remove the folder of the step run, then also the pipeline run's folder around it if nothing else is in it.
+    """Remove the folder of the step run. If the folder of its pipeline run is empty then, remove that folder too.
 
     Raises:
         OSError: a file can't be removed, or the folder is not the one that was found before.
@@ -113,7 +113,7 @@ def _kept_roots(
 ) -> set[str]:
     """Return the ids of the pipeline runs to keep: the newest `keep`, and all that are young, running or registered.
 
-    The newest are chosen from the runs of the experiment and the runs in `here`, whose tables were found on disk.
+    The newest are chosen from the pipeline runs of the experiment and those in `here`, whose tables are on disk.
     """
     registered = {version.run_id for version in store.client.search_model_versions()}
 

@@ -22,7 +22,7 @@ from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shorten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ARTIFACT = f"{OUTPUT}artifact."  # beginning of a tag; an artifact's name follows. Value: the digest of this table
+ARTIFACT = f"{OUTPUT}artifact."  # beginning of a tag; an artifact's name follows. Value: the artifact's digest
 PARTS = "fingerprint.json"  # artifact: the parts of a step's fingerprint, which can be too long for a tag
 DECLARED = "fingerprint.declared"  # tag: a digest of the parts that are known before the step runs
 OBSERVED = "observed"  # tag: the number of files and modules in the artifact observed.json
@@ -92,7 +92,7 @@ def log_observed(store: Store, run_id: str, parts: Mapping[str, str]) -> dict[st
 def observed_parts(store: Store, run: Run) -> dict[str, str]:
     """Return the modules and files that a step used to compute the results of a run: name -> digest.
 
-    For a reused run, these are the ones of the run that computed its results.
+    For a reused run, return the modules and files of the run that computed the reused results.
     """
     if OBSERVED not in run.data.tags:
         return {}
@@ -127,7 +127,7 @@ def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[
     """Copy a finished run under another parent and record where it came from.
 
     The copy has the outputs, params, metrics and dataset inputs of `run`. Its tag `reused_from` names the run that
-    computed them.
+    computed these outputs.
     """
     copied = {tag: value for tag, value in run.data.tags.items() if tag.startswith(OUTPUT) or tag in COPIED_TAGS}
     origin = run.data.tags.get("reused_from", run.info.run_id)
@@ -159,7 +159,7 @@ def latest_with(store: Store, names: set[str], experiment: str, profile: str) ->
     """Return the id of the newest pipeline run of the profile that has all the outputs in `names`.
 
     Raises:
-        ConfigError: none of the last hundred pipeline runs has them.
+        ConfigError: none of the profile's last hundred pipeline runs has all these outputs.
     """
     query = f"tags.profile = '{profile}'"
     for run in store.client.search_runs([experiment], query, max_results=100, order_by=NEWEST_FIRST):
@@ -183,8 +183,8 @@ def table_tags(name: str, table: Table) -> dict[str, str]:
 def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) -> Table | None:
     """Return the table at `uri` with the version, rows and digest that a step recorded, or None if no step did.
 
-    Only steps of this experiment count, and only tables that were recorded as one of the outputs `names`. The digest is
-    None if another version of Polars computed it.
+    Only steps of `experiment` count, and only tables that were recorded as one of the outputs `names`. The digest is
+    None if a version of Polars computed it that is not installed now.
     """
     quoted = uri.replace("'", "")
     for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
@@ -203,7 +203,7 @@ def digests_compare(run: Run) -> bool:
 def recorded_parts(store: Store, run: Run) -> dict[str, Any] | None:
     """Return the parts of the fingerprint of a step's run, or None if the artifact with the parts is lost.
 
-    For a reused run, the artifact is in the run that computed its results.
+    For a reused run, this function reads the artifact of the run that computed the results.
     """
     parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), PARTS)
     return parts if isinstance(parts, dict) else None
@@ -212,7 +212,8 @@ def recorded_parts(store: Store, run: Run) -> dict[str, Any] | None:
 def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> None:
     """Log a Delta table as an input of the run, under the name of its folder, without loading the table.
 
-    This writes the source in the format of MLflow's DeltaDatasetSource, because MLflow's own code drops version 0.
+    This function writes the source itself, in the format of MLflow's DeltaDatasetSource, because that class drops
+    version 0 of a table.
     """
     source = {"path": table.uri, "delta_table_version": table.version}
     name = table.uri.rstrip("/").rsplit("/", 1)[-1]
@@ -223,7 +224,7 @@ def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> No
 def log_named_input(store: Store, run_id: str, name: str, version: int | None, context: str) -> None:
     """Log a table of a catalog as an input of the run: its name and, for a table of Unity Catalog, also its id.
 
-    MLflow links a table to a model only if the table has both, and is an input of the run that trained the model.
+    MLflow links a table to a model only if the run trained the model, and the input has the table's name and id.
     """
     tags = {"dataset_path": name, "dataset_version": "unknown" if version is None else str(version)}
     source: dict[str, Any] = {"delta_table_name": name}

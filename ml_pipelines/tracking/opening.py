@@ -59,7 +59,7 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
 
 
 def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
-    """Return the reason why `mlflow run` can't have made this run for this process, or an empty text if it made it.
+    """Return why `mlflow run` can't have made this run for this process, or an empty text if it can have made the run.
 
     Args:
         store: the store to look into.
@@ -86,7 +86,7 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
         return "`mlflow run` didn't make the run"
     if entry_point is not None and tags["mlflow.project.entryPoint"] != entry_point:
         return f"the run is for the entry point {tags['mlflow.project.entryPoint']}, not for {entry_point}"
-    process = tags.get(processes.PROCESS)  # of a step's run: driver.py, which created the run before the step started
+    process = tags.get(processes.PROCESS)  # in a step's run: the process of driver.py if driver.py created the run
     is_ours = not process or process in processes.process_tag().values() or processes.is_driver(process)
     if not is_ours or store.children(run_id):
         return "another process uses the run"
@@ -94,15 +94,15 @@ def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> s
 
 
 def store_uri(config: Config) -> str:
-    """Return the store's absolute URI: MLFLOW_TRACKING_URI, or else the profile's, or else sqlite beside MLproject."""
+    """Return the store's absolute URI: MLFLOW_TRACKING_URI, else the profile's, else a sqlite file beside MLproject."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or config.mlflow.tracking_uri or paths.sqlite_uri()
     return paths.absolute_uri(_on_cluster(uri))
 
 
 def registry_uri(config: Config) -> str:
-    """Return the URI of the model registry: MLFLOW_REGISTRY_URI, or else the profile's, or else the store's own.
+    """Return the URI of the model registry: MLFLOW_REGISTRY_URI, or else the profile's URI, or else the store's own.
 
-    If neither is set and the store is a Databricks workspace, the registry is Unity Catalog (`databricks-uc`).
+    A store that is a Databricks workspace has Unity Catalog (`databricks-uc`) as its own registry.
     """
     given = os.environ.get("MLFLOW_REGISTRY_URI") or config.mlflow.registry_uri
     store = store_uri(config)
@@ -116,7 +116,7 @@ def _on_cluster(uri: str) -> str:
 
 
 def has_store(config: Config) -> bool:
-    """Return whether the store is an existing sqlite file or a tracking server. This creates no store."""
+    """Return whether the store is an existing sqlite file or a tracking server. This function creates no store."""
     uri = store_uri(config)
     return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
 
@@ -143,7 +143,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     server = uri.startswith(("http", "databricks"))
     budget = {name: value for name, value in SERVER_BUDGET.items() if server and name not in os.environ}
     os.environ |= budget
-    os.environ["MLFLOW_REGISTRY_URI"] = registry_uri(config)  # otherwise MLflow asks the Spark session for it
+    os.environ["MLFLOW_REGISTRY_URI"] = registry_uri(config)  # if unset, MLflow asks the Spark session for the URI
     store = Store(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
     if store.is_databricks:  # a workspace has no experiment 0, which is read below; preflight.py checks the workspace
         return store

@@ -26,7 +26,7 @@ def provenance_tags() -> Mapping[str, str]:
         tags["package_version"] = version("ml-pipelines")
     except PackageNotFoundError:  # the project is not installed
         tags["package_version"] = "unknown"
-    if paths.checkout() and (commit := _git("rev-parse", "HEAD")):  # a wheel has it in its version
+    if paths.checkout() and (commit := _git("rev-parse", "HEAD")):  # a wheel has the commit in its version
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags

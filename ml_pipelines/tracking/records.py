@@ -1,7 +1,7 @@
 """Read what runs have recorded: numbers in tags, kept and skipped steps, JSON.
 
 Anybody who can write to the store can change these records. The functions below raise OddRecord, a one-line error, for
-a record that the pipeline can't have written. So no other module fails on it with a traceback.
+a record that the pipeline can't have written. So no other module fails on such a record with a traceback.
 """
 
 from __future__ import annotations

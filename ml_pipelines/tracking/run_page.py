@@ -15,7 +15,7 @@ from ml_pipelines.tracking.store import PROJECT_RUN, Store, shortened
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-SHOWN = 300  # characters of the settings, and of each line, in the description
+SHOWN = 300  # the description shows at most this many characters of the settings, and of each line
 VERDICT = ("verdict", "conclusion")  # tags of a step that its pipeline run gets too
 
 
@@ -24,8 +24,8 @@ def describe_pipeline_run(
 ) -> None:
     """Tag a pipeline run with its profile, engine and backend, and log its configuration.
 
-    The tag `process` is left out. Otherwise the pipeline run of a job would count as dead when the task that created it
-    ends.
+    The tag `process` is left out. With this tag, the pipeline run of a job would count as dead when the task that
+    created the run ends.
     """
     tags = {
         **{name: value for name, value in provenance.provenance_tags().items() if name != PROCESS},

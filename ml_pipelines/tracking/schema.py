@@ -1,6 +1,6 @@
 """The database schema of a sqlite store.
 
-MLflow migrates an older store without asking. After that, the older version of MLflow can't open the store.
+MLflow migrates a store of an older MLflow without asking. After that, the older MLflow can't open the store.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def prepare(uri: str, may_migrate: bool) -> None:
 def _revision(database: Path) -> str | None:
     """Return the revision of the schema, or None if the file has no tables yet or can't be read.
 
-    MLflow opens the file later, and reports why it can't be read.
+    If the file can't be read, MLflow reports the reason when it opens the file later.
     """
     if not database.is_file() or database.stat().st_size == 0:
         return None
@@ -79,9 +79,9 @@ def _revision(database: Path) -> str | None:
 
 @cache
 def _revisions() -> tuple[str, set[str]]:
-    """Return the newest schema revision of the installed MLflow, and the set of all its revisions.
+    """Return the newest schema revision of the installed MLflow, and all schema revisions that this MLflow knows.
 
-    This reads the text of MLflow's migration files, because importing alembic takes long.
+    This function reads the text of MLflow's migration files, because importing alembic takes long.
     """
     spec = find_spec("mlflow")
     if not (spec and spec.origin):

@@ -192,7 +192,9 @@ class Store:
         """Mark RUNNING runs as KILLED if their process is gone, and report their ids."""
         running = list(self.client.search_runs([experiment], "attributes.status = 'RUNNING'"))
         dead = {run.info.run_id for run in running if processes.is_gone(run.data.tags.get(processes.PROCESS, ""))}
-        for run in running:  # also a step's run that has no tag `process` yet: MLflow creates it, then our code tags it
+        # A step's run can have no tag `process` yet: MLflow creates the run before our code tags it. Then its parent
+        # decides.
+        for run in running:
             if processes.PROCESS not in run.data.tags and parent_of(run) in dead:
                 dead.add(run.info.run_id)
         open_runs = [run.info.run_id for run in running if run.info.run_id in dead and REMOTE not in run.data.tags]
@@ -208,8 +210,8 @@ class Store:
     def close_own(self, experiment: str, cause: str) -> None:
         """Mark the RUNNING runs of this process as KILLED.
 
-        This searches the store by the tag `process`. So it also finds a run that MLflow has created, but whose id it
-        has not returned to this process yet.
+        This function searches the store by the tag `process`. So it also finds a run whose id this process doesn't know
+        yet, because MLflow has created the run, but has not returned the id.
         """
         if tag := processes.process_tag():
             query = f"attributes.status = 'RUNNING' and tags.{processes.PROCESS} = '{tag[processes.PROCESS]}'"
@@ -266,7 +268,7 @@ class Store:
             others = records.parse_json(self.get_run(run_id).data.tags.get(SHOWN_TABLES, "[]"))
             others = others if isinstance(others, list) else []
             entries = json.dumps([*(other for other in others if other != entry), entry])
-            if len(entries) <= TAG_LENGTH:  # otherwise the table is an artifact that the page doesn't list
+            if len(entries) <= TAG_LENGTH:  # if the tag would be too long, the page doesn't list the table
                 self.client.set_tag(run_id, SHOWN_TABLES, entries)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -353,8 +355,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def entity_name(name: str) -> str:
     """Return the name of a metric, param or tag as MLflow accepts it.
 
-    A character that MLflow refuses becomes `_`. Among these are vowel signs of many scripts, since Python's `\\w` does
-    not match them. A changed name ends in a digest of the whole name, so that two names stay different.
+    A character that MLflow refuses becomes `_`. MLflow also refuses the vowel signs of many scripts, since Python's
+    `\\w` does not match them. A changed name ends in a digest of the whole name, so that two names stay different.
     """
     plain = re.sub(r"[^/\w.\- :]", "_", name)
     if posixpath.normpath(plain) != plain or plain == "." or plain.startswith(("..", "/")):  # MLflow refuses paths
@@ -373,12 +375,12 @@ def _with_digest(text: str, whole: str, length: int) -> str:
 
 
 def silence_database_errors() -> None:
-    """Stop MLflow from logging tracebacks of database errors: it also raises the errors, and callers report them."""
+    """Stop MLflow from logging tracebacks of database errors. MLflow also raises the errors; callers report them."""
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _cause(error: Exception) -> str:
     text = message_of(error, None)
-    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # use only the database's message in SQLAlchemy's
+    if database := re.search(r"\(\w+\.\w+Error\) ([^\[(]+)", text):  # the part that the database wrote
         return database[1].strip()
     return text if len(text) <= 200 else f"{text[:120]} ... {text[-70:]}"
