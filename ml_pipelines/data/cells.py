@@ -168,7 +168,7 @@ def canonical(cells: pa.Array) -> pa.Array:
 
 
 def plain_number(text: str) -> str:
-    """Return a number in its one spelling: no exponent, no needless zeros. Other text is returned unchanged."""
+    """Return a number without exponent and needless zeros: `1.70e1` gives `17`. Other text is returned unchanged."""
     if not re.fullmatch(NUMBER, text, re.ASCII):
         return text
     number = Decimal(text)
@@ -181,19 +181,19 @@ def plain_number(text: str) -> str:
 
 
 def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, most: int) -> Iterator[pa.RecordBatch]:
-    """Yield the statistics of each column, in long form: one row for a column, and one for a value of the label.
+    """Yield the statistics of each column, in long form: one row for each column, and one for each value of the label.
 
     Args:
         batches: rows of the source.
-        label: the position of the label.
+        label: the position of the label's column.
         spelling: how the source spells numbers and missing values.
         most: count at most this many values of the label.
 
     Returns:
-        Columns `position`, `value` (a value of the label in its one spelling; null in the row for a column), and
+        Columns `position`, `value` (a value of the label, as `canonical` spells it; null in the row for a column), and
         `STATISTICS`. These are the counts of all cells, and of cells with a value, with a number, with an infinite
-        number, with a number beyond float32, with a whole number that float64 rounds, with a number in another
-        spelling, and with text that often means "missing".
+        number, with a number beyond float32, with a whole number that float64 rounds, with a number in a local
+        spelling (`MARKED`), and with text that often means "missing".
     """
     import pyarrow as pa
 
@@ -256,7 +256,7 @@ def convert(
         columns: the new name, the position in the source and the new type of each column: `double`, `float`, `bigint`
             or `string`, or `int` for the label.
         spelling: how the source spells numbers and missing values.
-        classes: value of the label, in its one spelling -> class.
+        classes: value of the label, as `canonical` spells it -> 0 or 1.
     """
     import pyarrow as pa
 

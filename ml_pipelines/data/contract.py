@@ -74,7 +74,7 @@ def find_violations(contract: Mapping[str, Column], written: Mapping[str, tables
 def _column_violations(name: str, declared: Column, scans: Mapping[str, pl.LazyFrame]) -> Iterator[Violation]:
     import pandera.polars as pa
     import polars as pl
-    from pandera.config import ValidationDepth, config_context  # so that no environment variable turns the checks off
+    from pandera.config import ValidationDepth, config_context  # config_context overrides PANDERA_* variables
     from pandera.errors import SchemaErrors
 
     cells = pl.DataFrame()  # stays empty if a table lacks the column
@@ -114,7 +114,7 @@ def _value_checks(declared: Column) -> list[Any]:
     def whole(data: PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col(data.key) == pl.col(data.key).floor())
 
-    limits: dict[str, Any] = {"n_failure_cases": EXAMPLES}  # without it pandera keeps all failure cases
+    limits: dict[str, Any] = {"n_failure_cases": EXAMPLES}  # without this limit, pandera keeps every wrong value
     checks = [Check(whole, name="type", **limits)] if declared.type is ColumnType.integer else []
     checks += [Check.ge(declared.min, name="min", **limits)] if declared.min is not None else []
     checks += [Check.le(declared.max, name="max", **limits)] if declared.max is not None else []

@@ -41,7 +41,7 @@ def _proposed(column: pl.Series, label: str, key: str | None) -> Column:
         low, high = _widened(float(present.min()), float(present.max()))  # type: ignore[arg-type]
         return dataclasses.replace(draft, min=low, max=high)
     if kind is not ColumnType.text or present.n_unique() > CATEGORIES or present.str.contains("${", literal=True).any():
-        return draft  # conf would read `${` as an interpolation
+        return draft  # conf would read `${` in a category as an interpolation
     return dataclasses.replace(draft, categories=present.unique().sort().to_list())
 
 

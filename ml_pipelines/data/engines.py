@@ -88,7 +88,7 @@ def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
 def start_early(engine: str, needs_network: bool) -> None:
     """Start Sail in the background, so that this process can do something else until it needs a session.
 
-    Sail with a network and all other engines start when `spark_session` is called.
+    All other engines, and Sail if it needs the network, start when `spark_session` is called.
     """
     if engine == "sail" and not needs_network:
         sail.start()

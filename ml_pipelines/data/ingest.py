@@ -1,7 +1,7 @@
 """Turns the raw rows of a source into rows for a model: clean names, types, a label of 0 and 1.
 
 Spark reads the source twice: once to profile each column, once to convert the cells. The converted rows are staged as
-Parquet. So nothing is written if a column is wrong, and later queries don't convert again.
+temporary Parquet files. So no table is written if a column is wrong, and later queries don't convert the cells again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 # Options that make the staged files fast to write and read. The files are deleted when the step ends, so their size
-# doesn't matter. Sail knows the second option, and Spark's Parquet writer the third.
+# doesn't matter. The second option is for Sail. The third does the same in Spark's Parquet writer.
 STAGING = {"compression": "uncompressed", "dictionary_enabled": "false", "parquet.enable.dictionary": "false"}
 
 

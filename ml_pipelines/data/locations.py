@@ -21,7 +21,7 @@ def absolute_prefix(prefix: str) -> str:
 
 
 def canonical(uri: str) -> str:
-    """Return a path or URI without `..`, symbolic links and percent-encoding, so that two of them can be compared."""
+    """Return a path or URI without `..`, symbolic links and percent-encoding, to compare it with another."""
     scheme, separator, rest = uri.partition("://")
     if separator and scheme != "file":
         authority, _, path = rest.partition("/")
@@ -32,7 +32,7 @@ def canonical(uri: str) -> str:
 
 
 def is_below(uri: str, prefix: str) -> bool:
-    """Return whether a path or URI is below `prefix` after both are resolved: `<prefix>/../other` is not."""
+    """Return whether a path or URI is below `prefix` after both are resolved: `<prefix>/../other` is not below it."""
     return canonical(uri).startswith(f"{canonical(prefix).rstrip('/')}/")
 
 
@@ -46,7 +46,7 @@ def need_network(config: Config) -> bool:
 def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, dataset: str) -> str:
     """Return `<prefix>/<parts...>/<step_name>_<run_id8>/<dataset>`. Each part is a slug.
 
-    The path contains the run's id. Otherwise two runs could write to the same path at once, and mix their rows.
+    The run's id in the path keeps two runs from writing to the same path at once and mixing their rows.
 
     Raises:
         ConfigError: the prefix has a character that some readers of Delta tables can't handle.
@@ -61,7 +61,7 @@ def table_path(prefix: str, parts: list[str], step_name: str, run_id: str, datas
 
 
 def remove_remote(uri: str) -> None:
-    """Delete a folder of an object store. If that fails, the step's log says what is left."""
+    """Delete a folder of an object store. If that fails, write a warning that names the folder to the step's log."""
     from pyarrow import fs
 
     try:
@@ -104,13 +104,13 @@ def data_files(local: Path) -> list[Path]:
     folder of the source.
 
     Raises:
-        BadData: the source has no data file, a link leads elsewhere, or a folder is a Delta, Hudi or Iceberg table.
+        BadData: the source has no data file, a link leads out of it, or a folder is a Delta, Hudi or Iceberg table.
     """
     if not local.is_dir():
         if not _is_read(local.name):
             raise BadData(f"data.source.path: Spark passes over names with _ or . in front. Rename {local}.")
         return [local]
-    files: dict[Path, Path] = {}  # path without links -> path in the source
+    files: dict[Path, Path] = {}  # path with its links resolved -> path in the source
     for folder, folders, names in os.walk(local, followlinks=True):
         if kind := _table_kind(Path(folder)):
             raise BadData(_table_error(local, kind, Path(folder)))

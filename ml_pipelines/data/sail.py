@@ -1,7 +1,7 @@
 """Sail: a Spark Connect server in Rust. Whoever reaches its port can run code as this user, without a password.
 
 So the server runs in a child process that has a network of its own, where Linux allows that. This process connects to
-a Unix socket in a folder that only its user can open, and the child passes the bytes on to the server's port.
+a Unix socket in a folder that only this user can open, and the child passes the bytes on to the server's port.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FOLDER = "ml-pipelines-sail-"
-CHUNK = 1 << 18  # bytes
+CHUNK = 1 << 18  # the most bytes that `_pass_on` reads at once
 AUTHORITY = ("grpc.default_authority", "localhost")  # by default, gRPC sends the socket's path, which Sail refuses
 SERVE = "import sys; from ml_pipelines.data import sail; sail.serve(*map(int, sys.argv[1:4]), sys.argv[4])"
 
 
 class Server(NamedTuple):
-    """A server in a process of its own. It ends when `lifeline` is closed, also by the end of this process."""
+    """A server in a process of its own. It ends when `stop` or the end of the owner closes `lifeline`."""
 
-    path: Path  # of its Unix socket
+    path: Path  # the path of the server's Unix socket
     lifeline: int  # the descriptor of a pipe
     process: int
     wait: Callable[[], object]

@@ -102,7 +102,7 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
     terms = [F.lit(4 * weight.gauss(0, 1) / (1 + i)) * F.col(name) for i, name in enumerate(names)]
     if features > 1:
         terms.append(F.col("f0") * F.col("f1"))  # an interaction, which trees can learn and linear models can't
-    while len(terms) > 1:  # in pairs: a chain of many terms would be nested too deeply for Spark Connect
+    while len(terms) > 1:  # add the terms in pairs: a chain of many terms would be nested too deeply for Spark Connect
         terms = [left + right for left, right in zip_longest(terms[::2], terms[1::2], fillvalue=F.lit(0.0))]
     score = terms[0]
     chance = (F.lit(1.0) + score / F.sqrt(F.lit(1.0) + score * score)) / F.lit(2.0)
@@ -133,8 +133,8 @@ def _table(spark: SparkSession, source: Source) -> DataFrame:
 def pin_table_version(spark: SparkSession, source: Source) -> tuple[Source, str]:
     """Return the source with the newest version of its catalog table, so that lineage names the version that is read.
 
-    Also return a text. It is empty, or it says why the version stays unknown: the table is a view, it has a row filter
-    or a column mask, or the engine is Sail, which has no history of tables.
+    The second value is empty, or says why the version stays unknown: the table is a view, it has a row filter or a
+    column mask, or the engine is Sail, which has no history of tables.
     """
     if source.kind is not SourceKind.table or source.version is not None:
         return source, ""

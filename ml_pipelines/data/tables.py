@@ -26,7 +26,7 @@ WRITE_OPTIONS = {
     "delta.columnMapping.mode": "none",
     "targetFileSize": str(16 << 20),  # in bytes; small, because Sail keeps a file in memory while writing
 }
-READABLE = {"timestampNtz", "deletionVectors"}  # features that Polars reads correctly, in tables that others wrote
+READABLE = {"timestampNtz", "deletionVectors"}  # features of other programs' tables that Polars reads correctly
 
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
 
@@ -177,7 +177,7 @@ def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]
     actions = table.get_add_actions()
     columns = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time"))
     files = [file for file, _ in _local_files(uri, table.version())]
-    files += [] if "://" in uri else Path(uri).rglob("deletion_vector_*.bin")  # say which rows are deleted
+    files += [] if "://" in uri else Path(uri).rglob("deletion_vector_*.bin")  # these files say which rows are deleted
     try:
         contents = [digest_of(file) for file in sorted(files)]
     except FileNotFoundError as error:
@@ -229,12 +229,12 @@ def _local_files(uri: str, version: int) -> Iterator[tuple[Path, int]]:
     if "://" not in uri:
         actions = open_table(uri, version).get_add_actions()
         for path, size in zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True):
-            if ":/" not in path:  # otherwise the file belongs to another table, as in a shallow clone
+            if ":/" not in path:  # skip a URI: that file belongs to another table, as in a shallow clone
                 yield Path(uri, unquote(path)), size
 
 
 def scan_table(table: Table) -> pl.LazyFrame:
-    """Return the table at its version as a LazyFrame. No check is made: call this right after the write."""
+    """Return the table at its version as a LazyFrame. No check is made, so call this only right after the write."""
     import polars as pl
 
     return pl.scan_delta(table.uri, version=table.version)

@@ -44,12 +44,12 @@ class Files:
 
     @property
     def partition_names(self) -> list[str]:
-        """The columns whose values are in the folders' names. If the files have a column of the same name, skip it."""
+        """The columns whose values are in the folders' names. They replace columns of the same name in the files."""
         return list(next(iter(self.partitions.values())))
 
     @cached_property
     def columns(self) -> dict[str, dict[pa.DataType, Path]]:
-        """Column -> each type that it has, with the first file that has it there."""
+        """Column -> each of the column's types, with the first file in which the column has this type."""
         found: dict[str, dict[pa.DataType, Path]] = {}
         for file, schema in self.schemas.items():
             for field in schema:
