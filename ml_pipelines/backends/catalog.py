@@ -45,7 +45,10 @@ def entry_points() -> dict[str, str]:
 
 
 def register_backends() -> None:
-    """Register our backends with MLflow, even if the wheel is not installed. Make MLflow's `local` use this Python."""
+    """Register our backends with MLflow, even if the wheel is not installed.
+
+    Also make MLflow's backend `local` use this Python.
+    """
     from mlflow.projects.backend import loader
 
     os.environ[processes.DRIVER] = str(os.getpid())  # a step of `local` ends when the process with this id ends

@@ -19,7 +19,7 @@ class DatabricksBackend(OnDatabricks):
     name = "databricks"
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the settings, the cluster specs and the workspace, and what MLflow's backend does not support."""
+        """Check the settings, the cluster specs and the workspace. Refuse what MLflow's backend does not support."""
         computes = preflight.computes_of(config, steps)
         projects.check_mlflow_backend(computes, config.overrides)
         preflight.check_workspace(config, steps, computes, wheel=False)

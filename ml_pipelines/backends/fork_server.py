@@ -32,7 +32,7 @@ from ml_pipelines.tracking import ending
 
 FOLDER = "ml-pipelines-driver-"  # prefix of the folder for a driver's socket and logs; mkdtemp adds eight characters
 LISTENER_BYTES = len(f"/{FOLDER}12345678/listener-12345678")  # length of the socket's path below the temporary folder
-CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # the run of this process, which the server must not inherit
+CALLER_ONLY = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")  # variables of this process that the server must not inherit
 
 # Modules that the server imports for every step (ALWAYS), to read the source (SPARK), to fit and evaluate (FITTING).
 ALWAYS = (
@@ -76,7 +76,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
     # The server is killed at the end, so its temporary files are in a folder that the driver deletes.
     extra = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "TMPDIR": str(folder())}
     multiprocessing.current_process()._config["tempdir"] = str(folder())  # type: ignore[attr-defined]
-    resource_tracker.ensure_running()  # before SIGINT is blocked, because this call unblocks it
+    resource_tracker.ensure_running()  # must come before SIGINT is blocked, because this call unblocks SIGINT
     with (
         _environment_with({**extra, **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {})}),
         _without_interrupts(),
@@ -86,7 +86,7 @@ def start(tracking_uri: str = "", fitting_first: bool = False) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT (Ctrl-C) inside the `with` block. A process that starts in the block inherits this (preload.py)."""
+    """Block SIGINT (Ctrl-C) in the `with` block. A server that starts in it blocks SIGINT until preload.py runs."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -114,7 +114,7 @@ def folder() -> Path:
             descriptor = os.open(created, os.O_RDONLY)  # open until the process ends, because it holds the lock
             with suppress(OSError):  # on a file system without locks, the folder is used without a lock
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if created.exists():  # otherwise another driver deleted the folder before this process locked it
+            if created.exists():  # another driver can delete the folder before this process has locked it
                 atexit.register(_delete, created, os.getpid())
                 return created
             os.close(descriptor)
@@ -160,7 +160,7 @@ def quick_exit() -> Iterator[None]:
             sys.stderr.flush()
             shutil.rmtree(folder(), ignore_errors=True)
             os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-        if end.code:  # otherwise return normally, because a Databricks cluster treats every SystemExit as a failure
+        if end.code:  # return normally after code 0: a Databricks cluster treats every SystemExit as a failure
             raise
 
 

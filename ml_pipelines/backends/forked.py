@@ -45,8 +45,11 @@ class ForkedStep:
         )
 
     def _environment(self) -> dict[str, str]:
-        """Return the child's environment: its temporary files go to its own folder, which `_on_end` deletes."""
-        is_default = fork_server.folder().parent == Path(tempfile.gettempdir())  # else TMPDIR is too long for a socket
+        """Return the child's environment. TMPDIR is set to the step's own folder, which `_on_end` deletes.
+
+        If the user's TMPDIR is too long for a socket, the driver's folder is elsewhere. Then TMPDIR stays as it is.
+        """
+        is_default = fork_server.folder().parent == Path(tempfile.gettempdir())
         return {**os.environ, **({"TMPDIR": str(self._folder)} if is_default else {})}
 
     def wait(self) -> bool:
@@ -91,7 +94,7 @@ class ForkedStep:
                 store.close(self.run_id, "FAILED", {**tags, "transient": "true"})
             elif code and store.get_run(self.run_id).info.status == "RUNNING":
                 store.close(self.run_id, "FAILED", {"cause": f"its process ended with exit code {code}"})
-        except (MlflowException, OSError) as error:  # not raised: the pipeline run reads this run next and reports it
+        except (MlflowException, OSError) as error:  # the pipeline run reads this run next, and reports the error
             store.failed(error)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -104,7 +107,7 @@ class ForkServerBackend(ThisMachine):
     enforces_time_limits = True
 
     def stand_in(self) -> str | None:
-        """Return `local` if this system can't run the fork server, otherwise None."""
+        """Return None if this system can run the fork server, else `local`, the backend that replaces this one."""
         return None if fork_server.supported() else "local"
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:

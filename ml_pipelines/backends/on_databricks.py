@@ -28,7 +28,7 @@ class OnDatabricks(ThisMachine):
     reads_tables_elsewhere = True
 
     def stand_in(self) -> str | None:
-        """Return `inline` on a cluster, because the step runs on Databricks already."""
+        """Return `inline` if this process is on Databricks already, else None: no other backend stands in."""
         return "inline" if processes.on_databricks() else None
 
     def config(self, config: Config, step: Step) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class ImportingSelector(selectors.DefaultSelector):
         patience_s = QUICK_S if cls._store_is_open else 0
         while not (ready := super().select(patience_s)):
             patience_s = 0
-            if cls._had_request and not cls._store_is_open:  # by the first request, the driver has created the store
+            if cls._had_request and not cls._store_is_open:  # the driver creates the store before its first request
                 cls._store_is_open = True
                 _open_store()
             elif prepare := next(cls._preparations, None):
@@ -76,7 +76,7 @@ def _map_packages() -> None:
 
 
 die_with_parent()
-observed.start()  # no step is imported yet: a child imports its step after the fork
+observed.start()  # must come before a step is imported; a child imports its step after the fork
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the driver stops the steps
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # fork_server.start blocked SIGINT for this process
 signal.signal(SHARE_CHANGED, signal.SIG_IGN)  # else the signal would kill a child that has no handler yet
