@@ -31,14 +31,15 @@ class Bin:
 
 
 def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row for each column: its drift from the reference table to the current table. Both must have rows.
+    """Return one row for each column: its drift from the reference table to the current table.
 
-    A row has `column`, `kind` (number or category), `psi`, `test` (ks or chi2), `statistic` and `p_value` (both None if
-    a table has no values), `bins` with the share of each table's rows, and each table's share of missing values.
+    Both tables must have rows. A row of the result has `column`, `kind` (number or category), `psi`, `test` (ks or
+    chi2), `statistic` and `p_value` (both None if a table has no values), `bins` with the share of each table's rows,
+    and each table's share of missing values.
     A column that is a number in only one table counts as a category. NaN counts as missing.
 
-    The values in the reference table decide the bins. The bins of a number column are its deciles. If it has few
-    different values, each value is a bin. A category column has one bin for each common value, and one bin for all
+    The values in the reference table decide the bins. The bins of a number column are its deciles. If the column has
+    few different values, each value is a bin. A category column has one bin for each common value, and one bin for all
     rare and unseen values. Both kinds of columns have one bin for missing values.
 
     Numbers get the two-sample Kolmogorov-Smirnov test. Categories get Pearson's chi-squared test on the bins, without
@@ -146,6 +147,6 @@ def _counts(column: pl.Series, least: float) -> dict[str, int]:
 
 
 def _with_other(bins: list[Bin], old: int, new: int) -> list[Bin]:
-    """Return the bins, and one more bin for all other values, if any."""
+    """Return the bins, and one more bin for all other values if a table has rows with other values."""
     rest = Bin(OTHER, old - sum(b.reference for b in bins), new - sum(b.current for b in bins))
     return [*bins, rest] if rest.reference or rest.current else bins

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ml_pipelines.checks.quality_checks import Array
 
 
-DRIFT_ROWS = 50_000  # rows of a table for measuring drift: with more rows, PSI changes by less than 0.01
+DRIFT_ROWS = 50_000  # drift is measured on about this many rows: with more rows, PSI changes by less than 0.01
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """The inputs of the quality gate: the tables, the runs of the steps before it, and the AUC from evaluate."""
+    """The inputs of the quality gate: the tables, the runs of earlier steps, and the AUC from the step evaluate."""
 
     train_uri: str
     test_uri: str
@@ -88,7 +88,7 @@ class Facts:
 
     @cached_property
     def score(self) -> Array:
-        """The model's probability of class 1 for each row."""
+        """The model's probability of class 1 for each row of the test table."""
         return self._predictions["score"].to_numpy()
 
     @cached_property
@@ -141,7 +141,7 @@ class Facts:
 
     @cached_property
     def champion(self) -> Champion | None:
-        """The champion, scored on this test table; None if no version is champion."""
+        """The champion, scored on the test table; None if no version is champion."""
         version = self._champion_version
         if version is None:
             return None
@@ -156,19 +156,22 @@ class Facts:
 
     @cached_property
     def since_champion(self) -> list[dict[str, Any]] | None:
-        """The drift of each column from the champion's training table to ours; None if it is the same or unknown."""
+        """The drift of each column from the champion's training table to the training table of this model.
+
+        None if both models have the same training table, or if the champion's training table is unknown.
+        """
         version = self._champion_version
         uri = version.tags.get("train_uri") if version else None
         if uri in (None, self._inputs.train_uri):
             return None
         try:
             reference = self._step.read(str(uri), self._names)
-        except BadData:  # the table is gone, or has other columns
+        except BadData:  # the champion's table is gone, or has other columns
             return None
         return drift.measure(_thinned(reference), _thinned(self._train), self._names)
 
     def area_of(self, train_run_id: str) -> float:
-        """Return the AUC of a train run's model on this test table."""
+        """Return the AUC of a train run's model on the test table."""
         if train_run_id not in self._areas:
             self._areas[train_run_id] = roc_auc.area(self.label, self._score_of(train_run_id))
         return self._areas[train_run_id]

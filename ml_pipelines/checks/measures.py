@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-VALUES = 20  # a number column with more distinct values has four slices, its quarters
+VALUES = 20  # a number column with more distinct values than this has four slices, its quarters
 
 
 def calibration_error(label: Array, score: Array, bins: int) -> float:
@@ -36,8 +36,8 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     """Return the AUC of one column, used as the score. A number column gets at least 0.5: its sign doesn't matter.
 
     Missing numbers rank lowest. The score of a text is the share of class 1 among rows with the same text. The shares
-    come from every second row of each class, and the AUC from the other rows. Otherwise a text that differs in each
-    row would seem to predict the label perfectly.
+    come from every second row of each class, and the AUC from the other rows. If both came from the same rows, a text
+    that differs in each row would seem to predict the label perfectly.
     """
     import polars as pl
 
@@ -56,10 +56,10 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
 
 
 def slices_of(column: pl.Series, label: Array, score: Array, level: float, least: int) -> list[dict[str, Any]]:
-    """Return one row for each value of a column that at least `least` rows have: the slice, its rows, AUC and interval.
+    """Return one row for each slice with at least `least` rows: the slice's name, number of rows, AUC and interval.
 
-    The slices of a number column with many values are its quarters. A slice with only one class has no AUC, and is left
-    out.
+    Each value of the column is a slice. The slices of a number column with many values are its quarters. A slice with
+    only one class has no AUC, and is left out.
     """
     import polars as pl
 

@@ -43,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion, scored on this test table. `problem` is the reason if its model can't score the table."""
+    """The champion, scored on the test table. `problem` is the reason if its model can't score the table."""
 
     name: str
     version: int
@@ -149,7 +149,7 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
 def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value: Share) -> Check:
     """Pass if no column's distribution differs much between the training table and the test table.
 
-    The population stability index (PSI) measures the difference. With few rows, it can be large by chance. So a column
+    The population stability index (PSI) measures the difference. With few rows, PSI can be large by chance. So a column
     counts only if the p-value of its test is below `p_value` divided by the number of columns (Bonferroni), or if its
     test has no p-value.
     """

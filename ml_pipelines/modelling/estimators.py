@@ -11,11 +11,11 @@ from ml_pipelines.text import shown
 
 
 def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:
-    """Return an unfitted classifier of scikit-learn. It gets the seed if it takes a `random_state`.
+    """Return an unfitted classifier of scikit-learn. The classifier gets the seed if it takes a `random_state`.
 
     Args:
         name: steps.train.params.estimator, `sklearn.<module>.<Class>`.
-        options: steps.train.params.options, for the classifier's constructor. Their `random_state` replaces the seed.
+        options: steps.train.params.options, for the classifier's constructor. A `random_state` in them replaces `seed`.
         seed: the seed of the pipeline run.
 
     Raises:

@@ -69,7 +69,7 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
 def _check_types(model: Any, features: pl.DataFrame) -> None:
     """Check that each column is text or a number, as it was when the model was fitted.
 
-    Otherwise the encoder would treat all values of a number column as unseen categories of a text column.
+    Without this check, the encoder would treat all values of a number column as unseen categories of a text column.
     """
     words = {True: "text", False: "a number"}
     # steps/train.py makes scikit-learn pipelines with a step `encode`. Other models are not checked.
@@ -84,7 +84,10 @@ def _check_types(model: Any, features: pl.DataFrame) -> None:
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:
-    """Return a copy of a scikit-learn pipeline, fitted on these rows. Its estimator gets the seed if it takes one."""
+    """Return a copy of a scikit-learn pipeline, fitted on the rows of `features` and `label`.
+
+    The copy's estimator gets the seed if it takes a `random_state`.
+    """
     from sklearn.base import clone
 
     copy = clone(model)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def canonical_key(frame: DataFrame, key: str) -> Column:
     """Return the key as text in which equal numbers have one spelling, as `cells.canonical` gives it.
 
-    The split hashes this text. Spark computes it without a Python worker, because every query of the split computes it
-    again.
+    The split hashes this text. Every query of the split computes the text again, so this function uses only Spark's own
+    functions, which need no Python worker.
     """
     from pyspark.sql import functions as F
 

@@ -45,7 +45,7 @@ def model_name(config: Config) -> str:
 
 
 def current_champion(store: Store, config: Config) -> Version | None:
-    """Return the version with the alias `champion`, or None.
+    """Return the version with the alias `champion`, or None if no version has this alias.
 
     Raises:
         ConfigError: the registry reports an error.
@@ -58,8 +58,8 @@ def current_champion(store: Store, config: Config) -> Version | None:
 def check_digest(version: Version, logged: LoggedModel) -> None:
     """Compare the digest of a model's file in the tags of its version with the digest in the tags of its train run.
 
-    This detects a changed train run: whoever can change runs can't always change versions, because Unity Catalog has
-    its own permissions. Versions of earlier releases have no digest, and pass.
+    The comparison detects a changed train run: a person who can change runs can't always change versions, because Unity
+    Catalog has its own permissions. Versions that earlier releases registered have no digest, so they pass.
 
     Raises:
         BadData: the digests differ.
@@ -72,7 +72,7 @@ def check_digest(version: Version, logged: LoggedModel) -> None:
 
 
 def champion_identity(store: Store, config: Config) -> str:
-    """Return a text with the model's name, the champion's version and its train run, as a part of fingerprints.
+    """Return a text for fingerprints: the model's name, the champion's version and the champion's train run.
 
     The text includes the train run, because version numbers restart if someone deletes the model.
     """
@@ -85,7 +85,7 @@ def register_version(
 ) -> Version:
     """Register the model of a train run as a new version with `tags` and the alias `challenger`. Return the version.
 
-    A second call for the same train run creates no new version, but updates the tags of the first one.
+    A second call for the same train run creates no new version, but updates the tags of the first version.
 
     Raises:
         ConfigError: the registry reports an error.
@@ -193,7 +193,7 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
 
 
 def _by_hand(store: Store, chosen: Version, holder: Version | None, reason: str) -> None:
-    """Record in tags who promoted and demoted the versions, and why. No pipeline promotes a demoted version again."""
+    """Record in tags who replaced `holder` with `chosen`, and why. No pipeline promotes the demoted `holder` again."""
     client, note = store.client, _version_tag(f"{reason} ({getpass.getuser()})")
     client.set_model_version_tag(chosen.name, str(chosen.version), PROMOTED, note)
     if DEMOTED in chosen.tags:
@@ -213,7 +213,10 @@ def _set_champion(store: Store, chosen: Version, holder: Version | None) -> None
 
 
 def _set_alias(store: Store, name: str, alias: str, version: int) -> None:
-    """Set an alias, and try again once. If two pipelines create an alias at the same time, the database refuses one."""
+    """Set an alias, and try again once if that fails.
+
+    If two pipelines create the same alias at the same time, the database refuses one of them.
+    """
     from mlflow.exceptions import MlflowException
 
     client = store.client
@@ -237,7 +240,7 @@ def _create(store: Store, name: str, model_uri: str, train_run_id: str, tags: Ma
         try:
             client.create_registered_model(name)
         except MlflowException as error:
-            if "ALREADY_EXISTS" not in error.error_code:  # this code means that another pipeline created it meanwhile
+            if "ALREADY_EXISTS" not in error.error_code:  # ALREADY_EXISTS: another pipeline has created the model
                 raise
     model_id = model_uri.removeprefix("models:/")
     return int(client.create_model_version(name, model_uri, train_run_id, dict(tags), model_id=model_id).version)

@@ -22,13 +22,13 @@ METRICS = {
     "recall": ("Recall", True),
     "f1": ("F1", True),
 }
-COUNTS = ("true_negatives", "false_positives", "false_negatives", "true_positives")  # of the confusion matrix
+COUNTS = ("true_negatives", "false_positives", "false_negatives", "true_positives")  # in a confusion matrix
 
 
 def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, float]:
     """Return the metrics that need no threshold: AUC, average precision, log loss, Brier score.
 
-    Their names begin with the prefix: `test_auc` if it is `test`.
+    The metrics' names begin with the prefix: `test_auc` if the prefix is `test`.
     """
     from sklearn import metrics
 
@@ -44,7 +44,7 @@ def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, floa
 def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, float]:
     """Return the metrics of predicted classes: accuracy, F1, and the four counts of the confusion matrix.
 
-    Their names begin with the prefix: `test_f1` if it is `test`.
+    The metrics' names begin with the prefix: `test_f1` if the prefix is `test`.
     """
     from sklearn import metrics
 

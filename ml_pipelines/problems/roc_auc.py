@@ -47,8 +47,8 @@ def interval(label: Array, score: Array, level: float) -> Interval:
 def compare(label: Array, score: Array, other: Array) -> Difference:
     """Return the AUC of `score` minus the AUC of `other`, on the same rows.
 
-    The test is paired and one-sided: is the AUC of `score` smaller? If the difference has no variance, the p-value is 0
-    for a smaller AUC, else 1.
+    The test is paired and one-sided: is the AUC of `score` smaller than the AUC of `other`? If the difference has no
+    variance, the p-value is 0 for a smaller AUC, else 1.
     """
     from statistics import NormalDist
 
@@ -83,7 +83,7 @@ def _placements(label: Array, score: Array) -> tuple[float, tuple[Array, Array]]
 
 
 def _variance(placements: tuple[Array, Array]) -> float:
-    """Return the variance of the AUC. It is NaN if a class has one row."""
+    """Return the variance of the AUC, or NaN if a class has only one row."""
     return math.fsum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else math.nan for part in placements)
 
 

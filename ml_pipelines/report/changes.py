@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def champion_runs(store: Store, qa: Mapping[str, Any]) -> dict[str, Run]:
-    """Return a dict: step -> its run in the pipeline run that trained the champion. Empty if the store has lost it."""
+    """Return a dict: step -> its run in the pipeline run that trained the champion.
+
+    The dict is empty if there is no champion, or if the store has lost these runs.
+    """
     try:
         train = store.get_run((qa.get("champion") or {})["run_id"])
         parent = parent_of(train)
@@ -62,7 +65,7 @@ def _dependencies(
                 code[name] = value
             elif kind in ("source", "external"):
                 values[part] = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"content \1", value)
-            elif kind != "input":  # tables are added below, and the other inputs follow from parts that are included
+            elif kind != "input":  # input tables are added below; all other inputs result from the other parts
                 values[f"{step}.{name}" if kind == "param" else part] = value
     for name, table in written_tables(runs[step] for step in steps).items():
         values[name.removesuffix("_uri")] = f"{format_number(table.rows)} rows, content {(table.digest or '')[:8]}"

@@ -17,7 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 310, 10, 210
 # Sizes in the graph of the steps, in units of its viewBox. The graph goes from top to bottom, so that it is narrow
 # enough for a phone. ROW is the distance between the tops of two rows of boxes, GAP that between two boxes in a row.
 GRAPH_WIDTH, BOX_HEIGHT, BOX_WIDTH, GAP, ROW = 340, 44, 190, 10, 72
-OUTER = 1.5  # the first and the last decile have no outer end: they are drawn this many times as wide as the next one
+# The first and the last decile have no outer end, so a chart draws both this many times as wide as their neighbours.
+OUTER = 1.5
 
 
 def x_of(share: float) -> float:
@@ -41,7 +42,7 @@ def nearest_y(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def axis_range(lows: Sequence[float | None], highs: Sequence[float | None]) -> tuple[float, float]:
-    """Return the ends of an axis that contains all intervals, rounded to multiples of 0.05."""
+    """Return the ends of an axis that contains all intervals from `lows` to `highs`, rounded to multiples of 0.05."""
     ends = [value for value in (*lows, *highs) if value is not None] or [0.0, 1.0]
     start, stop = math.floor(20 * min(ends)) / 20, math.ceil(20 * max(ends)) / 20
     return start, max(stop, start + 0.05)
@@ -119,7 +120,10 @@ def boxes(needs: Mapping[str, AbstractSet[str]]) -> dict[str, Box]:
 
 
 def arrows(needs: Mapping[str, AbstractSet[str]]) -> list[str]:
-    """Return the SVG path of each arrow, from a step to a step that needs it. Indirect needs have no arrow."""
+    """Return the SVG path of each arrow, from a step to a step that needs it.
+
+    If C needs A and B, and B needs A, the graph has no arrow from A to C.
+    """
     box_of, paths = boxes(needs), []
     for step, needed in needs.items():
         implied = {far for near in needed for far in graph.closure(near, needs)}

@@ -29,7 +29,7 @@ class StepView:
     """What happened to a step.
 
     `state` is done, reused, failed, killed, running or skipped. If the step was not part of the pipeline run, `state`
-    is `kept` if the pipeline run used the step's earlier outputs, otherwise `left`.
+    is `kept` or `left`: `kept` means that the pipeline run used the step's earlier outputs.
     """
 
     name: str
@@ -46,7 +46,7 @@ class StepView:
 
     @property
     def mark(self) -> str:
-        """The mark of the state, as in the terminal."""
+        """The character that marks the state, the same as in the terminal."""
         return {"done": "✓", "reused": "=", "kept": "=", "failed": "✗", "killed": "✗", "running": "…"}.get(
             self.state, "-"
         )
@@ -76,7 +76,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page."""
+    """Everything that the page of the report shows."""
 
     run: Link
     facts: Mapping[str, str]
@@ -93,5 +93,5 @@ class Report:
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     importances: Sequence[Mapping[str, Any]]
     drift: Sequence[Mapping[str, Any]]  # drift from train to test, the largest first
-    champion_drift: Mapping[str, Mapping[str, Any]]  # column -> drift from the champion's training table to this one
+    champion_drift: Mapping[str, Mapping[str, Any]]  # column -> drift since the champion's training table
     hidden: int  # number of columns whose drift the page does not show

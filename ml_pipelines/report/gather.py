@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SHOWN = 40  # number of columns that the page shows: those with the largest drift
 SHOWN_IMPORTANCES = 20
 TRACEBACK_LINES = 30
-OVERRIDES_SHOWN = 1_000  # characters
+OVERRIDES_SHOWN = 1_000  # the page shows at most this many characters of the overrides
 
 
 def gather(reader: RunReader, parent: Run) -> Report:
@@ -86,7 +86,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
 def _overrides(parent: Run, config: Mapping[str, Any]) -> str:
     """Return the --set overrides of a pipeline run, from config.json if it has them, else from the param `set`.
 
-    config.json has all of them. A param is cut after 6,000 characters.
+    config.json has all overrides, but MLflow's param is cut after 6,000 characters.
     """
     overrides = config.get("set")
     return overrides if isinstance(overrides, str) else str(parent.data.params.get("set", NONE))
@@ -190,7 +190,7 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
 
 
 def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mapping[str, Any] | None) -> list[Metric]:
-    """Return the metrics on the test table, with the champion's values if it was evaluated on the same rows."""
+    """Return the metrics on the test table, with the champion's values if the champion was tested on the same rows."""
     values, training = (_values(origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train")))
     digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
     champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
@@ -212,9 +212,9 @@ def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mappi
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
-    """Return a dict: metric -> value, of the metrics that a step logged as `<prefix>_<metric>`, or {} if it has no run.
+    """Return a dict: metric -> value, of a step's metrics `<prefix>_<metric>`. It is empty if the step has no run.
 
-    Precision and recall are not logged. They are computed from the counts of the confusion matrix.
+    Steps do not log precision and recall: this function computes them from the counts of the confusion matrix.
     """
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}

@@ -14,7 +14,7 @@ Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 def render(report: Report) -> str:
-    """Return the page as HTML. Texts are escaped: HTML and control characters."""
+    """Return the page as HTML. HTML and control characters in the report's texts are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
     loader = FileSystemLoader(Path(__file__).parent)

@@ -27,7 +27,7 @@ class RunReader:
 
     def text(self, run: Run, name: str) -> str | None:
         """Return an artifact of the run as text, or None if the run has no artifact of this name."""
-        if folder := artifact_folder(run):  # read the file itself: a download would send requests and copy it
+        if folder := artifact_folder(run):  # read the file directly: a download would send requests and copy the file
             return (folder / name).read_text(encoding="utf-8", errors="replace") if (folder / name).is_file() else None
         if name not in {artifact.path for artifact in self.store.client.list_artifacts(run.info.run_id)}:
             return None
@@ -36,7 +36,7 @@ class RunReader:
         return str(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
 
     def json(self, run: Run, name: str) -> Any:
-        """Return a JSON artifact, or None if the run has no such artifact or it is not JSON."""
+        """Return a JSON artifact, or None if the run has no such artifact or the artifact is not JSON."""
         text = self.text(run, name)
         return None if text is None else records.parse_json(text)
 
@@ -59,7 +59,7 @@ class RunReader:
 
 
 def artifact_folder(run: Run) -> Path | None:
-    """Return the folder of the run's artifacts, or None if they are not on this machine."""
+    """Return the folder of the run's artifacts, or None if the artifacts are not on this machine."""
     from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import is_local_uri
 
