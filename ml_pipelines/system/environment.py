@@ -50,21 +50,22 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
 
 def _with_loopback(hosts: str) -> str:
     names = [name.strip() for name in hosts.split(",") if name.strip()]
-    # `*` means all hosts, but only if it is the whole value.
+    # `*` means all hosts, but only if the value has no other host. So `*` replaces the whole list.
     return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))
 
 
 def _let_warnings_pass() -> None:
     """Remove `error` from Python's warning options, because imports of MLflow and SQLAlchemy cause warnings."""
     warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
-    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]  # passed on to a fork server
+    # A fork server starts with the options in sys.warnoptions.
+    sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]
     options = os.environ.get("PYTHONWARNINGS", "").split(",")
     os.environ["PYTHONWARNINGS"] = ",".join(option for option in options if not _is_error(option))
 
 
 def _is_error(option: str) -> bool:
     action = option.partition(":")[0].strip()
-    return bool(action) and "error".startswith(action)  # Python accepts abbreviations: `err`
+    return bool(action) and "error".startswith(action)  # Python accepts abbreviations of `error`, such as `err`
 
 
 def check_temporary_folder() -> None:

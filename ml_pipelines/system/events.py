@@ -25,7 +25,7 @@ class PipelineStarted:
 
 @dataclass(frozen=True)
 class InputsReused:
-    """A pipeline run uses outputs of an earlier pipeline run: the outputs `names`, or all outputs if it is empty."""
+    """A pipeline run uses outputs of an earlier pipeline run: the outputs `names`, or all if `names` is empty."""
 
     names: tuple[str, ...]
     source_run_id: str
@@ -123,7 +123,7 @@ class TextReporter:
             say(line)
 
     def lines(self, event: Event) -> Iterator[str]:
-        """Yield the lines that show the event. StepStarted has no line."""
+        """Yield the lines that show the event. A StepStarted event has no line."""
         match event:
             case PipelineStarted():
                 yield f"{event.name} {event.run_id[:8]} · {' · '.join(event.how)}"

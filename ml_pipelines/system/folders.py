@@ -41,12 +41,12 @@ def remove_below(base: Path, folder: Path, expected: Identity | None = None) -> 
     """Remove a folder with everything in it. Nothing outside of `base` is ever removed.
 
     Args:
-        base: a folder. Links on the way to it are followed.
-        folder: a path that begins with `base`. A link after `base` is refused.
+        base: a folder. Links in its path are followed.
+        folder: a path that begins with `base`. A link in the part after `base` is refused.
         expected: the identity that the folder at this path must have; None: any folder is removed.
 
     Raises:
-        OSError: a file can't be removed, or another folder or a link is in its place now.
+        OSError: a file can't be removed, or the path `folder` is another folder or a link now.
     """
     with _opened(base, folder.parent) as above:
         if expected and expected != _identity_at(folder.name, above):
@@ -74,9 +74,9 @@ def _identity_at(name: str, above: int | None) -> Identity:
 
 @contextmanager
 def _opened(base: Path, folder: Path) -> Iterator[int | None]:
-    """Yield a descriptor of a folder below `base`. A link after `base` raises OSError.
+    """Yield a descriptor of a folder below `base`. A link in the path after `base` raises OSError.
 
-    Windows can't open a folder this way: the whole path is checked for links, and the descriptor is None.
+    Windows can't open a folder. On Windows, this checks the path after `base` for links, and yields None.
     """
     parts = folder.relative_to(base).parts
     if ".." in parts:

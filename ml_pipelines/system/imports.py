@@ -12,10 +12,10 @@ from ml_pipelines.system import paths
 
 
 def put_project_first() -> None:
-    """Make Python search the checkout first: another folder of PYTHONPATH may have a package `steps` too.
+    """Make Python search the checkout first, because other folders of PYTHONPATH can have a package `steps` too.
 
-    This does nothing for an installed wheel. Its folder holds all installed packages, and must stay behind the standard
-    library.
+    This does nothing for an installed wheel. The wheel's folder holds all installed packages, and must stay behind the
+    standard library.
     """
     checkout = paths.checkout()
     if checkout and sys.path[:1] != [str(checkout)]:
@@ -31,7 +31,7 @@ def environment_of_child() -> dict[str, str]:
 def without_garbage_collection() -> Iterator[None]:
     """Turn the garbage collector off inside the block, which makes `import mlflow` a quarter faster.
 
-    The collector would scan the new modules again and again. Even after the block, it ignores the objects made so far.
+    The collector would scan the new modules again and again. After the block, it still ignores these objects.
     """
     gc.disable()
     try:

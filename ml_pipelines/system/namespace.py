@@ -29,23 +29,23 @@ def enter() -> None:
     namespace too, which gives the process additional capabilities: this function drops them.
 
     Raises:
-        OSError: the system does not allow it.
+        OSError: the system does not allow this user a new namespace.
     """
     if sys.platform != "linux":
         raise OSError("only Linux has network namespaces")
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if user == 0:  # no user namespace: in one, root could not read other users' files
+    if user == 0:  # root gets no user namespace, because inside one, root could not read other users' files
         _check(libc.unshare(NEW_NETWORK))
     else:
         _check(libc.unshare(NEW_USER | NEW_NETWORK))
-        Path("/proc/self/setgroups").write_text("deny")  # required before gid_map (user_namespaces(7))
+        Path("/proc/self/setgroups").write_text("deny")  # gid_map can be written only after this (user_namespaces(7))
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     _turn_loopback_on()
     if user:
         header, none = (ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
-        _check(libc.capset(header, none))  # otherwise the process could write to its user's read-only files
+        _check(libc.capset(header, none))  # a process with capabilities could write to its user's read-only files
 
 
 def _turn_loopback_on() -> None:
@@ -64,7 +64,7 @@ def _check(result: int) -> None:
 
 @cache
 def is_allowed() -> bool:
-    """Return whether a process of this user can enter a network namespace. A child process tries it."""
+    """Return whether a process of this user can enter a network namespace. A child process tries to enter one."""
     if sys.platform != "linux":
         return False
     command = [sys.executable, "-c", PROBE]

@@ -27,7 +27,7 @@ CODE = (".py", ".pyc", ".so", ".pyd")
 ABSENT = "none"
 LISTINGS = ("os.listdir", "os.scandir")
 PATTERN = "*?["
-READERS = ("read_", "scan_")  # functions of Polars, which opens files without Python's help
+READERS = ("read_", "scan_")  # functions of Polars, which opens files without a call of the audit hook
 
 _reads: dict[str, dict[str, str]] = {}  # module that reads -> name of the observed part -> digest at the first read
 _written: set[tuple[str, str]] = set()  # (module, file): the module wrote the file itself
@@ -36,12 +36,12 @@ _busy = threading.local()
 
 @cache
 def start() -> None:
-    """Observe this process from now on, and its forks. Call this before steps are imported."""
+    """Record from now on what this process and its forks open and import. Call this before steps are imported."""
     imported = importlib.import_module
 
     @wraps(imported)
     def import_module(name: str, package: str | None = None) -> Any:
-        module = imported(name, package)  # Python opens no file for a module that was imported before
+        module = imported(name, package)  # if it was imported before, Python opens no file, so note it below
         if owner := _owner(sys._getframe(1)):
             _note_file(owner, str(getattr(module, "__file__", None) or ""))
         return module
@@ -95,7 +95,7 @@ def observed_by(step: str) -> dict[str, str]:
 
 
 def is_observed(name: str) -> bool:
-    """Return whether this part of a fingerprint was observed while the step ran. Other parts are known before."""
+    """Return whether this part of a fingerprint was observed while the step ran. All other parts are known before."""
     return name.partition(" ")[0] in (FILE, MODULE)
 
 
@@ -112,7 +112,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     try:
         if isinstance(args[0], str | bytes | os.PathLike):
             _note(event, _absolute(os.fsdecode(args[0])), *args[1:])
-    except OSError:  # for example a working directory that is gone; the caller gets the same error
+    except OSError:  # for example, the working directory is gone; the code that opens the file gets the same error
         pass
     finally:
         _busy.now = False
@@ -190,7 +190,7 @@ def _owner(frame: FrameType | None, listing: bool = False) -> str | None:
 
     Args:
         frame: the frame to begin with.
-        listing: whether a folder is listed. Then return None during an import, because every import lists folders.
+        listing: whether a folder is listed. If so, return None during an import, because every import lists folders.
     """
     while frame is not None:
         name = frame.f_globals.get("__name__", "")

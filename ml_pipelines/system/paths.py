@@ -40,7 +40,7 @@ def conf() -> Path:
 
 
 def sqlite_uri() -> str:
-    """Return the default tracking URI: mlflow.db beside MLproject. `mlflow ui` opens it if started there."""
+    """Return the default tracking URI: mlflow.db beside MLproject. In that folder, `mlflow ui` opens it by default."""
     return f"sqlite:///{root() / 'mlflow.db'}"
 
 
@@ -53,7 +53,7 @@ def absolute_uri(uri: str) -> str:
 def slug(name: str) -> str:
     """Return `name` as one part of a path that every reader of Delta tables understands.
 
-    Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would leave the folder.
+    Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would mean the folder above.
     A changed name gets eight digits of its SHA-256 at its end, so that two names never share a path. For the same
     reason, a name that already ends in eight such digits gets its own digits too.
     """

@@ -44,7 +44,7 @@ def _start_time(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]  # in proc(5): state and starttime
+    return None if fields[0] in "ZX" else fields[19]  # these fields are the state and the start time (proc(5))
 
 
 def process_tag() -> dict[str, str]:
@@ -77,7 +77,7 @@ def alone_at(uri: str) -> Iterator[None]:
     Raises:
         Unreachable: another process has held the lock for LOCK_LIMIT_S.
     """
-    if sys.platform == "win32" or not uri.startswith("sqlite:///"):  # Windows has no such lock
+    if sys.platform == "win32" or not uri.startswith("sqlite:///"):  # Windows has no flock
         yield
         return
     import fcntl
@@ -89,9 +89,9 @@ def alone_at(uri: str) -> Iterator[None]:
             opened.callback(os.close, descriptor)
             _wait_for_lock(descriptor, database)
             opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # unlocks even if a fork has the file open
-        except PermissionError as error:  # this user can only read the store, or another user put the file there
+        except PermissionError as error:  # this user can only read the store, or another user made the lock's file
             events.report(events.Notice(f"{database} is not locked: {error.filename} can't be opened."))
-        except OSError:  # no such folder: opening the sqlite file reports that; or the file system has no locks
+        except OSError:  # the folder is missing, which SQLite reports later, or the file system has no locks
             pass
         yield
 
@@ -146,7 +146,7 @@ def _wait_for_lock(descriptor: int, database: Path) -> None:
 
 def end_with(pid: int) -> None:
     """End this process (SIGTERM, then SIGKILL) as soon as the process `pid` ends for any reason. Linux only."""
-    if not hasattr(os, "pidfd_open") or pid == 0:  # 0: the process is outside this container
+    if not hasattr(os, "pidfd_open") or pid == 0:  # 0: a process outside this container, which can't be watched
         return
     try:
         descriptor = os.pidfd_open(pid)

@@ -57,7 +57,7 @@ def explain(error: BaseException, told: str = "", place: str = "") -> StepFailed
     Args:
         error: the error, which another library may have raised because of a shortage.
         told: the caller's message for a full disk, if the caller knows what could not be written.
-        place: the folder that the caller wrote to. The message shows its free space too.
+        place: the folder that the caller wrote to. The message shows this folder's free space too.
     """
     if isinstance(error, StepFailed) and FULL.search(str(error)):
         told = told or str(error)

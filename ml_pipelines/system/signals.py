@@ -22,7 +22,8 @@ _held: list[int] = []  # signals that came before this process could handle them
 def hold() -> None:
     """Keep signals for `raise_on_signals`. Call this before slow imports.
 
-    A signal would otherwise end the process with a traceback, or while `mlflow run` still shows its run as RUNNING.
+    Without this, a signal during the imports would end the process with a traceback, or before the run that
+    `mlflow run` created is closed.
     """
     _handle(lambda signum, _: _held.append(signum))
 
@@ -31,7 +32,7 @@ def raise_on_signals() -> None:
     """Raise Interrupted in the main thread when a signal asks this process to stop, or when its launcher has ended.
 
     Raises:
-        Interrupted: a signal came since `hold`.
+        Interrupted: a signal came between `hold` and this call.
     """
     ignore_until = 0.0
 
@@ -44,7 +45,7 @@ def raise_on_signals() -> None:
     report = sys.unraisablehook
 
     def raise_again(lost: sys.UnraisableHookArgs) -> None:
-        """Send the signal again if Python has dropped Interrupted: it does so in destructors and weakref callbacks."""
+        """Send the signal again if Python has dropped Interrupted, as in a destructor or a weakref callback."""
         nonlocal ignore_until
         if not isinstance(lost.exc_value, Interrupted):
             report(lost)
@@ -81,7 +82,7 @@ def _handle(handler: signal._HANDLER) -> None:
 def keep_interruptible() -> None:
     """Make SIGINT interrupt a waiting main thread again. Call this after an import of Polars or MLflow.
 
-    Polars installs its own signal handler. With it, a waiting thread would not notice the signal.
+    Polars installs its own signal handler. With that handler, a waiting thread would not notice the signal.
     """
     if hasattr(signal, "siginterrupt"):  # not on Windows
         signal.siginterrupt(signal.SIGINT, True)

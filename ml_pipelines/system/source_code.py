@@ -139,7 +139,7 @@ class SourceCode:
         return bool(spec and spec.submodule_search_locations is not None)
 
     def _below(self, package: str) -> list[str]:
-        """Return the modules of a package, which `from package import *` may import."""
+        """Return the modules of a package: `from package import *` can import each of them."""
         spec = self._spec(package)
         folders = list(spec.submodule_search_locations or []) if spec else []
         return [found.name for found in pkgutil.iter_modules(folders)]

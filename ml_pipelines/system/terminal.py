@@ -16,7 +16,7 @@ PLAIN = {"✓": "ok", "✗": "x", "·": "|"}  # for a terminal without Unicode
 
 
 def silence_mlflow() -> None:
-    """Silence MLflow's messages, so that only our lines appear. Call this before MLflow is imported."""
+    """Silence MLflow's messages, so that only this library's lines appear. Call this before MLflow is imported."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # hides the address of each run
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -49,7 +49,7 @@ def say(text: str = "") -> None:
     text = escaped(text, keep="\n\t")
     encoding = sys.stdout.encoding or "ascii"
     if "utf" not in encoding.lower():
-        text = re.sub("^  ([-=✗]) ", r"  \1  ", text)  # "ok" takes two columns, so these marks do too
+        text = re.sub("^  ([-=✗]) ", r"  \1  ", text)  # make these marks as wide as "ok"
         for mark, plain in PLAIN.items():
             text = text.replace(mark, plain)
         text = text.encode(encoding, "replace").decode(encoding)
