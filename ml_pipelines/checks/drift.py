@@ -51,9 +51,9 @@ def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[st
 def stability_index(reference: Sequence[float], current: Sequence[float]) -> float:
     """Return the population stability index (PSI) of two lists of shares: the sum of (c - r) ln(c / r).
 
-    r is the share of the reference table's rows in a bin, c that of the current table's rows. A PSI below 0.1 means a
-    small drift, above 0.25 a large drift (Siddiqi, Credit Risk Scorecards, 2006). A share below EPSILON counts as
-    EPSILON, since 0 has no logarithm.
+    r is the share of the reference table's rows in a bin, and c is the share of the current table's rows in this bin. A
+    PSI below 0.1 means a small drift, and a PSI above 0.25 means a large drift (Siddiqi, Credit Risk Scorecards, 2006).
+    A share below EPSILON counts as EPSILON, since 0 has no logarithm.
     """
     pairs = ((max(r, EPSILON), max(c, EPSILON)) for r, c in zip(reference, current, strict=True))
     return math.fsum((c - r) * math.log(c / r) for r, c in pairs)

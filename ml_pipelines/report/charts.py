@@ -15,7 +15,8 @@ from ml_pipelines.config import graph
 # The plot area of a chart, in units of its viewBox (320 x 250).
 LEFT, RIGHT, TOP, BOTTOM = 48, 310, 10, 210
 # Sizes in the graph of the steps, in units of its viewBox. The graph goes from top to bottom, so that it is narrow
-# enough for a phone. ROW is the distance between the tops of two rows of boxes, GAP that between two boxes in a row.
+# enough for a phone. ROW is the distance between the tops of two rows of boxes. GAP is the distance between two boxes
+# in a row.
 GRAPH_WIDTH, BOX_HEIGHT, BOX_WIDTH, GAP, ROW = 340, 44, 190, 10, 72
 # The first and the last decile have no outer end, so a chart draws both this many times as wide as their neighbours.
 OUTER = 1.5
@@ -57,7 +58,7 @@ def index_of_highest(ys: Sequence[float]) -> int:
 class Bar:
     """A bin of a histogram, in shares of the width and height of the drawing.
 
-    `reference` is the height of the train bar, `current` that of the test bar.
+    `reference` is the height of the train bar, and `current` is the height of the test bar.
     """
 
     x: float

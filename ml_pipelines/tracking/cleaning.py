@@ -70,7 +70,8 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     prefix = Path(locations.absolute_prefix(config.data.delta_prefix.local))
     tables = locations.table_path(str(prefix), [config.env_name, config.experiment_name], "s", "r", "d")
     step_folders = [pair for pair in _step_folders(prefix, Path(tables).parents[1]) if pair[0] in known]
-    # `here` also has the pipeline runs of a plain `mlflow run`: they are in experiment 0, with tables in `prefix`.
+    # `here` includes the pipeline runs of a plain `mlflow run`: their tables are in `prefix`, but they are runs of
+    # experiment 0.
     here = {root for root, _ in step_folders}
     kept_roots = _kept_roots(store, groups, experiment, here, time.time() - older_than_s, keep)
     kept_runs = [run for root in kept_roots for run in (*groups[root], *_kept_steps(groups, root))]
