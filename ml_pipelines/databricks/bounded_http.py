@@ -24,7 +24,7 @@ class OddAnswer(RequestException):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Sends requests within this module's limits. The time limit of `requests` is no limit: each byte restarts it."""
+    """Sends requests within this module's limits. The timeout of `requests` is not enough: each byte restarts it."""
 
     def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         """Send a request and return the whole answer.
@@ -74,7 +74,7 @@ def _read(response: Response, deadline: float) -> Response:
 
 
 def _check(response: Response, path: str) -> None:
-    """Refuse a web page, and any other answer that is not a JSON object. A file of a Volume may contain anything."""
+    """Refuse a web page, and any other answer that is not a JSON object. Accept any content of a file on a Volume."""
     body = response.content.lstrip()
     if response.is_redirect or not body or path.startswith("/api/2.0/fs/") or response.status_code >= 500:
         return

@@ -121,7 +121,7 @@ def describe_submissions(config: Config, steps: Sequence[Step], needs: Mapping[s
         ).as_dict()
         for step in steps
     ]
-    starts: dict[str, int] = {}  # step -> cluster starts that follow one another until it runs
+    starts: dict[str, int] = {}  # step -> cluster starts, one after another, before the step runs
     for step in steps:
         before = max((starts[need] for need in needs[step.name]), default=0)
         starts[step.name] = before + (computes[step.name].new_cluster is not None)

@@ -37,7 +37,7 @@ def state_of(run: Run) -> str:
 
 
 def has_ended(run: Run) -> bool:
-    """Return whether the run has ended, by its life cycle state: a run that was skipped may have no result state."""
+    """Return whether the run's life cycle state is final. The result state can't tell: a skipped run can lack one."""
     return state_of(run).split(" ", 1)[0] in FINAL_STATES
 
 

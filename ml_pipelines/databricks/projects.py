@@ -19,7 +19,7 @@ from ml_pipelines.system import paths
 def project_archive() -> str:
     """Return the path of a zip of the project. Each process writes the zip only once.
 
-    It replaces MLflow's own tarball, which would contain .venv, data and .git too.
+    The zip replaces MLflow's own tarball, which would contain .venv, data and .git too.
     """
     return str(archive(Path(tempfile.mkdtemp(prefix="ml-pipelines-"), "project.zip")))
 

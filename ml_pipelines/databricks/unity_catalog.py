@@ -83,7 +83,11 @@ def _check_owner(name: str, owner: str, me: User) -> None:
 
 
 def _check_schema(name: str, me: User, needs: str) -> None:
-    """Check that the user may create a model. The requests also fail if the user lacks USE CATALOG or USE SCHEMA."""
+    """Raise ConfigError if the user has no privilege to create the model in its schema.
+
+    If the user lacks USE CATALOG or USE SCHEMA, Databricks refuses the requests for the catalog and the schema, and
+    this function raises the SDK's error.
+    """
     schema = name.rpartition(".")[0]
     client, mine = workspace.client(), _names_of(me)
     owners = {client.catalogs.get(schema.partition(".")[0]).owner, client.schemas.get(schema).owner}

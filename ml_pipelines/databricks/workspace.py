@@ -29,7 +29,9 @@ class NoAnswer(StepFailed):
 
 
 def select(config: Settings) -> None:
-    """Make MLflow, jobs and files use one workspace: the tracking URI's, or the registry URI's if runs are elsewhere.
+    """Make MLflow, jobs and files use one workspace.
+
+    It is the tracking URI's workspace, or the registry URI's workspace if the tracking URI is not on Databricks.
 
     A variable such as DATABRICKS_HOST overrules the profile of `databricks://<profile>` in some places of the SDK and
     of MLflow, but not in all. So this function refuses a variable that names another workspace.
@@ -61,7 +63,7 @@ def select(config: Settings) -> None:
 
 
 def _uri() -> str:
-    """Return the URI of the workspace: the store's, else the registry's, or "" if neither is on Databricks."""
+    """Return the URI of the workspace: the tracking URI, else the registry URI; "" if neither is on Databricks."""
     uris = (os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"))
     return next((uri for uri in uris if uri.startswith("databricks")), "")
 
@@ -186,7 +188,7 @@ def explain_error(error: Exception, what: str, privilege: str) -> PipelineError:
         return NoAnswer(f"{host()}: a request for {what} failed, because {message_of(error)}")
     if isinstance(error, errors.BadRequest | errors.ResourceConflict | errors.NotImplemented):
         return ConfigError(f"{what}: {message}.")
-    return NoAnswer(  # left are: too many requests, an error of the workspace, a lost connection, a time-out
+    return NoAnswer(  # all other errors: too many requests, a fault of the workspace, a lost connection, a time-out
         f"{host()} doesn't answer a request for {what}: {message}. "
         "Check the host's name, the VPN and the network, and try again."
     )

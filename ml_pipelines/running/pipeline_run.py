@@ -255,7 +255,7 @@ class PipelineRun:
         for submitted in running:
             self.store.close(str(submitted.run_id), "KILLED", {"cause": reason})
         for run in self.store.children(self.run_id):
-            if run.info.status == "RUNNING":  # not in `running`: the error came while the step was submitted
+            if run.info.status == "RUNNING":  # `running` lacks a step if the error came during its submission
                 self.store.close(run.info.run_id, "KILLED", {"cause": reason})
 
     def skip_rest(self) -> None:
@@ -388,8 +388,9 @@ def _report_experiment(plan: Plan, name: str) -> None:
 def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:
     """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
 
-    If `resume` is set, it is the earlier run, and the returned plan lacks the steps that it finished. Otherwise, the
-    earlier run is the newest that has all inputs which no step of the plan writes; None if the plan has no such input.
+    If `resume` is set, it names the earlier run, and the returned plan lacks the steps that the earlier run finished.
+    If `resume` is None, the earlier run is the newest that has all inputs which no step of the plan writes. If every
+    input is written by a step of the plan, no earlier run is needed, and the returned id is None.
     """
     if resume is None and not plan.missing:
         return plan, {}, None
