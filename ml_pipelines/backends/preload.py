@@ -1,7 +1,7 @@
 """Code that the fork server runs at its start. It makes the server end with driver.py, and import modules while idle.
 
 Before the server answers the first request, it imports the modules that fork_server.start names. Between requests, it
-imports the others. A child that was forked before an import does the import itself.
+imports the rest of SPARK and FITTING. A child that was forked before an import does the import itself.
 """
 
 from __future__ import annotations

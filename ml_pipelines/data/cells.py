@@ -1,8 +1,8 @@
 """Converts cells of a source into values for a model: clean text, numbers, keys and classes, as Arrow arrays.
 
 Spark's Python workers run these functions, so every engine gives the same values to the last bit. Spark sends this
-module to the workers, because a remote worker can lack this package. So the module imports nothing else of
-ml_pipelines.
+module to the workers, because a remote worker can lack this package. So the module imports no other module
+of ml_pipelines.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def _start_process(
 ) -> tuple[int, Callable[[], object]]:
     """Start a process that calls `serve`; return its id, and a function that waits for its end.
 
-    A process with only one thread is forked, which takes few milliseconds. With more threads, that is not safe.
+    A process with only one thread is forked, which takes few milliseconds. Forking is not safe in a process with more
+    threads, so such a process starts a new Python.
     """
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         command = [sys.executable, "-c", SERVE, str(listener), str(lifeline), str(ready), str(path)]

@@ -20,7 +20,7 @@ LONGEST_PAUSE_S = 10  # a longer Retry-After is shortened to this, because remot
 
 
 class OddAnswer(RequestException):
-    """The answer is not what the API promises, but for example a page of a proxy or a sign-in."""
+    """The answer is not what the API promises. For example, it is the web page of a proxy or of a sign-in."""
 
 
 class BoundedAdapter(HTTPAdapter):

@@ -19,7 +19,7 @@ SINGLE_NODE = "spark_conf spark.databricks.cluster.profile: singleNode and spark
 # The letter d after the generation stands for local disks: m6id.xlarge, rd-fleet.xlarge.
 DISKLESS = re.compile(r"[mcr](?:[4-9]|\d\d)[abceg-z]*(?:-flex)?\.[\w-]+|[mcr]g?-fleet\.[\w-]+")
 EBS = '"aws_attributes": {"ebs_volume_count": 1, "ebs_volume_size": 100, "ebs_volume_type": "GENERAL_PURPOSE_SSD"}'
-DEDICATED = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")  # the old and the new name of the same mode
+DEDICATED = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")  # the old and the new name of one access mode
 
 
 @dataclass(frozen=True)

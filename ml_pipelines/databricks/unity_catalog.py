@@ -119,8 +119,8 @@ def _metastore_admin() -> str | None:
 def _effective_privileges(schema: str) -> Iterator[tuple[str, str]]:
     """Yield (principal, privilege) of the grants on a schema and of inherited grants, if the user may see them.
 
-    Even an empty page may have a successor: only a page without a token is the last. This function calls the API
-    directly, because the SDK's method for it differs between versions of the SDK.
+    An empty page is not always the last page: the last page has no token. This function calls the API directly,
+    because the SDK's method for effective privileges differs between versions of the SDK.
     """
     path, token = f"/api/2.1/unity-catalog/effective-permissions/SCHEMA/{schema}", None
     while token != "":

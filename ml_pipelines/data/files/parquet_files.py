@@ -1,7 +1,7 @@
 """Local Parquet files: the same columns, types and rows on every engine.
 
-Engines read some types and layouts of folders differently, or not at all. Where that matters, one pass copies the
-needed columns with plain types. Other files are not copied.
+Engines read some types and layouts of folders differently, or not at all. If that matters for a source, one pass copies
+the needed columns with plain types. Other sources are not copied.
 """
 
 from __future__ import annotations
