@@ -160,8 +160,9 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
 
 
 def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]) -> str:
-    """Return a digest of the table's id, its version, the files in its transaction log, and their content if local.
+    """Return a digest of the table's id, its version and the files in its transaction log.
 
+    If the table is on this machine, the digest includes the content of the files, not only their names and sizes.
     The digest includes the version because some commits change rows without a new file, for example by a renamed
     column. Reader features are not checked, because Spark reads more tables than Polars does.
 

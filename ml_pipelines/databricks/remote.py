@@ -128,7 +128,7 @@ class RemoteStep:
         """Return the run. If the workspace does not answer, ask again for `LOST_S` seconds.
 
         Raises:
-            NoAnswer: the workspace has not answered for `LOST_S` seconds.
+            NoAnswer: the workspace has not answered for `LOST_S` seconds, or until the step was cancelled.
         """
         started = time.monotonic()
         while True:

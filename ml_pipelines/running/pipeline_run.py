@@ -115,7 +115,10 @@ class PipelineRun:
             self.plan.backend.share(submitted, len(running))
 
     def _take_over(self, state: StepState) -> SubmittedStep | None:
-        """Reattach to a step that the resumed pipeline run left running, and move its run below this one; else None."""
+        """Reattach to the step if the resumed pipeline run left it running, and move the step's run below this run.
+
+        Return None if the step is not running.
+        """
         if self.resumed is None:
             return None
         inputs = self.parameters(state.step)
@@ -293,12 +296,12 @@ class PipelineRun:
         return f"ml-pipelines report{run}{profile} --open"
 
     def _resume_command(self) -> str:
-        """Return the command that continues this run."""
+        """Return the command that continues this pipeline run."""
         config = self.plan.config
         return terminal.resume_command(config.profile, self.run_id, config.overrides)
 
     def _page(self) -> str:
-        """Return the address of the run's page, or a command that shows the page if the store is a file."""
+        """Return the address of the pipeline run's page, or a command that shows the page if the store is a file."""
         if address := self.plan.backend.page_address(self.store, self.experiment_id, self.run_id):
             return address
         uri = self.store.uri
