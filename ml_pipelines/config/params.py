@@ -55,7 +55,7 @@ def typed(step: Step) -> Step:
 
 
 def params_type(step: str) -> Any:
-    """Return the Params class of the step with this name, or Any if it has none.
+    """Return the Params class of the step with this name, or Any if the step has none.
 
     Raises:
         ConfigError: the step's module belongs to another project.
@@ -101,7 +101,8 @@ def _in_full(prefix: str, message: str, names: Collection[str]) -> str:
     Args:
         prefix: the key of the params, for example `steps.train.params`.
         message: the message, for example `estimator: ...`.
-        names: the names of the params. If the message begins with one, the key has it: `steps.train.params.estimator`.
+        names: the names of the params. If the message begins with one of them, for example `estimator`, the key
+            becomes `steps.train.params.estimator`.
     """
     begin = re.match(r"(\w+)[.:]", message)
     return f"{prefix}{'.' if begin and begin[1] in names else ': '}{message}"

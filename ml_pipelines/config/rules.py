@@ -1,4 +1,4 @@
-"""Rules that the configuration's types can't express. Each raises ConfigError, and says what to do."""
+"""Rules that the configuration's types can't express. Each rule raises a ConfigError that says what to do."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ColumnType(enum.Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """A source of rows. Each kind uses other fields. One class has all fields, since OmegaConf has no unions."""
+    """A source of rows. Each kind uses some of the fields. One class has all fields, since OmegaConf has no unions."""
 
     kind: SourceKind = SourceKind.synthetic
     rows: int = 10_000  # kind synthetic
@@ -109,7 +109,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Registry:
-    """The name of the registered model. None: the experiment's name."""
+    """The name of the registered model. None means the experiment's name."""
 
     model: str | None = None
 
@@ -168,7 +168,7 @@ class Config:
     reuse: bool = True
     profile: str = ""
     overrides: str = NONE
-    written: Any = field(default_factory=dict, repr=False)  # before ${...} is resolved
+    written: Any = field(default_factory=dict, repr=False)  # the layers of conf before ${...} is resolved
     hidden: Any = field(default=(), repr=False)  # texts that must never be shown or logged
 
     @property

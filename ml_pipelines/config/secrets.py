@@ -10,7 +10,8 @@ from typing import Any
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.text import credentials, shown
 
-_PLAIN = re.compile(r"(?i)[/.~]|([-+\d.e]{1,9}|true|false|null|none)$")  # the beginning of a path; a number; a switch
+# A value of an environment variable is not hidden if it begins like a path, or is a number or a switch.
+_PLAIN = re.compile(r"(?i)[/.~]|([-+\d.e]{1,9}|true|false|null|none)$")
 _VARIABLE = re.compile(r"oc\.env:\s*([^},\s]+)")
 # The values of these keys are not hidden, because paths, addresses and commands show them.
 _NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", "data.volume_name", "compute.")
@@ -19,8 +20,8 @@ _NAMES = ("env_name", "experiment_name", "registry.model", "data.source.table", 
 def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the texts to hide in messages, tags and artifacts.
 
-    They are the values that the configuration takes from environment variables, without names, paths, numbers and
-    switches, and every password or token in an address.
+    The texts are every password or token in an address, and the values that the configuration takes from environment
+    variables, except names, paths, numbers and switches.
 
     Args:
         written: the configuration before interpolation.
@@ -37,7 +38,7 @@ def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tu
 
 
 def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
-    """Refuse an address with a password or a token. `${oc.env:NAME}` is allowed instead.
+    """Refuse an address with a password or a token. An address with `${oc.env:NAME}` in its place is allowed.
 
     Args:
         values: the configuration before interpolation.
@@ -45,7 +46,8 @@ def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
 
     Raises:
         SecretGiven: an address has credentials, and `given` is true.
-        ConfigError: an address has credentials, and `given` is false; or `data.delta_prefix` has any credentials.
+        ConfigError: an address has credentials, and `given` is false; or `data.delta_prefix` has credentials,
+            even as `${oc.env:NAME}`.
     """
     for key, text in texts_of(values):
         secrets = credentials(text)

@@ -51,12 +51,12 @@ def as_written(where: str, text: str, kind: Any) -> str:
     """
     _check_events(where, text)
     root = yaml.compose(text, Loader=_LOADER)
-    plain: dict[int, str] = {}  # position -> the text that ends there, once even if an alias repeats it
+    plain: dict[int, str] = {}  # end position -> text; a text that aliases repeat has one position
     for node in _texts(where, text, root, kind, frozenset()) if root else ():
         plain[node.end_mark.index] = str(node.value)
     for end in sorted(plain, reverse=True):
-        value, start = plain[end], end - len(plain[end])  # not start_mark: an anchor may come first
-        if text[start:end] == value != MISSING:  # not a text of several lines, which YAML reads as text anyway
+        value, start = plain[end], end - len(plain[end])  # start_mark can be the start of an anchor (&a)
+        if text[start:end] == value != MISSING:  # false for a text of several lines, which needs no quotes
             text = f"{text[:start]}{json.dumps(value, ensure_ascii=False)}{text[end:]}"
     return text
 
@@ -97,7 +97,7 @@ def _texts(
 ) -> Iterator[yaml.ScalarNode]:
     """Yield the values and names below `node` that must be text and have no quotes."""
     plain, arguments = _without_none(kind)
-    if id(node) in above:  # an alias inside its own anchor; OmegaConf refuses it
+    if id(node) in above:  # an alias inside its own anchor: stop, because OmegaConf refuses it later
         return
     above |= {id(node)}
     if isinstance(node, yaml.ScalarNode):
@@ -122,7 +122,7 @@ def _texts(
 
 
 def _without_none(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return a type without `| None`, and its arguments: (list, (str,)) of `list[str] | None`. Enums count as text."""
+    """Return a type without `| None`, and its arguments: (list, (str,)) for `list[str] | None`. An enum becomes str."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         kind = next(each for each in typing.get_args(kind) if each is not type(None))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

@@ -23,7 +23,7 @@ class SubmittedStep(Protocol):
         """The id of the step's MLflow run."""
 
     def wait(self) -> bool:
-        """Wait for the end; return whether the step succeeded."""
+        """Wait until the step has ended; return whether it succeeded."""
 
     def get_status(self) -> str:
         """Return RUNNING, FINISHED or FAILED."""
@@ -40,7 +40,7 @@ class Backend(Protocol):
     enforces_time_limits: ClassVar[bool]  # whether `stop` can end a step that exceeds its time limit
 
     def stand_in(self) -> str | None:
-        """Return the name of the backend to use instead on this machine, or None if this one works here."""
+        """Return the name of the backend to use instead on this machine, or None if this backend works."""
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
         """Start slow preparations for the steps. This is called early, before MLflow is imported."""
@@ -76,10 +76,10 @@ class Backend(Protocol):
     def take_over(
         self, store: Store, config: Config, step: Step, inputs: Mapping[str, str], pipeline_run: str
     ) -> SubmittedStep | None:
-        """Return a step that still runs although the driver of `pipeline_run` has ended, or None if it does not run."""
+        """Return a step of `pipeline_run` that still runs although its driver has ended; None if no such step runs."""
 
     def explain(self, error: Exception) -> PipelineError | None:
-        """Return an error that says what to do about `error` (from MLflow or the system); None if nothing is known."""
+        """Return an error that says what to do about `error` (from MLflow or the system), or None for other errors."""
 
     def page_address(self, store: Store, experiment: str, run_id: str) -> str | None:
         """Return the web address of a run's page in MLflow, or None if the tracking store is not a server."""

@@ -6,7 +6,7 @@ every machine.
 
 Most parts are declared: they are known before the step runs. The step's process adds the observed parts: files that it
 opened and modules that it imported by a computed name. To find a run to reuse, the driver searches for runs with the
-same declared parts, and then compares the observed parts of each.
+same declared parts, and then compares the observed parts of each run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CONTEXT = "ml_pipelines.execution.context"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
-# Keys of `data` that are not parts: two of them name places, and the part `source` describes the source's content.
+# Keys of `data` that are not parts: the last two name places, and the part `source` describes the source's content.
 NOT_CONTENT = ("source", "delta_prefix", "volume_name")
 
 SHOWN = 80  # a reason shows at most this many characters of a name or a value
@@ -99,7 +99,8 @@ def differs(old: Parts, new: Parts, part: str) -> bool:
 def readable(old: Parts, new: Parts, part: str, absent: str = "none") -> tuple[str, str]:
     """Return the old and the new value of a part for a person, at most SHOWN characters each.
 
-    Text has quotes only if the two would look the same without them. Long values are cut to where they differ.
+    Text has quotes only if both values would look the same without quotes. Of long values, only the place where they
+    differ is shown.
     """
     before, after = (_text(parts[part]) if part in parts else absent for parts in (old, new))
     if before == after:
@@ -127,14 +128,14 @@ def _text(value: Any) -> str:
 def input_content(memory: Memory, name: str, producer: Run) -> str:
     """Return what identifies an input: a table's digest, computed now, or the fingerprint of the step that wrote it.
 
-    If this machine can't read the table, return the digest that the step recorded. Then no step is reused anyway.
+    If this machine can't read the table, return the digest that the step recorded. In this case, no step is reused.
     """
     tags = producer.data.tags
     if table := lineage.table_of(producer, name):
         if not locations.is_readable(table.uri):
             return str(table.digest)
         if lineage.digests_compare(producer):
-            memory.verify(table)  # at no extra cost: the next line measures the table too
+            memory.verify(table)  # at no extra cost: `memory` keeps the measurement for the next line
         return memory.measure(table.uri, table.version)[1]
     return str(tags.get("fingerprint") or tags[f"{OUTPUT}{name}"])
 
@@ -147,7 +148,7 @@ def declared(parts: Parts) -> Parts:
 def _variable(name: str) -> str:
     """Return a digest of an environment variable's value, or `none` if it is not set.
 
-    For a secret that is set, return `set`: each run logs its fingerprint's parts, and a digest could tell the secret.
+    For a secret that is set, return `set`: each run logs its fingerprint's parts, and a digest could reveal a secret.
     """
     value = os.environ.get(name)
     try:
@@ -158,7 +159,7 @@ def _variable(name: str) -> str:
 
 
 def _leaves(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of a nested mapping. An empty mapping is a value, since it may turn something on."""
+    """Yield (dotted name, value) of a nested mapping. An empty mapping is a value: it can turn a check on."""
     for key, value in values.items():
         name = f"{prefix}{_key(key)}"
         if isinstance(value, Mapping) and value:
@@ -219,7 +220,7 @@ def _source(memory: Memory, config: Config) -> str:
 def _files_digest(memory: Memory, local: Path) -> str:
     """Return a digest of the source's files: their contents, and their paths relative to the source.
 
-    Paths count because a folder's name can hold a value (`code=2A`). The name of a single file does not count.
+    The paths matter because a folder's name can hold a column's value (`code=2A`). A single file's name doesn't matter.
     """
     files = locations.data_files(local)
     if len(files) == 1 and files[0].parent in (local, local.parent):
@@ -230,7 +231,7 @@ def _files_digest(memory: Memory, local: Path) -> str:
 def has_known_source(config: Config) -> bool:
     """Return whether the source's content can be identified without Spark.
 
-    This is possible for synthetic data, a local file, and a catalog's table at a fixed version.
+    This is possible for synthetic data, the sample, a local file, and a catalog's table at a fixed version.
     """
     source = config.data.source
     if source.kind is SourceKind.table:

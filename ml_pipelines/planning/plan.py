@@ -18,7 +18,7 @@ EVERYTHING = "all"  # the value of --force for all steps
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps to run, in order, with their backend and configuration."""
+    """The steps to run, in order, with the backend that runs them and the configuration."""
 
     config: Config
     backend: Backend
@@ -40,7 +40,7 @@ class Plan:
         return [name for name in self.config.steps if not running & {name, *graph.closure(name, needs)}]
 
     def without_finished(self, outputs: Mapping[str, str]) -> Plan:
-        """Return the plan without the steps whose outputs all exist."""
+        """Return the plan without the steps whose outputs are all in `outputs`."""
         steps = tuple(step for step in self.steps if not set(step.outputs) <= outputs.keys())
         names = {step.name for step in steps}
         return replace(self, steps=steps, needs={name: self.needs[name] & names for name in names})

@@ -1,8 +1,8 @@
 """Decides whether a finished run of a step is reused, and if not, why the step must run.
 
-A search in MLflow finds runs by their fingerprint, which is a tag (see fingerprint.py). A run with the step's current
-fingerprint is reused if its tables are below this profile's prefix and its outputs have not changed. The search uses
-the tag `fingerprint.declared`, the digest of the parts that are known before the step runs.
+Each step run has the tag `fingerprint.declared`: the digest of the parts that are known before the step runs. A search
+in MLflow by this tag finds the candidates. A candidate is reused if its whole fingerprint (see fingerprint.py) is the
+step's current fingerprint, its tables are below this profile's prefix, and its outputs have not changed.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def decide(
 
 
 def _observed_now(memory: Memory, store: Store, run: Run) -> Parts:
-    """Return the observed parts of a run's fingerprint, with the digests that these files and modules have now."""
+    """Return the observed parts of a run's fingerprint (files and modules), with the digests that they have now."""
     return {name: memory.observed_now(name) for name in lineage.observed_parts(store, run)}
 
 
 OUTDATED = "edited while the step ran"  # the value of a part whose digest nobody knows; it never equals a digest
 
-# The first word of a part -> the reason to run. Causes come before consequences: the first that applies is shown.
+# First word of a part -> reason to run. Causes come before consequences: the first reason that applies is shown.
 KINDS = {
     "code": Reason.code,
     "param": Reason.param,
@@ -179,7 +179,7 @@ def up_to_date_run(
     parents = {parent_of(run) for run in runs}
     if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
         return None
-    return parent if store.get_run(parent).info.status == "FINISHED" else None  # None if it was killed
+    return parent if store.get_run(parent).info.status == "FINISHED" else None  # None: it was killed
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:
@@ -205,9 +205,9 @@ def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str
 
 
 def final_decision(store: Store, memory: Memory, decision: Decision, run: Run) -> Decision:
-    """Return the decision with a fingerprint for the state after the step, with what the step observed.
+    """Return the decision with the fingerprint as it is after the step, with the parts that the step observed.
 
-    A step may make its own model the champion, and the champion is a part of the step's fingerprint. Without this
+    A step can make its own model the champion, and the champion is a part of the step's fingerprint. Without this
     correction, the step would run again the next time. If code or a file was edited after its digest was computed,
     nobody knows which version the step used, so the part gets a value that never matches.
     """
