@@ -84,7 +84,7 @@ TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENETDOWN,
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Return whether the same step may succeed when it is tried again.
+    """Return whether a step that failed with this error can succeed when it is tried again.
 
     True: a connection, an engine, a store or a device failed, or the step exceeded its time limit. False: the error
     comes from the data, the configuration or the quality gate, or is unknown, which mostly means a mistake in the code.

@@ -87,7 +87,7 @@ def shown(value: object, limit: int = SHOWN) -> str:
 def quoted(value: object, limit: int = SHOWN) -> str:
     r"""Return a value as a message quotes it: text like `'yes\u200b'`, other values as Python writes them.
 
-    It is escaped, and has at most `limit` characters between its quotes.
+    Text is escaped, and has at most `limit` characters between its quotes.
     """
     if not isinstance(value, str):
         return shown(repr(value), limit)

@@ -33,7 +33,7 @@ class Params:
     slice_rows: int = 100
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown check, settings that it does not take, or another wrong value."""
+        """Raise ValueError for an unknown check, settings that a check does not take, or another wrong value."""
         rules.one_of("on_failure", self.on_failure, ("fail", "warn"))
         rules.inside("level", self.level, 0, 1)
         rules.no_duplicates("slices", self.slices)

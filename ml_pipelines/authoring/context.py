@@ -1,7 +1,8 @@
 """StepContext: the object that a step gets, for its tables, metrics, artifacts, models and the Spark session.
 
 A pipeline run passes an implementation that logs to MLflow. A test passes another one, which records the calls. This
-module imports only the configuration's types, because loading the configuration imports the steps, which import it.
+module imports only the configuration's types, because loading the configuration imports the steps, and each step
+imports this module.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class StepContext(ABC, Generic[P]):
     seed: int
     data: Data  # the `data` block of conf
     run_id: str  # the id of the step's MLflow run
-    pipeline_run_id: str  # the id of the step's parent run; the step's own run_id if it runs alone
+    pipeline_run_id: str  # the id of the step's parent run; equals run_id if the step runs alone
     label: str  # the name of the label column in the tables
     key_column: str | None  # the name of the column that identifies a row; None if conf has no key
     log: logging.Logger  # writes to the step's log, an artifact of the run
@@ -118,14 +119,14 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def log_model(self, model: Any, example: pl.DataFrame) -> str:
-        """Log a fitted estimator, with a signature from the example's column types; return its URI."""
+        """Log a fitted estimator, with a signature from the example's column types; return the model's URI."""
 
     @abstractmethod
     def load_model(self, train_run_id: str) -> Any:
         """Return the estimator that a train run logged.
 
         Raises:
-            BadData: the file is not the one that this run logged.
+            BadData: the model's file is not the file that the train run logged.
         """
 
     @abstractmethod
@@ -144,19 +145,19 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def champion(self) -> Version | None:
-        """Return the version with the alias champion, or None. Declare `external: [champion]` in conf to call this."""
+        """Return the version with the alias champion, if any. Declare `external: [champion]` in conf to call this."""
 
     @abstractmethod
     def register(
         self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
     ) -> None:
-        """Register the model of a train run as challenger, and make it champion if it passed and is the best.
+        """Register the model of a train run as challenger. If it passed and is the best, make it champion.
 
         Args:
             train_run_id: the id of the train run. Its model is registered only once, even if this is called again.
-            verdict: the gate's verdict. Only `passed` can become champion.
+            verdict: the quality gate's verdict. Only a model that `passed` can become champion.
             auc: the AUC of this model on the test table.
-            area_of: takes the id of another train run, and returns the AUC of its model on the same rows.
+            area_of: takes the id of another train run, and returns the AUC of its model on the test table.
             tables: `train` and `test` -> the URI of the table, for the version's tags.
         """
 
@@ -168,7 +169,7 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def summary(self, text: str) -> None:
-        """Set the result in a few words, for the terminal and for the description on MLflow's page."""
+        """Set a summary of the result, for the terminal and for the run's description in MLflow."""
 
     @abstractmethod
     def refuse(self, reason: str) -> None:

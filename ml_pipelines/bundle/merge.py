@@ -66,7 +66,7 @@ def _declared(bundle: Any) -> dict[str, Any]:
 
 
 def _values(bundle: Any, target: Any) -> dict[str, Any]:
-    """Return variable -> its value in a target, or else its default. A variable whose value is null is left out."""
+    """Return variable -> its value in a target, or its default. A variable without a value is left out."""
     defaults = {name: variable.get("default") for name, variable in _declared(bundle).items()}
     values = {**defaults, **(target.get("variables") or {})}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,7 +1,7 @@
 """Updates MLproject, the bundle and the pins from conf/, resources/ and requirements.lock.
 
 People edit MLproject and the bundle too. So `sync` changes only the values that follow from other files. A round-trip
-YAML library keeps all other lines, comments and the order. sync_job has the part for the bundle's job.
+YAML library keeps all other lines, comments and the order. The module sync_job updates the bundle's job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ml_pipelines.config.schema import LOCAL, NONE, Step
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
 
-RUNTIME = "resources/runtimes/17.3.x-cpu-ml-scala2.13.txt"  # what a cluster has before anything is installed
+RUNTIME = "resources/runtimes/17.3.x-cpu-ml-scala2.13.txt"  # the packages of a new cluster
 SCRIPT_MODULE = "ml_pipelines.cli.tasks"
 _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
@@ -98,7 +98,7 @@ def _mlproject(document: Any, steps: list[Step]) -> None:
     points = document["entry_points"]
     declared = {step.name for step in steps}
     for name in [name for name in points if name not in declared]:
-        if f"--step={name}" in str(points[name].get("command")).split():  # a person added the other entry points
+        if f"--step={name}" in str(points[name].get("command")).split():  # keep the others: a person added them
             del points[name]
     for step in steps:
         point = points.setdefault(step.name, {})
@@ -142,7 +142,7 @@ def _pyproject(text: str, steps: list[Step], backends: Mapping[str, str]) -> str
 def _set_lines(text: str, required: list[str], is_ours: Callable[[str], object]) -> str:
     """Return the text with the `required` lines in place of the lines that `is_ours` accepts.
 
-    Lines that are there already keep their order.
+    Required lines that the text already has keep their order.
     """
     lines = text.splitlines(keepends=True)
     ours = [at for at, line in enumerate(lines) if is_ours(line)]
@@ -175,7 +175,7 @@ def _set_list(parent: Any, key: str, values: list[str], ours: Iterable[str] = ()
             after = [at for at, other in enumerate(names) if other > name]
             items.insert(
                 after[0] if after else len(items) - 1, value
-            )  # before the last item: ruamel attaches the blank line below the list to it
+            )  # before the last item, because ruamel attaches the blank line below the list to that item
         elif items[names.index(name)] != value:
             items[names.index(name)] = value
 
@@ -199,7 +199,7 @@ def cluster_pins() -> list[str]:
 def pinned_requirements(extra: str | None = None) -> list[str]:
     """Return the project's direct requirements, and those of `extra`, with their versions from requirements.lock.
 
-    A package is left out if its locked version depends on the version of Python, because runtimes have different ones.
+    A package is left out if its locked version depends on the version of Python, and runtimes have different ones.
 
     Raises:
         ConfigError: requirements.lock lacks a package.

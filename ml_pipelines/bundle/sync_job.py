@@ -50,7 +50,7 @@ def _is_step_task(task: Mapping[str, Any]) -> bool:
 
 
 def _task(tasks: Any, key: str, cluster: str) -> Any:
-    """Return the task with this key. A new task copies the first task's parameters, and goes before close_pipeline."""
+    """Return the task with this key. If it is missing, add it before close_pipeline with the first task's parameters."""
     keys = [task["task_key"] for task in tasks]
     if key in keys:
         return tasks[keys.index(key)]
@@ -88,7 +88,7 @@ def _set_dependencies(task: Any, needs: list[str], ours: set[str]) -> None:
 
 
 def _set_states(wheel: Any, steps: Iterable[str]) -> None:
-    """Make the last task's parameters pass the result state of each step's task to it."""
+    """Set the parameters that tell the last task the result state of each step's task."""
     states = [f"--state={step}={{{{tasks.{step}.result_state}}}}" for step in steps]
     others = [text for text in wheel["parameters"] if not text.startswith("--state=")]
     if list(wheel["parameters"]) != [*others, *states]:
@@ -108,7 +108,7 @@ def _clusters(config: Config) -> dict[str, str]:
 
 
 def sync_clusters(document: Any, used: set[str]) -> None:
-    """Update each target's clusters from its profile's cluster specs, and remove our clusters that no task uses."""
+    """Update each target's clusters from its profile's cluster specs, and remove those that no task uses."""
     for target in document["targets"].values():
         computes = load(target["variables"]["pipeline"]).compute
         target_job = target["resources"]["jobs"][JOB]
@@ -122,7 +122,7 @@ def sync_clusters(document: Any, used: set[str]) -> None:
 
 
 def _compute(cluster: str, computes: Mapping[str, str]) -> str | None:
-    """Return the compute that a cluster's key names, as single_node_2 names single_node; None if it names none."""
+    """Return the compute in a cluster's key: single_node for single_node_2, or None if the key has no compute."""
     names = (cluster, re.sub(r"_\d+$", "", cluster))
     return next((name for name in names if computes.get(name, LOCAL) != LOCAL), None)
 
@@ -137,7 +137,7 @@ def _cluster(clusters: Any, key: str, spec: Mapping[str, Any]) -> None:
 
 
 def _update_cluster(present: Any, spec: Mapping[str, Any]) -> None:
-    """Make the cluster equal to the spec. Equal parts keep their comments, and lines below the cluster stay there.
+    """Make the cluster equal to the spec. Equal parts keep their comments. Comments below the cluster stay below it.
 
     ruamel stores the comments and blank lines below a block with the block's last value.
     """
@@ -162,7 +162,7 @@ def _update(present: Any, spec: Mapping[str, Any]) -> None:
 
 
 def _with_comments(value: Any) -> Any:
-    """Return mappings as a type that can have comments. Lists are written in one line, so they need none."""
+    """Return mappings as a type that can have comments. Lists are written in one line, so they need no comments."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
     if isinstance(value, Mapping):
@@ -175,7 +175,7 @@ def _with_comments(value: Any) -> Any:
 
 
 def _last_value(block: Any) -> tuple[Any, str]:
-    """Return the last value of nested mappings, as the mapping that contains it and its key."""
+    """Return where the last value of nested mappings is: the innermost mapping, and the key of the value."""
     key = list(block)[-1]
     value = block[key]
     return _last_value(value) if isinstance(value, Mapping) and value else (block, key)

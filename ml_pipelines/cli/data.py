@@ -35,7 +35,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
 
     Raises:
         ConfigError: the run doesn't exist, or has no tables.
-        BadData: its tables are damaged, or are not on this machine.
+        BadData: the run's tables are damaged, or are not on this machine.
     """
     import polars as pl
 

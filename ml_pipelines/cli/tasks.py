@@ -1,8 +1,8 @@
 """The wheel's console scripts: one for each step, one for the whole pipeline, and one that ends a job's pipeline run.
 
-A Databricks job calls these functions by their entry points, and may treat any SystemExit as a failure. So a function
-returns normally after success, and raises the error after a failure. In a shell, the function prints the error as one
-line and exits instead.
+A Databricks job calls these functions by their entry points, and can treat any SystemExit as a failure. So a function
+returns normally after success, and raises the error after a failure. Outside Databricks, the function does not raise
+the error: it prints the error as one line and exits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def close_pipeline() -> None:
 
 
 def run_named_script() -> None:
-    """Run a console script with the other arguments. The first argument names the script, or the step that it runs."""
+    """Run the console script that the first argument names, with the remaining arguments. A step's name works too."""
     _call(_group, sys.argv[1:])
 
 
