@@ -1,6 +1,6 @@
 """Text for people: what comes from data, from settings or from a store is escaped and cut before a message shows it.
 
-The same functions hide secrets, so whatever they return may leave the process.
+The same functions hide secrets, so whatever they return can be shown and logged.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _mask(match: re.Match[str]) -> str:
 def escaped(text: str, keep: str = "") -> str:
     r"""Return the text without secrets, and with an escape for each invisible character: `\x1b`, `\u200b`, `\xa0`.
 
-    A terminal would obey control characters, and two words that look the same could differ in an invisible one.
+    A terminal would obey control characters, and two words that look the same could differ in an invisible character.
 
     Args:
         text: any text.

@@ -23,7 +23,7 @@ class Params:
         on_failure: what a failed check does: `fail` refuses the model, `warn` only warns.
         level: the confidence level of the intervals.
         slices: columns. Rows with the same value form a slice with its own metrics.
-        slice_rows: smaller slices are left out.
+        slice_rows: slices with fewer rows are left out.
     """
 
     checks: dict[str, Any]
@@ -97,7 +97,7 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
 
 
 def _champion(champion: Champion) -> dict[str, Any]:
-    """Return the champion's part of the report: its version, its AUC, and the challenger's AUC minus its AUC."""
+    """Return the champion's part of the report: its version, its AUC, and the challenger's AUC minus the champion's."""
     version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id}
     if champion.auc is None or champion.difference is None:
         return {**version, **dict.fromkeys(("auc", "low", "high", "difference", "p_value"))}

@@ -31,7 +31,7 @@ def add_features(frame: DataFrame) -> DataFrame:
 
 
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
-    """Return the rows with a boolean column `_is_test`. The source has no such column: its names never begin with `_`.
+    """Return the rows with a boolean column `_is_test`. No column of the source has this name: none begins with `_`.
 
     A hash of the key and the seed puts a row into the training or the test table, so every engine makes the same split.
     A row stays in its table if other rows are added or removed. Rows with the same key stay together, even if the key

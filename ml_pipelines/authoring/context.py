@@ -37,7 +37,7 @@ class Version(NamedTuple):
 
 
 class StepContext(ABC, Generic[P]):
-    """The functions and values that a step may use in its run."""
+    """The functions and values that a step can use in its run."""
 
     name: str  # the step's name in conf
     params: P  # the step's Params, as conf declares them

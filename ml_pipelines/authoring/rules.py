@@ -3,8 +3,8 @@
     def __post_init__(self) -> None:
         rules.one_of("categories", self.categories, ("ordinal", "one_hot"))
 
-A message begins with the name of the param. The configuration puts the rest of the key in front of it, so that a
-person reads `steps.train.params.categories: onehot is not one of ordinal, one_hot. Did you mean one_hot?`.
+A message begins with the name of the param. The configuration puts the rest of the key in front of the message, so
+a person reads `steps.train.params.categories: onehot is not one of ordinal, one_hot. Did you mean one_hot?`.
 """
 
 from __future__ import annotations

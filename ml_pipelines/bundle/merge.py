@@ -26,13 +26,13 @@ def bundle_targets() -> list[str]:
 
 
 def required_variables(target: str) -> list[str]:
-    """Return the variables that have no value in a target. The user must give them to the CLI."""
+    """Return the variables that have no value in a target. The user must give the values to the Databricks CLI."""
     bundle = _read(FILE)
     return [name for name in _declared(bundle) if name not in _values(bundle, bundle["targets"][target] or {})]
 
 
 def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the job as the CLI deploys it to a target. `variables` gives values, as the CLI's option `--var` does.
+    """Return the job as the Databricks CLI deploys it to a target. `variables` has values like those of `--var`.
 
     Raises:
         ConfigError: the target doesn't exist, or the job uses a variable that isn't declared or has no value.

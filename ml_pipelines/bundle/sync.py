@@ -199,7 +199,7 @@ def cluster_pins() -> list[str]:
 def pinned_requirements(extra: str | None = None) -> list[str]:
     """Return the project's direct requirements, and those of `extra`, with their versions from requirements.lock.
 
-    A package is left out if its locked version depends on the version of Python, and runtimes have different ones.
+    A package is left out if its locked version depends on Python's version, because Python differs between runtimes.
 
     Raises:
         ConfigError: requirements.lock lacks a package.

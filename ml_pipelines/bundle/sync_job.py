@@ -50,7 +50,7 @@ def _is_step_task(task: Mapping[str, Any]) -> bool:
 
 
 def _task(tasks: Any, key: str, cluster: str) -> Any:
-    """Return the task with this key. If it is missing, add it before close_pipeline with the first task's parameters."""
+    """Return the task with this key. If it is missing, add one before close_pipeline, with parameters of the first."""
     keys = [task["task_key"] for task in tasks]
     if key in keys:
         return tasks[keys.index(key)]
@@ -108,7 +108,7 @@ def _clusters(config: Config) -> dict[str, str]:
 
 
 def sync_clusters(document: Any, used: set[str]) -> None:
-    """Update each target's clusters from its profile's cluster specs, and remove those that no task uses."""
+    """Update each target's clusters from its profile's cluster specs, and remove those of them that no task uses."""
     for target in document["targets"].values():
         computes = load(target["variables"]["pipeline"]).compute
         target_job = target["resources"]["jobs"][JOB]

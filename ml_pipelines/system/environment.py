@@ -50,7 +50,7 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
 
 def _with_loopback(hosts: str) -> str:
     names = [name.strip() for name in hosts.split(",") if name.strip()]
-    # `*` means all hosts, but only if the value has no other host. So `*` replaces the whole list.
+    # `*` means all hosts, but only if it is the whole value. So if the list has `*`, return `*` alone.
     return "*" if "*" in names else ",".join(dict.fromkeys([*names, *LOOPBACK]))
 
 

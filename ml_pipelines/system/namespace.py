@@ -25,8 +25,8 @@ PROBE = "from ml_pipelines.system import namespace; namespace.enter()"
 def enter() -> None:
     """Move this process into a network namespace of its own, and turn its loopback device on.
 
-    The process must have only one thread. It keeps its user, its groups and its rights. An ordinary user needs a user
-    namespace too, which gives the process additional capabilities: this function drops them.
+    The process must have only one thread, and it keeps its user, its groups and its rights. An ordinary user needs a
+    user namespace too. A user namespace gives the process additional capabilities, which this function drops.
 
     Raises:
         OSError: the system does not allow this user a new namespace.

@@ -41,7 +41,7 @@ def start() -> None:
 
     @wraps(imported)
     def import_module(name: str, package: str | None = None) -> Any:
-        module = imported(name, package)  # if it was imported before, Python opens no file, so note it below
+        module = imported(name, package)  # if the module was imported before, Python opens no file: note it below
         if owner := _owner(sys._getframe(1)):
             _note_file(owner, str(getattr(module, "__file__", None) or ""))
         return module
@@ -95,7 +95,7 @@ def observed_by(step: str) -> dict[str, str]:
 
 
 def is_observed(name: str) -> bool:
-    """Return whether this part of a fingerprint was observed while the step ran. All other parts are known before."""
+    """Return whether a fingerprint's part was observed while the step ran. Other parts are known before it runs."""
     return name.partition(" ")[0] in (FILE, MODULE)
 
 

@@ -68,7 +68,7 @@ def is_driver(process: str) -> bool:
 
 @contextmanager
 def alone_at(uri: str) -> Iterator[None]:
-    """Lock a sqlite file, so that no other pipeline on this machine opens or changes it inside the block.
+    """Lock a sqlite file, so that no other pipeline run on this machine opens or changes it inside the block.
 
     If two processes create the tables of the file at the same time, the file is unusable. The lock is on another
     file beside it, because closing the sqlite file would drop SQLite's own locks. Only a user who may write the sqlite

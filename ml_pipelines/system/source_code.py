@@ -68,8 +68,8 @@ class SourceCode:
     def _digest(self, module: str) -> str:
         """Return a digest of a module's code, or `none` if the project has no such module.
 
-        It is a digest of the syntax tree, so that a changed comment does not change it. For a compiled module, it is
-        a digest of the file's bytes.
+        The digest covers the syntax tree, so that a changed comment does not change the digest. For a compiled module,
+        it covers the file's bytes.
         """
         file = self.file(module)
         if file is None:

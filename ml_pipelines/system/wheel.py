@@ -1,4 +1,4 @@
-"""The version of the wheel: it names the git commit, and differs whenever the content differs.
+"""The version of the wheel: it names the git commit, and changes whenever the wheel's content changes.
 
 A cluster does not install the same version twice, so every changed file, committed or not, must change the version.
 pyproject.toml makes hatchling run this file by its path, so this file imports the standard library only.
