@@ -50,7 +50,10 @@ def _is_step_task(task: Mapping[str, Any]) -> bool:
 
 
 def _task(tasks: Any, key: str, cluster: str) -> Any:
-    """Return the task with this key. If it is missing, add one before close_pipeline, with parameters of the first."""
+    """Return the task with this key.
+
+    If the job has no such task, add it before the task close_pipeline, with the parameters of the first task.
+    """
     keys = [task["task_key"] for task in tasks]
     if key in keys:
         return tasks[keys.index(key)]
@@ -137,9 +140,10 @@ def _cluster(clusters: Any, key: str, spec: Mapping[str, Any]) -> None:
 
 
 def _update_cluster(present: Any, spec: Mapping[str, Any]) -> None:
-    """Make the cluster equal to the spec. Equal parts keep their comments. Comments below the cluster stay below it.
+    """Make the cluster equal to the spec. Parts that don't change keep their comments.
 
-    ruamel stores the comments and blank lines below a block with the block's last value.
+    ruamel stores the comments and blank lines below a block with the block's last value. So this moves them from the
+    old last value to the new one.
     """
     parent, key = _last_value(present)
     below = parent.ca.items.pop(key, None)

@@ -25,7 +25,7 @@ def typed(step: Step) -> Step:
 
     Raises:
         ConfigError: the step has no module or no Params, its module belongs to another project, a param is unknown,
-            or its value is refused.
+            or a param's value is wrong.
     """
     if not IDENTIFIER.fullmatch(step.name):
         raise ConfigError(

@@ -22,7 +22,7 @@ OPTIONS |= {"run_id", "job_run_id"}
 SEEDS = 2**32 - 1  # scikit-learn's largest seed; its smallest is 0
 CHAMPION = "champion"  # the only value in a step's `external` that is not a file
 SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's scripts that are not for one step
-# The pattern of a registered model's name: in Unity Catalog (True), and in any other registry (False).
+# The pattern of a registered model's name: True -> in Unity Catalog, False -> in any other registry.
 MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}
 _SECRET = re.compile(r"(?i)(.*_)?(password|passwd|secret|token|credentials?|api_?key|access_?key)")
 

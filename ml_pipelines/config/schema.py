@@ -59,9 +59,9 @@ class Source:
     encoding: str = "utf-8"  # kind file, format csv
     escape: str | None = None  # kind file, format csv: the character before a quote in a cell; null: quotes are doubled
     decimal: str = "."  # the decimal mark of numbers in text
-    thousands: str | None = None  # the mark between thousands of numbers in text; null: none
+    thousands: str | None = None  # the mark between thousands of numbers in text; null: no mark
     table: str | None = None  # kind table: catalog.schema.table
-    version: int | None = None  # kind table, and format delta; null: the newest
+    version: int | None = None  # kind table, and format delta; null: the newest version
 
 
 @dataclass(frozen=True)

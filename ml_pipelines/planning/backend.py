@@ -40,7 +40,7 @@ class Backend(Protocol):
     enforces_time_limits: ClassVar[bool]  # whether `stop` can end a step that exceeds its time limit
 
     def stand_in(self) -> str | None:
-        """Return the name of the backend to use instead on this machine, or None if this backend works."""
+        """Return the name of the backend that replaces this backend on this machine, or None if this backend works."""
 
     def prepare(self, config: Config, steps: Sequence[Step]) -> None:
         """Start slow preparations for the steps. This is called early, before MLflow is imported."""

@@ -1,4 +1,4 @@
-"""A cache for one pipeline run, so that it reads each code file, data file and table only once.
+"""A cache for one pipeline run, so that the run reads each code file, data file and table only once.
 
 The next pipeline run in the same process gets a new Memory, and reads everything again.
 """
@@ -30,7 +30,7 @@ class Memory:
         """Check that a table still has the content that the writing step recorded.
 
         Raises:
-            BadData: the table is damaged, or has other rows.
+            BadData: the table is damaged, or has other rows than the step recorded.
         """
         tables.verify_table(table, self.measure)
 

@@ -70,7 +70,7 @@ def socket_folder(room: int) -> Path:
         room: the bytes that the socket's path needs below the folder.
 
     Raises:
-        ConfigError: the path of each of these folders is too long, or the folder is not writable.
+        ConfigError: each of these folders has a path that is too long, or is not writable.
     """
     default = tempfile.gettempdir()
     for place in (default, "/tmp", "/var/tmp"):  # noqa: S108  # callers use mkdtemp: only this user can open its folder
