@@ -17,7 +17,7 @@ Job = Mapping[str, Any]
 def job_problems() -> list[str]:
     """Return one line for each mistake that would make a deployment or a run of the job fail, in any target.
 
-    Variables that the user must give to the Databricks CLI have no value here: they stay `${var.name}`.
+    Variables that the user must give to the Databricks CLI stay `${var.name}` in the checked job.
     """
     problems = []
     for target in merge.bundle_targets():

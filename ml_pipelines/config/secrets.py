@@ -38,7 +38,7 @@ def hidden_values(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> tu
 
 
 def refuse_credentials(values: Mapping[str, Any], given: bool = False) -> None:
-    """Refuse an address with a password or a token. `${oc.env:NAME}` in place of it is allowed.
+    """Refuse an address with a password or a token. `${oc.env:NAME}` in place of the password is allowed.
 
     Args:
         values: the configuration before interpolation.

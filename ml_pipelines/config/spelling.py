@@ -55,7 +55,7 @@ def as_written(where: str, text: str, kind: Any) -> str:
     for node in _texts(where, text, root, kind, frozenset()) if root else ():
         plain[node.end_mark.index] = str(node.value)
     for end in sorted(plain, reverse=True):
-        value, start = plain[end], end - len(plain[end])  # start_mark can be the start of an anchor (&a)
+        value, start = plain[end], end - len(plain[end])  # not start_mark, which can be the start of an anchor
         if text[start:end] == value != MISSING:  # false for a text of several lines, which needs no quotes
             text = f"{text[:start]}{json.dumps(value, ensure_ascii=False)}{text[end:]}"
     return text

@@ -179,7 +179,7 @@ def up_to_date_run(
     parents = {parent_of(run) for run in runs}
     if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
         return None
-    return parent if store.get_run(parent).info.status == "FINISHED" else None  # None: it was killed
+    return parent if store.get_run(parent).info.status == "FINISHED" else None  # None if this parent was killed
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:

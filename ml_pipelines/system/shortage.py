@@ -55,7 +55,7 @@ def explain(error: BaseException, told: str = "", place: str = "") -> StepFailed
     """Return an error that names the shortage behind `error` and what to do, or None if no shortage caused `error`.
 
     Args:
-        error: an error of any library.
+        error: an error of any library, possibly because of a shortage.
         told: the caller's message for a full disk, if the caller knows what could not be written.
         place: the folder that the caller wrote to. The message shows this folder's free space too.
     """

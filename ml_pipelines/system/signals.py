@@ -22,8 +22,8 @@ _held: list[int] = []  # signals that came before this process could handle them
 def hold() -> None:
     """Keep signals for `raise_on_signals`. Call this before slow imports.
 
-    Without this, a signal during the imports would end the process with a traceback, or before the run that
-    `mlflow run` created is closed.
+    Without this, a signal during the imports would end the process with a traceback, or while the run that `mlflow run`
+    created is still RUNNING.
     """
     _handle(lambda signum, _: _held.append(signum))
 
