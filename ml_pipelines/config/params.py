@@ -96,13 +96,12 @@ def _refuse_other_project(key: str) -> None:
 
 
 def _in_full(prefix: str, message: str, names: Collection[str]) -> str:
-    """Return the message of a Params class with the key in front of it.
+    """Return the error message of a Params class with the full key: `steps.train.params.estimator: is not a class`.
 
     Args:
         prefix: the key of the params, for example `steps.train.params`.
-        message: the message, for example `estimator: ...`.
-        names: the names of the params. If the message begins with one of them, for example `estimator`, the key
-            becomes `steps.train.params.estimator`.
+        message: the error message, for example `estimator: is not a class`.
+        names: the names of the params. A message that begins with one of them is joined to the key by a dot.
     """
     begin = re.match(r"(\w+)[.:]", message)
     return f"{prefix}{'.' if begin and begin[1] in names else ': '}{message}"

@@ -42,13 +42,14 @@ class Table:
 
 
 def write_table(frame: DataFrame, uri: str) -> Table:
-    """Write `frame` as a Delta table, measure the written table and return it.
+    """Write `frame` as a Delta table, and return the table with its number of rows and its digest.
 
     The table replaces rows that a failed attempt left at `uri`.
 
     Raises:
         BadData: a column has a type that can't be a feature.
-        StepFailed: the engine can't write the table, or turned on reader features despite `WRITE_OPTIONS`.
+        StepFailed: the engine can't write the table, or the written table needs more of a Delta reader than
+            `WRITE_OPTIONS` allow.
     """
     for name, dtype in frame.dtypes:
         if dtype not in SCALARS:

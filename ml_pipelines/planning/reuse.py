@@ -195,9 +195,9 @@ def decision_tags(decision: Decision) -> dict[str, str]:
 
 
 def record(store: Store, run_id: str, decision: Decision, more: Mapping[str, str] | None = None) -> None:
-    """Record on a step's run why the step runs and its fingerprint, and set the tags `more`.
+    """Record two things on a step's run: its fingerprint, and the reason why the step runs. Add the tags in `more`.
 
-    The artifact with the fingerprint's parts comes first, so that no run has a fingerprint without its parts.
+    The artifact with the fingerprint's parts is written first, so that no run has a fingerprint without its parts.
     """
     if decision.parts is not None:
         store.log_json(run_id, dict(decision.parts), lineage.PARTS)
