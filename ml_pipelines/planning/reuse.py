@@ -225,14 +225,17 @@ def _is_outdated(memory: Memory, part: str) -> bool:
 
 
 def explain_plan(plan: Plan) -> dict[str, Decision]:
-    """Return a dict: step -> decision, for a dry run. It is empty if the store or the experiment does not exist yet."""
+    """Return a dict: step -> decision, for a dry run. It is empty if the store or the experiment does not exist yet.
+
+    Raises:
+        ConfigError: the experiment is deleted.
+    """
     if not opening.has_store(plan.config):
         return {}
     store = opening.open_store(plan.config, may_migrate=False)
-    known_experiment = store.client.get_experiment_by_name(plan.config.experiment_name)
-    if known_experiment is None:
+    if store.client.get_experiment_by_name(plan.config.experiment_name) is None:
         return {}
-    experiment = str(known_experiment.experiment_id)
+    experiment = store.experiment_id(plan.config.experiment_name)  # a deleted one is refused
     source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile) if plan.missing else None
     producers = lineage.producers_of(store, source) if source else {}
     return preview(plan, producers, store, experiment, Memory())

@@ -153,7 +153,7 @@ def deleted_experiment(earlier: Store) -> Store:
     return earlier
 
 
-@pytest.mark.parametrize("options", [["--force"], ["--only=train"], ["--step=prepare_data"]])
+@pytest.mark.parametrize("options", [["--force"], ["--only=train"], ["--step=prepare_data"], ["--dry-run"]])
 def test_a_deleted_experiment_is_one_line_and_exit_code_2(
     deleted_experiment: Store, drive: Drive, options: list[str]
 ) -> None:
