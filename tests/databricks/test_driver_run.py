@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,15 +108,20 @@ def test_the_wheel_is_uploaded_once_and_installed_with_the_pins(pipeline_result:
 
 
 def test_a_killed_driver_is_resumed_without_submitting_twice(
-    pipeline_result: Result, shell: Shell, workspace: Workspace
+    pipeline_result: Result, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    followed, start = threading.Event(), workspace.clusters.start
+    monkeypatch.setattr(workspace.clusters, "start", lambda spec: start(spec) if followed.wait(200) else None)
     before = len(workspace.jobs.runs)
-    driver = begin("--only=train", until="train | PENDING")  # long before the task ends
+    driver = begin("--only=train", until="train | PENDING")
     driver.kill()
     driver.communicate()
     (remote,) = list(workspace.jobs.runs)[before:]
     pipeline = pipeline_of(Result(0, driver.output, ""))  # type: ignore[attr-defined]
-    result = shell(*DEV, "--only=train", f"--resume={pipeline}")
+    driver = begin("--only=train", f"--resume={pipeline}", until=f"train | run {remote} ·")
+    followed.set()  # the task's cluster starts only now, however long the second driver took to start
+    rest, error = driver.communicate(timeout=200)
+    result = Result(driver.returncode, driver.output + rest, error)  # type: ignore[attr-defined]
     assert result.code == 0, result.text
     assert f"train | run {remote} ·" in result.out and "taken over" in result.out
     assert list(workspace.jobs.runs)[before:] == [remote]
