@@ -22,12 +22,10 @@ FLOAT32_MAX = 3.4028234663852886e38  # a larger number can't be in a feature: sc
 EXACT = 2**53  # above this, a float64 can't hold every whole number
 # Characters that `clean` removes around text: blanks of any script, control characters, and characters that no screen
 # shows, such as zero-width ones and byte order marks.
-BLANKS = "".join(
-    c
-    for c in map(chr, range(0x10000))
-    if c.isspace() or unicodedata.category(c) == "Cc" or c in "\xad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-)
-NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+# They are written out because every start of driver.py imports this module.
+_RANGES = ((0x00, 0x20), (0x7F, 0xA0), (0x2000, 0x200F), (0x2028, 0x2029))
+_SINGLE = (0xAD, 0x1680, 0x180E, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF)
+BLANKS = "".join(map(chr, (*(code for first, last in _RANGES for code in range(first, last + 1)), *_SINGLE)))
 GROUPS = "[ '\u2019\xa0\u2009\u202f]"  # blanks and apostrophes that separate thousands in some countries
 SIGNS = "(?:[$€£¥₹₽₩₺%‰]|USD|EUR|GBP|CHF|JPY|CNY|INR)"
 # Numbers in any local spelling: 4,273.73  4.273,73  4 273,73  4273,73  $5  26 %  (17)  17-
@@ -61,6 +59,9 @@ class Spelling:
     def group(self) -> str:
         """A regular expression for the mark between thousands. A blank or an apostrophe has several forms."""
         return GROUPS if self.thousands in (" ", "'") else f"\\{self.thousands}"
+
+
+_NUMBER = re.compile(Spelling().pattern)  # a number as Python and Spark write it
 
 
 def clean(cells: pa.Array, spelling: Spelling) -> pa.Array:
@@ -169,7 +170,7 @@ def canonical(cells: pa.Array) -> pa.Array:
 
 def plain_number(text: str) -> str:
     """Return a number without exponent and needless zeros: `1.70e1` gives `17`. Other text is returned unchanged."""
-    if not re.fullmatch(NUMBER, text, re.ASCII):
+    if not _NUMBER.fullmatch(text):
         return text
     number = Decimal(text)
     if not number:
@@ -200,9 +201,10 @@ def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, m
     totals: dict[int, Counter[str]] = {}
     values: Counter[str] = Counter()
     for batch in batches:
-        for position, column in enumerate(batch.columns):
-            totals.setdefault(position, Counter()).update(_statistics(clean(column, spelling), spelling))
-        counted = clean(batch.column(label), spelling).drop_null().value_counts()
+        columns = [clean(column, spelling) for column in batch.columns]
+        for position, column in enumerate(columns):
+            totals.setdefault(position, Counter()).update(_statistics(column, spelling))
+        counted = columns[label].drop_null().value_counts()
         for value, count in zip(canonical(counted.field(0)).to_pylist(), counted.field(1).to_pylist(), strict=True):
             if value in values or len(values) < most:
                 values[value] += count

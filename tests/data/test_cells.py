@@ -2,6 +2,8 @@
 
 import datetime as dt
 import math
+import string
+import unicodedata
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +34,12 @@ def as_numbers(values: list[Any], kind: pa.DataType | None = None, **spelling: A
 )
 def test_a_blank_around_text_is_removed_whatever_its_kind(blank: str) -> None:
     assert cleaned(f"{blank}yes", f"yes{blank}", blank, f"{blank}NA{blank}") == ["yes", "yes", None, None]
+
+
+def test_every_blank_and_control_character_of_unicode_is_removed() -> None:
+    chars = [chr(code) for code in range(0x110000)]
+    assert {c for c in chars if c.isspace() or unicodedata.category(c) == "Cc"} <= set(cells.BLANKS)
+    assert [c for c in cells.BLANKS if c.isalnum() or c in string.punctuation] == []
 
 
 def test_a_character_inside_a_word_stays() -> None:
