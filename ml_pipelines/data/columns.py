@@ -42,12 +42,22 @@ class Profile:
     @property
     def kind(self) -> str:
         """The type without its arguments: `decimal` for decimal(10,2)."""
-        return self.dtype.split("(")[0]
+        return kind_of(self.dtype)
 
     @property
     def is_time(self) -> bool:
         """Whether the column has dates or times."""
-        return self.kind[:4] in ("date", "time")
+        return is_time(self.kind)
+
+
+def kind_of(dtype: str) -> str:
+    """Return a type of Spark without its arguments: `decimal` for decimal(10,2)."""
+    return dtype.split("(")[0]
+
+
+def is_time(kind: str) -> bool:
+    """Return whether a type of Spark is for dates or times."""
+    return kind[:4] in ("date", "time")
 
 
 def standard_name(column: str) -> str:

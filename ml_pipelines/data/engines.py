@@ -153,6 +153,11 @@ def _jvm() -> SparkSession:
     return builder.getOrCreate()
 
 
+def is_connect(spark: SparkSession) -> bool:
+    """Return whether a session is a client of a Spark Connect server, such as Sail."""
+    return ".connect." in type(spark).__module__
+
+
 def java_program() -> str:
     """Return the path of the Java program, from JAVA_HOME if it is set, else from PATH.
 

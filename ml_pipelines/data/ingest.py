@@ -21,11 +21,13 @@ from ml_pipelines.data.columns import (
     check_columns,
     check_numbers,
     choose_treatment,
+    is_time,
+    kind_of,
     label_classes,
     rounding_warnings,
     standard_names,
 )
-from ml_pipelines.data.data_warnings import DataWarning
+from ml_pipelines.data.data_warnings import DataWarning, find_unnamed
 from ml_pipelines.data.sources import Raw
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, shown
@@ -105,7 +107,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
         mapping,
-        list(rounding_warnings(numbers)),
+        [*find_unnamed(features, raw.text), *rounding_warnings(numbers)],
     )
 
 
@@ -131,25 +133,24 @@ def _profile(
     schema = "position long, value string, " + ", ".join(f"{name} long" for name in cells.STATISTICS)
     sums = [F.sum(name).alias(name) for name in cells.STATISTICS]
     totals = frame.mapInArrow(run, schema).groupBy("position", "value").agg(*sums).collect()
+    none = dict.fromkeys(cells.STATISTICS, 0)  # the counts of a source without rows
     counts = {row["position"]: row for row in totals if row["value"] is None}
-    if not counts:
-        raise BadData("The source has too few rows: 0. A model needs rows for training and for testing.")
-    profiles = {
-        name: Profile(name, names[name], dtypes[name], *(counts[i][statistic] for statistic in cells.STATISTICS))
-        for i, name in enumerate(kept)
-    }
+    profiles = {}
+    for i, name in enumerate(kept):
+        count = counts.get(i, none)
+        profiles[name] = Profile(name, names[name], dtypes[name], *(count[statistic] for statistic in cells.STATISTICS))
     return profiles, [row["value"] for row in totals if row["value"] is not None]
 
 
 def _check_types(dtypes: dict[str, str], data: Data) -> None:
     """Raise BadData if the type of the key column can't be a key, or the type of the label can't be a label."""
-    kinds = {name: dtype.split("(")[0] for name, dtype in dtypes.items()}
-    if data.key and kinds[data.key] not in (*NUMERIC, "string") and kinds[data.key][:4] not in ("date", "time"):
+    key, label = (kind_of(dtypes[name]) if name else "" for name in (data.key, data.label))
+    if data.key and key not in (*NUMERIC, "string") and not is_time(key):
         raise BadData(
             f"data.key: column {shown(data.key)} has type {dtypes[data.key]}, which can't be a key. "
             "Choose another column, or set data.key=null."
         )
-    if kinds[data.label] not in (*NUMERIC, "string"):
+    if label not in (*NUMERIC, "string"):
         raise BadData(
             f"Label {shown(data.label)} has type {dtypes[data.label]}, but classes must be numbers, booleans or text. "
             "Convert the column, or set data.label to another."

@@ -89,11 +89,16 @@ def locate_source(source: Source) -> tuple[str, Path | None]:
         )
     if not any(local.iterdir()) if local.is_dir() else local.stat().st_size == 0:
         raise BadData(f"data.source.path: {local} is empty.")
-    if re.search(r"[*?\[\]{}]", str(local)):
+    if is_pattern(local):
         raise BadData(
             f"data.source.path: Spark reads * ? [ ] {{ }} in {local} as a pattern. Rename the file or folder."
         )
     return str(local), local
+
+
+def is_pattern(path: Path) -> bool:
+    """Return whether Spark reads a path as a pattern for several paths."""
+    return re.search(r"[*?\[\]{}]", str(path)) is not None
 
 
 def data_files(local: Path) -> list[Path]:

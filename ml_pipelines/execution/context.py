@@ -88,9 +88,7 @@ class TrackedContext(StepContext[P]):
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
         ingested = ingest.ingest(raw, self.data, f"{self._copies}/rows")
         self.log_json(ingested.decisions(), "columns.json")
-        roles = {self.data.label, self.data.key, *self.data.drop}
-        features = [name for name in raw.frame.columns if name not in roles]
-        self._data_warnings = data_warnings.find_unnamed(features, raw.text) + ingested.warnings
+        self._data_warnings = ingested.warnings
         return ingested.frame
 
     def _place_for_copies(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ml_pipelines.config.schema import Source
-from ml_pipelines.data import locations
+from ml_pipelines.data import engines, locations
 from ml_pipelines.data.cells import BLANKS
 from ml_pipelines.data.files import text_files
 from ml_pipelines.errors import BadData, StepFailed, message_of
@@ -74,7 +74,7 @@ def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
     """
     reader = _reader(spark, source.separator, source.escape or '"').option("encoding", source.encoding)
     ordinary = text_files.is_utf8(source.encoding) and not source.escape and source.separator.isascii()
-    if not ordinary and ".connect." in type(spark).__module__:  # Sail would ignore the encoding
+    if not ordinary and engines.is_connect(spark):  # Sail would ignore the encoding
         raise BadData(
             f"{uri}: data.source.encoding, data.source.escape and separators outside ASCII need a file on this machine "
             "or spark.engine=jvm. Save the file as CSV in UTF-8."
@@ -89,7 +89,7 @@ def _reader(spark: SparkSession, separator: str, escape: str = '"') -> DataFrame
 
 def is_plain(file: Path, source: Source) -> bool:
     """Return whether every engine reads the file alike, so that it needs no copy."""
-    if not source.separator.isascii() or source.escape or re.search(r"[*?\[\]{}]", str(file)):
+    if not source.separator.isascii() or source.escape or locations.is_pattern(file):
         return False
     if not text_files.is_plain(file, source.encoding):
         return False

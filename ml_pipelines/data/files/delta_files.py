@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from ml_pipelines.data import tables
+from ml_pipelines.data import engines, tables
 from ml_pipelines.errors import BadData
 from ml_pipelines.system.processes import on_databricks
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -28,8 +30,10 @@ def read_delta(spark: SparkSession, uri: str, local: Path | None, version: int |
         BadData: files of this version are gone, or the engine can't find them.
     """
     if local:
-        _refuse_clone(spark, local, version)
-        check_files_exist(local, version)
+        table = tables.open_table(str(local), version)
+        paths = _paths_of(table)
+        _refuse_clone(spark, local, paths)
+        _check_paths(local, table.version(), paths)
     reader = spark.read.format("delta")
     return (reader if version is None else reader.option("versionAsOf", version)).load(uri)
 
@@ -40,10 +44,13 @@ def path_hint(uri: str) -> str:
     return f" (Sail can't open a Delta table if its path has {unsafe[0]!r}: rename it)" if unsafe else ""
 
 
-def _refuse_clone(spark: SparkSession, local: Path, version: int | None) -> None:
-    paths = tables.open_table(str(local), version).get_add_actions().column("path").to_pylist()
+def _paths_of(table: DeltaTable) -> list[str]:
+    return [str(path) for path in table.get_add_actions().column("path").to_pylist()]
+
+
+def _refuse_clone(spark: SparkSession, local: Path, paths: Sequence[str]) -> None:
     elsewhere = [path for path in paths if re.match(r"/|[a-z0-9]+:/", path, re.IGNORECASE)]
-    if elsewhere and ".connect." in type(spark).__module__ and not on_databricks():
+    if elsewhere and engines.is_connect(spark) and not on_databricks():
         raise BadData(
             f"{local} is a shallow clone: its rows are in files of another table, such as {elsewhere[0]}. "
             "Sail can't read it. Set spark.engine=jvm, or make a deep clone."
@@ -57,13 +64,16 @@ def check_files_exist(local: Path, version: int | None) -> None:
         BadData: files are gone.
     """
     table = tables.open_table(str(local), version)
-    paths = table.get_add_actions().column("path").to_pylist()
+    _check_paths(local, table.version(), _paths_of(table))
+
+
+def _check_paths(local: Path, version: int, paths: Sequence[str]) -> None:
     on_disk = [path for path in paths if not re.match(r"(?!file:)[a-z0-9]+:/", path)]
     files = (Path(local, re.sub("^file:/+", "/", unquote(path))) for path in on_disk)
     if missing := [file for file in files if not file.exists()]:
         newest = tables.open_table(str(local), None).version()
-        advice = "Set data.source.version to a later version, or null" if newest > table.version() else "Restore them"
+        advice = "Set data.source.version to a later version, or null" if newest > version else "Restore them"
         raise BadData(
-            f"{local} has lost {len(missing)} of the {len(paths)} files of version {table.version()}, such as "
+            f"{local} has lost {len(missing)} of the {len(paths)} files of version {version}, such as "
             f"{missing[0].name}. Perhaps VACUUM has deleted them. {advice}. The newest version is {newest}."
         )

@@ -66,7 +66,7 @@ class Files:
     def are_regular(self) -> bool:
         """Whether all engines find the same files and the same values in the folders' names."""
         if not self.partition_names:
-            return not any(re.search(r"[*?\[\]{}]", str(file)) for file in self.schemas)
+            return not any(map(locations.is_pattern, self.schemas))
         folders = {file.relative_to(self.root).parent.parts for file in self.schemas}
         names = {tuple(folder.partition("=")[0] for folder in parts) for parts in folders}
         signs = r"(?:[^=*?\[\]{}#\\%\x80-\U0010ffff]|%[0-7][0-9A-Fa-f])+"  # engines read other characters differently
