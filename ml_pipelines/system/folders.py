@@ -21,9 +21,14 @@ class Identity(NamedTuple):
     inode: int
 
 
-def identity(folder: Path) -> Identity:
-    """Return the identity of the folder that a path names now. A link is not followed."""
-    status = folder.lstat()
+def identity(folder: Path | str, above: int | None = None) -> Identity:
+    """Return the identity of the folder that a path names now. A link is not followed.
+
+    Args:
+        folder: a path.
+        above: a descriptor of the folder where a relative path starts. None: it starts at the working directory.
+    """
+    status = os.stat(folder, dir_fd=above, follow_symlinks=False)
     return Identity(status.st_dev, status.st_ino)
 
 
@@ -49,7 +54,7 @@ def remove_below(base: Path, folder: Path, expected: Identity | None = None) -> 
         OSError: a file can't be removed, or the path `folder` is another folder or a link now.
     """
     with _opened(base, folder.parent) as above:
-        if expected and expected != _identity_at(folder.name, above):
+        if expected and expected != identity(folder.name, above):
             raise OSError("another folder is in its place now")
         if above is None:
             shutil.rmtree(folder)
@@ -65,11 +70,6 @@ def remove_if_empty(base: Path, folder: Path) -> bool:
     except OSError:  # the folder is not empty, or a link
         return False
     return True
-
-
-def _identity_at(name: str, above: int | None) -> Identity:
-    status = os.stat(name, dir_fd=above, follow_symlinks=False)
-    return Identity(status.st_dev, status.st_ino)
 
 
 @contextmanager

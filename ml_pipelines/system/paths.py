@@ -44,6 +44,11 @@ def sqlite_uri() -> str:
     return f"sqlite:///{root() / 'mlflow.db'}"
 
 
+def sqlite_file(uri: str) -> Path:
+    """Return the path of the file that a sqlite URI names, without the URI's options."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
 def absolute_uri(uri: str) -> str:
     """Return the tracking URI with an absolute sqlite path, so that it works from any working directory."""
     path = re.fullmatch(r"sqlite:///(?!/)(?!:memory:)([^?]+)(\?.*)?", uri)

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from ml_pipelines.errors import Unreachable
-from ml_pipelines.system import events
+from ml_pipelines.system import events, paths
 
 PROCESS = "process"
 DRIVER = "ML_PIPELINES_DRIVER"  # environment variable of a step's process: the id of the process that runs the pipeline
@@ -82,7 +82,7 @@ def alone_at(uri: str) -> Iterator[None]:
         return
     import fcntl
 
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    database = paths.sqlite_file(uri)
     with ExitStack() as opened:
         try:
             descriptor = _open_lock(database)

@@ -148,7 +148,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     if store.is_databricks:  # a workspace has no experiment 0, which is read below; preflight.py checks the workspace
         return store
     if uri.startswith("sqlite:////"):
-        paths.check_writable(str(Path(uri.removeprefix("sqlite:///")).parent), "The MLflow store")
+        paths.check_writable(str(paths.sqlite_file(uri).parent), "The MLflow store")
     try:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         # The first request imports SQLAlchemy, which is faster without garbage collection.
@@ -162,7 +162,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":  # a store without experiment 0 works too
             refused = ConfigError(f"The MLflow store {uri} can't be opened: {message_of(error)}")
             full = f"The MLflow store {uri} can't be opened: the disk is full"
-            raise shortage.explain(error, full, str(Path(uri.removeprefix("sqlite:///")).parent)) or refused from error
+            raise shortage.explain(error, full, str(paths.sqlite_file(uri).parent)) or refused from error
     finally:
         os.environ |= budget
     return store

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.system import events
+from ml_pipelines.system import events, paths
 
 
 def prepare(uri: str, may_migrate: bool) -> None:
@@ -30,7 +30,7 @@ def prepare(uri: str, may_migrate: bool) -> None:
     """
     if not uri.startswith("sqlite:///"):
         return
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    database = paths.sqlite_file(uri)
     if code := re.search(r"%[0-9A-Fa-f]{2}", str(database)):
         raise ConfigError(
             f"The MLflow store {database}: MLflow would read {code[0]} in this path as another character. Rename the "

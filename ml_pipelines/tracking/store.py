@@ -97,16 +97,13 @@ class Store:
             place = str(run.info.artifact_uri)
             told = f"Can't write artifacts to {place}: {_cause(error)}"
         else:
-            place = str(self._database().parent) if self.is_sqlite else ""
+            place = str(paths.sqlite_file(self.uri).parent) if self.is_sqlite else ""
             told = f"The MLflow store {self.uri} fails: {_cause(error)}"
         return shortage.explain(error, told, place) or Unreachable(told)
 
-    def _database(self) -> Path:
-        return Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
-
     def _moved_database(self, error: Exception) -> Path | None:
         """Return the path of the sqlite file if it is no longer the file that this process opened, else None."""
-        database = self._database()
+        database = paths.sqlite_file(self.uri)
         said = "readonly database" in str(error)  # SQLite's words for a file that was moved
         return database if not database.is_file() or (said and os.access(database, os.W_OK)) else None
 
