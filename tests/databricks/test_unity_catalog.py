@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from doubling import log_model
 from emulator import Workspace
 from emulator.catalog import EVERYBODY
 from mlflow.exceptions import MlflowException
@@ -99,19 +100,13 @@ def post(client: mlflow.MlflowClient, route: str, body: dict[str, Any]) -> None:
 def test_the_owner_of_the_model_may_lack_the_privilege_to_create_models(
     workspace: Workspace, client: mlflow.MlflowClient
 ) -> None:
-    class Twice(mlflow.pyfunc.PythonModel):
-        def predict(self, model_input: list[float]) -> list[float]:
-            return [2 * number for number in model_input]
-
-    mlflow.set_experiment("/Shared/models")
-    with mlflow.start_run() as run:
-        logged = mlflow.pyfunc.log_model(name="model", python_model=Twice(), input_example=[1.0])
+    run_id, model_uri = log_model()
     model = new_model(client, workspace, "of_a_team", "ml-team")
     workspace.catalog.groups, workspace.catalog.grants = {"ml-team"}, {"ml_artifacts": {"ml-team": USE}}
     check("of_a_team")
     store = Store("databricks", "databricks-uc")
-    registry.register_version(store, configured("of_a_team"), logged.model_uri, run.info.run_id, {"verdict": "passed"})
-    assert client.get_model_version_by_alias(model, "challenger").run_id == run.info.run_id
+    registry.register_version(store, configured("of_a_team"), model_uri, run_id, {"verdict": "passed"})
+    assert client.get_model_version_by_alias(model, "challenger").run_id == run_id
     with pytest.raises(MlflowException, match="User does not have CREATE MODEL on Schema"):
         client.create_registered_model(f"{SCHEMA}.another_of_a_team")
 

@@ -17,6 +17,7 @@ import requests
 from conftest import ROOT, Result
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, DatabricksError, NotFound, PermissionDenied, Unauthenticated
+from doubling import log_model
 from emulator import Workspace
 from emulator.clusters import check
 from emulator.errors import ApiError
@@ -163,28 +164,22 @@ def test_a_secret_in_a_run_of_a_workspace_is_erased_by_databricks_itself(workspa
 
 
 def test_unity_catalog_stores_models_with_aliases(workspace: Workspace) -> None:
-    class Twice(mlflow.pyfunc.PythonModel):
-        def predict(self, model_input: list[float]) -> list[float]:
-            return [2 * number for number in model_input]
-
-    mlflow.set_experiment("/Shared/models")
-    with mlflow.start_run() as run:
-        model_info = mlflow.pyfunc.log_model(name="model", python_model=Twice(), input_example=[1.0])
+    run_id, model_uri = log_model()
     client, name = mlflow.MlflowClient(registry_uri="databricks-uc"), "ml_artifacts.dev.twice"
     mlflow.set_registry_uri("databricks-uc")
     try:
-        version = mlflow.register_model(model_info.model_uri, name)
+        version = mlflow.register_model(model_uri, name)
         client.set_registered_model_alias(name, "champion", version.version)
         client.set_model_version_tag(name, version.version, "checked", "yes")
         champion = client.get_model_version_by_alias(name, "champion")
-        assert (champion.version, champion.run_id, champion.aliases) == ("1", run.info.run_id, ["champion"])
+        assert (champion.version, champion.run_id, champion.aliases) == ("1", run_id, ["champion"])
         assert client.get_model_version(name, "1").tags == {"checked": "yes"}
         assert [one.version for one in client.search_model_versions(f"name='{name}'")] == ["1"]
         assert mlflow.pyfunc.load_model(f"models:/{name}@champion").predict([4.0]) == [8.0]
         client.delete_registered_model_alias(name, "champion")
         assert client.get_model_version(name, "1").aliases == []
         with pytest.raises(MlflowException, match=r"Schema 'ml_artifacts\.nowhere' does not exist"):
-            mlflow.register_model(model_info.model_uri, "ml_artifacts.nowhere.twice")
+            mlflow.register_model(model_uri, "ml_artifacts.nowhere.twice")
     finally:
         mlflow.set_registry_uri(None)
 
