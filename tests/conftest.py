@@ -246,7 +246,9 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[str]:
 def project(tmp_path: Path) -> Path:
     """Return a copy of the project that a test may change."""
     copy = tmp_path / "project"
-    skip = shutil.ignore_patterns(".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", "tests")
+    skip = shutil.ignore_patterns(
+        ".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", ".hypothesis", "tests"
+    )
     shutil.copytree(ROOT, copy, ignore=skip)
     return copy
 

@@ -4,6 +4,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import Result, Store
@@ -82,7 +83,8 @@ def test_a_sqlite_file_that_cannot_be_opened_is_not_tried_for_long(
     from mlflow.store.db import utils
 
     pauses: list[float] = []
-    monkeypatch.setattr(utils.time, "sleep", pauses.append)
+    # The module gets a `time` of its own: other threads of this process sleep too.
+    monkeypatch.setattr(utils, "time", SimpleNamespace(sleep=pauses.append))
     database = Path(store.uri.removeprefix("sqlite:///"))
     database.unlink()
     database.mkdir()
