@@ -61,6 +61,7 @@ def test_the_same_seed_gives_exactly_the_same_metrics(finished: Store, store: St
     assert store.metrics() == finished.metrics()
 
 
+@pytest.mark.slow
 def test_the_sample_data_needs_no_download(store: Store, drive: Drive) -> None:
     quick = "steps.train.params.options.max_iter=20,steps.feature_importance.params.repeats=1"
     result = drive(f"--set=data.source.kind=sample,{quick}", small=False)
@@ -99,6 +100,7 @@ def test_the_configuration_selects_the_estimator(earlier: Store, drive: Drive) -
     assert earlier.statuses() == dict.fromkeys(NAMES[1:], "FINISHED")
 
 
+@pytest.mark.slow
 def test_a_forest_runs_if_its_types_are_trusted(earlier: Store, drive: Drive) -> None:
     forest = "--set=steps.train.params.estimator=sklearn.ensemble.RandomForestClassifier"
     refusal = drive("--only=train", forest, small=False)
@@ -156,6 +158,7 @@ def test_selected_steps_use_the_newest_outputs(earlier: Store, drive: Drive) -> 
     assert earlier.child("evaluate").data.params["train_run_id"] == newest
 
 
+@pytest.mark.slow
 def test_selected_steps_do_not_mix_outputs_of_different_models(finished: Store, earlier: Store, drive: Drive) -> None:
     assert drive("--only=train").code == 0
     assert drive("--only=model_qa").code == 0

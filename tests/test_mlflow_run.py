@@ -35,6 +35,7 @@ def input_options(store: Store, step: str) -> list[str]:
 # -- the main job
 
 
+@pytest.mark.slow
 def test_mlflow_run_without_parameters_runs_the_pipeline_with_its_run_as_parent(
     store: Store, shell: Shell, small: Path
 ) -> None:

@@ -33,6 +33,7 @@ def python(path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_child_does_not_import_its_caller_s_main_module(tmp_path: Path) -> None:
     marker = tmp_path / "imported"
     body = f"""

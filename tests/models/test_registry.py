@@ -110,6 +110,7 @@ def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive
     assert (alias(earlier), alias(earlier, "challenger")) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_champion_from_the_same_pipeline_run_does_not_run_the_gate_again(earlier: Store, drive_again: Drive) -> None:
     assert "Up to date" in drive_again().out
     assert drive_again(BETTER).code == 0
@@ -117,6 +118,7 @@ def test_a_champion_from_the_same_pipeline_run_does_not_run_the_gate_again(earli
     assert versions(earlier) == [1, 2]
 
 
+@pytest.mark.slow
 def test_another_champion_runs_the_gate_again_and_registers_no_second_version(
     earlier: Store, drive_again: Drive
 ) -> None:
@@ -129,12 +131,14 @@ def test_another_champion_runs_the_gate_again_and_registers_no_second_version(
     assert versions(earlier) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_changed_champion_as_the_reason(earlier: Store, drive_again: Drive) -> None:
     assert drive_again(BETTER).code == 0
     assert command("rollback", "--reason", "to see").code == 0
     assert "runs: external changed (champion)" in drive_again("--dry-run", BETTER).out
 
 
+@pytest.mark.slow
 def test_a_resumed_pipeline_run_registers_its_model(earlier: Store, drive_again: Drive, monkeypatch: Any) -> None:
     def fail(*_: object) -> None:
         raise OSError("the registry is away")
@@ -149,6 +153,7 @@ def test_a_resumed_pipeline_run_registers_its_model(earlier: Store, drive_again:
     assert (versions(earlier), alias(earlier)) == ([1, 2], 2)
 
 
+@pytest.mark.slow
 def test_a_model_on_worse_data_is_refused_and_not_registered(store: Store, drive: Drive, tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     options = f"--set=data.source.kind=file,data.source.path={source},{CHECKS}.min_auc.threshold=0.7"
@@ -175,6 +180,7 @@ def test_a_warned_model_is_registered_but_not_champion(store: Store, drive: Driv
     assert registry.current_champion(store.opened, load("local")) is None
 
 
+@pytest.mark.slow
 def test_the_profile_sets_the_name_of_the_model(store: Store, drive: Drive) -> None:
     assert drive("--set=registry.model=loans").code == 0
     assert [model.name for model in store.client.search_registered_models()] == ["loans"]
@@ -198,6 +204,7 @@ def test_promote_and_rollback_move_the_alias_and_record_why(earlier: Store, driv
     assert "demoted_reason" not in tags(earlier, 1)
 
 
+@pytest.mark.slow
 def test_a_pipeline_never_promotes_a_version_that_a_person_demoted(earlier: Store, drive_again: Drive) -> None:
     assert drive_again(BETTER).code == 0
     assert command("rollback", "--reason", "complaints").code == 0

@@ -141,6 +141,7 @@ def test_on_a_cluster_the_steps_run_inline(drive: Run, monkeypatch: pytest.Monke
     assert "backend inline" in drive("--dry-run", "--profile=dev").out
 
 
+@pytest.mark.slow
 def test_a_dry_run_works_as_a_process_in_another_working_directory(shell: Run, store: Store, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -150,6 +151,7 @@ def test_a_dry_run_works_as_a_process_in_another_working_directory(shell: Run, s
     assert list(elsewhere.iterdir()) == [] and nothing_happened(store)
 
 
+@pytest.mark.slow
 def test_a_dry_run_in_a_fresh_clone_leaves_no_file_behind(shell: Run, project: Path) -> None:
     before = sorted(project.rglob("*"))
     clean = {"MLFLOW_TRACKING_URI": "", "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}

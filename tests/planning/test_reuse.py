@@ -395,10 +395,11 @@ def test_params_that_differ_have_different_fingerprints(
     store: Store, one: dict[Any, Any], other: dict[Any, Any]
 ) -> None:
     train = load("local").steps["train"]
+    memory = Memory()
 
     def fingerprint_with(options: dict[Any, Any]) -> str:
         step = dataclasses.replace(train, inputs=[], params=dataclasses.replace(train.params, options=options))
-        parts = fingerprint.fingerprint_parts(Memory(), store.opened, load("local"), step, {})
+        parts = fingerprint.fingerprint_parts(memory, store.opened, load("local"), step, {})
         return fingerprint.fingerprint_of(json.loads(json.dumps(parts)))  # as the artifact has them
 
     assert fingerprint_with(one) != fingerprint_with(other)
@@ -533,6 +534,7 @@ def test_a_table_outside_the_prefix_is_not_reused(own: Finished, tmp_path: Path,
 # -- texts longer than MLflow stores
 
 
+@pytest.mark.slow
 def test_a_wide_table_with_a_full_contract_is_reused(
     store: Store, drive: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -402,6 +402,7 @@ def test_an_error_in_the_report_does_not_fail_the_pipeline_run(
     assert render.NAME not in store.artifacts(store.parent())
 
 
+@pytest.mark.slow
 def test_the_printed_command_writes_the_report_again_and_opens_it(
     store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -60,11 +60,16 @@ def attempts(store: Store) -> list[tuple[str, str | None]]:
     "error",
     [
         ConnectionResetError("of this test"),
-        TimeoutError("of this test"),
-        OSError(5, "Input/output error"),
-        requests.exceptions.ReadTimeout("of this test"),
-        Unreachable("of this test"),
-        caused_by(ConnectionRefusedError("of this test"), RuntimeError("no answer")),
+        *(
+            pytest.param(error, marks=pytest.mark.slow, id=type(error).__name__)
+            for error in (
+                TimeoutError("of this test"),
+                OSError(5, "Input/output error"),
+                requests.exceptions.ReadTimeout("of this test"),
+                Unreachable("of this test"),
+                caused_by(ConnectionRefusedError("of this test"), RuntimeError("no answer")),
+            )
+        ),
         RuntimeError("StatusCode.UNAVAILABLE"),
     ],
     ids=lambda error: type(error).__name__,
@@ -154,6 +159,7 @@ def test_a_step_over_its_time_limit_fails_and_shows_where_it_was(earlier: Store,
     assert earlier.parent().data.tags["exit_code"] == "124"
 
 
+@pytest.mark.slow
 def test_a_step_that_hung_once_is_retried(earlier: Store, drive: Drive) -> None:
     from steps.evaluate import score_metrics
 

@@ -163,6 +163,7 @@ def test_a_deleted_experiment_is_one_line_and_exit_code_2(
     assert "or set experiment_name to another name." in result.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "contract", "clean"])
 def test_a_command_names_a_deleted_experiment(deleted_experiment: Store, shell: Shell, command: str) -> None:
     result = shell("ml-pipelines", command)
@@ -170,6 +171,7 @@ def test_a_command_names_a_deleted_experiment(deleted_experiment: Store, shell: 
     assert result.err.startswith(DELETED) and len(result.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_printed_command_restores_the_experiment(deleted_experiment: Store, drive: Drive, shell: Shell) -> None:
     printed = re.search(r"`(mlflow experiments restore .*)`", drive("--force").err)
     assert printed
@@ -324,6 +326,7 @@ def test_a_tmpdir_that_is_not_a_folder_is_one_line(
     assert store.runs() == []
 
 
+@pytest.mark.slow
 @linux
 def test_a_tmpdir_too_long_for_a_socket_is_replaced_for_the_socket(
     store: Store, small: Path, temporary_folder: Path, shell: Shell
@@ -346,6 +349,7 @@ def test_without_a_short_folder_for_the_socket_the_driver_names_tmpdir(
     assert re.fullmatch(r"TMPDIR: \S+ is too long for a socket\. Use a folder of at most 2 bytes\.\n", result.err)
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_stays_in_the_temporary_folder(
