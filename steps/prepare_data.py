@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BUCKETS = 10_000  # a hash puts each row into one of these buckets, so test_fraction works to four digits
+IS_TEST = "_is_test"  # the column that says on which side a row is
 MIN_PER_CLASS = 2  # rows of each class in each table; with fewer rows, the metrics mean nothing
 
 
@@ -31,20 +32,27 @@ def add_features(frame: DataFrame) -> DataFrame:
 
 
 def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
-    """Return the rows with a boolean column `_is_test`. No column of the source has this name: none begins with `_`.
+    """Return the rows with a boolean column `_is_test`. A column of the source never has this name in our tables.
 
     A hash of the key and the seed puts a row into the training or the test table, so every engine makes the same split.
     A row stays in its table if other rows are added or removed. Rows with the same key stay together, even if the key
     is written in several ways (17, 17.0, 017). Without a key, the whole row is hashed.
+
+    Raises:
+        BadData: `add_features` made a column `_is_test`.
     """
     from pyspark.sql import functions as F
 
+    if taken := [name for name in frame.columns if name.lower() == IS_TEST]:
+        raise BadData(
+            f"add_features returns a column {taken[0]}, but this name is reserved for the split. Rename the column."
+        )
     hashed = [canonical_key(frame, key)] if key else [frame[name] for name in frame.columns]
     # Sail's hash fails if all arguments are constant, as in a file with one key. So add a null that Sail can't know in
     # advance. A null does not change the hash.
     null = F.when(F.monotonically_increasing_id() < 0, 0)
     bucket = F.pmod(F.xxhash64(*hashed, F.lit(seed), null), F.lit(BUCKETS))
-    return frame.withColumn("_is_test", bucket < F.lit(round(fraction * BUCKETS)))
+    return frame.withColumn(IS_TEST, bucket < F.lit(round(fraction * BUCKETS)))
 
 
 def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
@@ -62,7 +70,7 @@ def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
 def run(step: StepContext[Params]) -> Outputs:
     """Write the training table and the test table; return their URIs."""
     frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
-    counts = {(is_test, label): n for is_test, label, n in frame.groupBy("_is_test", step.label).count().collect()}
+    counts = {(is_test, label): n for is_test, label, n in frame.groupBy(IS_TEST, step.label).count().collect()}
     try:
         check_split(counts)
     except BadData as error:
@@ -72,8 +80,8 @@ def run(step: StepContext[Params]) -> Outputs:
                 "are on one side. Choose a column that identifies a row, or set data.key=null."
             ) from error
         raise
-    train = step.write("train_uri", frame.where("not _is_test").drop("_is_test"))
-    test = step.write("test_uri", frame.where("_is_test").drop("_is_test"))
+    train = step.write("train_uri", frame.where(f"not {IS_TEST}").drop(IS_TEST))
+    test = step.write("test_uri", frame.where(IS_TEST).drop(IS_TEST))
     step.log_metrics({"train_rows": train.rows or 0, "test_rows": test.rows or 0})
     step.summary(f"{train.rows:,} train, {test.rows:,} test rows")
     return {"train_uri": train.uri, "test_uri": test.uri, "pipeline_run_id": step.pipeline_run_id}

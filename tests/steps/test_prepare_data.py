@@ -146,6 +146,8 @@ def test_a_key_is_on_one_side_in_all_its_spellings(spark: SparkSession) -> None:
     assert len(set(expected.values())) == 2
 
 
-def test_a_column_may_be_named_like_a_column_of_the_split(spark: SparkSession) -> None:
-    frame = assign_test(spark.createDataFrame([(i, i % 2) for i in range(40)], "id int, is_test int"), "id", 1, 0.5)
-    assert sorted(frame.select("id", "is_test").collect()) == [(i, i % 2) for i in range(40)]
+@pytest.mark.parametrize("name", ["_is_test", "_IS_TEST"])
+def test_a_column_of_add_features_with_the_name_of_the_split_is_refused(spark: SparkSession, name: str) -> None:
+    frame = spark.createDataFrame([(i, i % 2) for i in range(40)], f"id int, {name} int")
+    with pytest.raises(BadData, match=f"add_features returns a column {name}, but this name is reserved"):
+        assign_test(frame, "id", 1, 0.5)
