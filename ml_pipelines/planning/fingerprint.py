@@ -44,6 +44,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if t
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
 # Keys of `data` that are not parts: the last two name places, and the part `source` describes the source's content.
 NOT_CONTENT = ("source", "delta_prefix", "volume_name")
+SPELLING = ("decimal", "thousands")  # keys of `data.source` that decide which number a text is, in every kind of source
 
 SHOWN = 80  # a reason shows at most this many characters of a name or a value
 
@@ -79,6 +80,7 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     if "pyspark" in imported:
         parts["engine"] = config.spark.engine
         parts["source"] = _source(memory, config)
+        parts |= {f"data.source.{name}": getattr(config.data.source, name) for name in SPELLING}
     for name in sorted({"polars", "deltalake", *imported, *_engine_libraries(config, imported)}):
         parts[f"library {name}"] = memory.installed(name)
     parts["library python"] = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -6,6 +6,7 @@ One pipeline run on a CSV is made once; most tests then read the plan of `--dry-
 import dataclasses
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -116,6 +117,10 @@ def test_a_changed_dependency_invalidates_a_step(finished: Finished, change: str
 @pytest.mark.parametrize("change", ["max_parallel=1", "mlflow.log_datasets=false", "data.volume_name=other"])
 def test_a_setting_that_no_step_depends_on_invalidates_nothing(finished: Finished, change: str) -> None:
     assert set(finished.reasons(f"--set={change}").values()) == {"reused: unchanged"}
+
+
+def test_a_selected_step_runs_even_if_nothing_has_changed(finished: Finished) -> None:
+    assert re.findall("(?:runs|reused): .*", finished.drive("--dry-run", "--only=train")) == ["runs: you selected it"]
 
 
 def test_a_dry_run_expects_the_steps_after_a_forced_step_to_run(finished: Finished) -> None:
@@ -404,6 +409,39 @@ def test_params_that_differ_have_different_fingerprints(
 
     assert fingerprint_with(one) != fingerprint_with(other)
     assert fingerprint_with(one) == fingerprint_with(dict(reversed(one.items())))
+
+
+def parts_of_step(store: Store, name: str, *changes: str) -> dict[str, Any]:
+    """Return the parts of the fingerprint of a step without its inputs."""
+    config = load("local", changes)
+    step = dataclasses.replace(config.steps[name], inputs=[])
+    return dict(fingerprint.fingerprint_parts(Memory(), store.opened, config, step, {}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "part"),
+    [
+        ("data.null_values=[NA]", "data.null_values=[NA,x]", "data.null_values"),
+        ("data.positive='0'", "data.positive='1'", "data.positive"),
+        ("data.source.separator=','", "data.source.separator=;", "source"),
+        ("data.source.encoding=utf-8", "data.source.encoding=latin-1", "source"),
+        ("data.source={decimal: .}", "data.source={decimal: ','}", "data.source.decimal"),
+        ("data.source={thousands: null}", "data.source={thousands: ','}", "data.source.thousands"),
+        ("data.source={kind: table, table: a.b, version: 1}", "data.source.version=2", "source"),
+        ("data.source={kind: table, table: a.b, version: 1}", "data.source.table=a.c", "source"),
+    ],
+)
+def test_a_setting_of_the_source_changes_one_part(
+    store: Store, tmp_path: Path, settings: str, change: str, part: str
+) -> None:
+    (tmp_path / "rows.csv").write_text(rows(2))
+    source = f"data.source={{kind: file, path: {tmp_path / 'rows.csv'}}}"
+    before, after = (parts_of_step(store, "prepare_data", source, *more) for more in ([settings], [settings, change]))
+    assert [name for name in after if before.get(name) != after[name]] == [part]
+
+
+def test_the_version_of_python_is_a_part(store: Store) -> None:
+    assert parts_of_step(store, "train")["library python"] == ".".join(platform.python_version_tuple()[:2])
 
 
 def test_the_reason_shows_where_two_long_values_differ(finished: Finished) -> None:
