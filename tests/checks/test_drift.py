@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
-from ml_pipelines.checks.drift import CATEGORIES, EPSILON, MISSING, OTHER, measure, stability_index
+from ml_pipelines.checks.drift import CATEGORIES, MISSING, OTHER, measure, stability_index
 
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=2000)
@@ -36,8 +36,8 @@ def test_the_stability_index_matches_a_hand_calculation() -> None:
     assert measure_column([0, 1] * 50, [0] * 80 + [1] * 20)["psi"] == pytest.approx(by_hand)
 
 
-def test_an_empty_bin_counts_as_epsilon() -> None:
-    by_hand = (1 - 0.5) * math.log(1 / 0.5) + (EPSILON - 0.5) * math.log(EPSILON / 0.5)
+def test_an_empty_bin_counts_as_one_row_of_ten_thousand() -> None:
+    by_hand = (1 - 0.5) * math.log(1 / 0.5) + (0.0001 - 0.5) * math.log(0.0001 / 0.5)
     assert stability_index([0.5, 0.5], [1, 0]) == pytest.approx(by_hand)
     assert stability_index([0.5, 0.5, 0], [1, 0, 0]) == pytest.approx(by_hand)
 

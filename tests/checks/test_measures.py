@@ -14,6 +14,11 @@ def test_the_calibration_error_is_the_mean_distance_of_score_and_share() -> None
     assert calibration_error(label, score, 2) == pytest.approx(0.5 * 0.25 + 0.5 * 0.15)
 
 
+def test_a_score_of_1_is_in_the_last_bin() -> None:
+    label, score = np.array([0, 1, 1, 1]), np.array([1.0, 0.7, 0.6, 0.7])  # all from 0.5 on: mean score and share 0.75
+    assert calibration_error(label, score, 2) == pytest.approx(0)
+
+
 def test_true_probabilities_are_calibrated() -> None:
     draw = np.random.default_rng(1)
     score = draw.random(50_000)

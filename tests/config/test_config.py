@@ -211,6 +211,8 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("data.test_fraction=1", ["data.test_fraction"]),
         ("data.test_fraction=-0.2", ["data.test_fraction"]),
         ("data.test_fraction=.nan", ["data.test_fraction"]),
+        ("seed=-1", ["seed", "from 0 to 4294967295"]),
+        ("seed=4294967296", ["seed", "4294967296"]),
         ("max_parallel=0", ["max_parallel"]),
         ("steps.train.timeout_s=0", ["steps.train.timeout_s", "0.0"]),
         ("steps.train.timeout_s=-1", ["steps.train.timeout_s", "-1.0"]),

@@ -134,6 +134,8 @@ def test_a_32_bit_float_stays_one() -> None:
         (-0.0, pa.float64(), "0"),
         (17.5, pa.float64(), "17.5"),
         (0.1, pa.float32(), "0.1"),
+        (2.0**53 - 1, pa.float64(), "9007199254740991"),
+        (2.0**53, pa.float64(), "9.007199254740992e+15"),  # no longer exact
         (2**63 + 5, pa.uint64(), "9223372036854775813"),
         (True, pa.bool_(), "true"),
         (Decimal("1.50"), pa.decimal128(5, 2), "1.50"),

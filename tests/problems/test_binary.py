@@ -30,6 +30,12 @@ def test_score_metrics_match_a_hand_calculation() -> None:
     )
 
 
+def test_scores_that_differ_in_their_last_digit_have_an_order() -> None:
+    higher = np.nextafter(0.5, 1)
+    metrics = score_metrics(pl.Series([0, 1, 0, 1]), np.array([0.5, higher, 0.5, higher]), "test")
+    assert (metrics["test_auc"], metrics["test_average_precision"]) == (1, 1)
+
+
 def test_class_metrics_match_a_hand_calculation() -> None:
     metrics = class_metrics(pl.Series([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 0, 1, 1]), "test")
     assert metrics == pytest.approx(

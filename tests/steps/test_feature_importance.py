@@ -1,5 +1,7 @@
 """Tests of feature_importance: how much worse the model gets when a column is shuffled."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 from recording import RecordingContext
@@ -28,6 +30,13 @@ def test_the_most_important_column_comes_first_with_its_spread() -> None:
     assert importances["feature"][0] == "telling"
     assert importances["importance"].is_sorted(descending=True)
     assert importances["std"][0] > 0
+
+
+def test_an_importance_is_a_loss_in_auc_even_if_all_rows_get_one_class() -> None:
+    params = dataclasses.replace(PARAMS, options={"class_weight": {0: 1e6, 1: 1.0}})
+    model = train.make_model(FEATURES, params, seed=1).fit(FEATURES, LABEL)
+    assert not model.predict(FEATURES).any()
+    assert importance(model, FEATURES, LABEL, repeats=2, seed=1)["importance"][0] > 0.1
 
 
 def test_the_seed_decides_the_importances() -> None:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from recording import RecordingContext
 
+from ml_pipelines.checks import facts
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData
 from ml_pipelines.models.registry import Version
@@ -122,18 +123,31 @@ def test_a_configuration_block_turns_a_check_on() -> None:
 
 def test_stability_fits_the_model_again() -> None:
     from sklearn.linear_model import LogisticRegression
+
+    areas = refit_areas(LogisticRegression(), 300)
+    assert areas[0] != areas[1] == areas[2]
+    assert all(0.6 < value < 0.9 for value in areas)
+
+
+def test_stability_gives_the_seed_to_the_estimator_too() -> None:
+    from sklearn.tree import ExtraTreeClassifier
+
+    areas = refit_areas(ExtraTreeClassifier(max_depth=2), ROWS)  # on all rows, only the estimator is random
+    assert areas[0] != areas[1] == areas[2]
+
+
+def refit_areas(estimator: Any, rows: int) -> list[float]:
+    """Return the test AUC of the estimator when the check stability fits it with the seeds 0, 1 and 1."""
     from sklearn.pipeline import Pipeline
 
     train, test = (frame.drop("kind") for frame in (TRAIN, TEST))
-    model = Pipeline([("model", LogisticRegression())]).fit(train.select("chance", "noisy"), train["label"])
+    model = Pipeline([("model", estimator)]).fit(train.select("chance", "noisy"), train["label"])
     config = load("local", ["steps.model_qa.params.checks={stability: {seeds: 2, rows: 300, threshold: 0.1}}"])
     step = RecordingContext(
         "model_qa", config.steps["model_qa"].params, {**FRAMES, "train": train, "test": test}, {"t": model}
     )
     facts = model_qa.Facts(step, model_qa.GateInputs("train", "test", "t", "e", "i", AUC), 0.95, [], 1)  # type: ignore[arg-type]
-    areas = [facts.refit(seed, 300) for seed in (0, 1, 1)]
-    assert areas[0] != areas[1] == areas[2]
-    assert all(0.6 < value < 0.9 for value in areas)
+    return [facts.refit(seed, rows) for seed in (0, 1, 1)]
 
 
 def test_the_report_has_the_auc_with_its_interval_and_the_inputs() -> None:
@@ -164,11 +178,26 @@ def test_predictions_of_other_rows_are_refused() -> None:
 
 
 def test_the_drift_is_logged_in_full() -> None:
-    step, _ = run_model_qa(champion=OLD)
+    only_a = {name: frame.with_columns(kind=pl.lit("a")) for name, frame in (("older", table(3)), ("test", TEST))}
+    step, _ = run_model_qa(champion=OLD, frames=only_a)
     content = step.json["drift.json"]
     assert [row["column"] for row in content["train_test"]] == ["chance", "noisy", "kind"]
     assert [row["column"] for row in content["champion"]] == ["chance", "noisy", "kind"]
+    share_of_a = (TRAIN["kind"] == "a").mean()  # from the training table to the test table, and from the older one
+    assert share_in_bin(content["train_test"][2], "a") == (pytest.approx(share_of_a), 1)
+    assert share_in_bin(content["champion"][2], "a") == (1, pytest.approx(share_of_a))
     assert run_model_qa()[0].json["drift.json"]["champion"] is None
+
+
+def share_in_bin(row: dict[str, Any], label: str) -> tuple[float, float]:
+    [(reference, current)] = [(b["reference"], b["current"]) for b in row["bins"] if b["label"] == label]
+    return reference, current
+
+
+def test_the_drift_of_a_large_table_is_measured_on_rows_from_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "DRIFT_ROWS", ROWS // 4)
+    _, report = run_model_qa(frames={"train": TRAIN.sort("chance")})
+    assert verdicts(report)["drift"] == "passed"
 
 
 def test_a_test_table_with_another_distribution_fails() -> None:

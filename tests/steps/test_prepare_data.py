@@ -43,10 +43,16 @@ def test_another_seed_gives_another_split(spark: SparkSession) -> None:
     assert on_test_side(spark, list(range(100)), seed=1) != on_test_side(spark, list(range(100)), seed=2)
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("fraction", [0.005, 0.05, 0.2, 0.5, 0.9])
 def test_the_fraction_is_approximated(spark: SparkSession, fraction: float) -> None:
     share = len(on_test_side(spark, list(range(10_000)), fraction)) / 10_000
     assert share == pytest.approx(fraction, abs=4 * (fraction * (1 - fraction) / 10_000) ** 0.5)
+
+
+@pytest.mark.parametrize(("fraction", "share"), [(0, 0), (1, 1)])
+def test_no_row_is_on_the_wrong_side_of_a_fraction_at_its_end(spark: SparkSession, fraction: int, share: int) -> None:
+    rows = spark.range(100_000)  # so many rows that each of the hash's 10,000 buckets has some
+    assert assign_test(rows, "id", 1, fraction).where("_is_test").count() == share * 100_000
 
 
 def test_a_text_key_splits_too(spark: SparkSession) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from recording import RecordingContext
@@ -77,6 +78,14 @@ def test_a_category_that_is_missing_or_unseen_is_scored(
     assert ((score >= 0) & (score <= 1)).all()
 
 
+@pytest.mark.parametrize("categories", ["ordinal", "one_hot"])
+def test_the_rarest_values_of_a_text_column_share_one_code(categories: str) -> None:
+    texts = pl.DataFrame({"code": [f"c{i}" for i in range(300)]})
+    encoded = make_model(texts, gradient_boosting(categories=categories), seed=1)["encode"].fit_transform(texts)
+    assert len(np.unique(encoded, axis=0)) == 254
+    assert encoded.shape[1] == (254 if categories == "one_hot" else 1)
+
+
 @pytest.mark.parametrize("params", [gradient_boosting(), logistic()], ids=["keep", "median"])
 def test_a_missing_number_is_scored(params: Params) -> None:
     model = fit(GAPS, LABEL, params, seed=1)
@@ -123,6 +132,12 @@ def test_run_returns_the_model_and_logs_its_metrics() -> None:
     assert step.metrics["train_rows"] == 10
     assert step.metrics["features"] == 3
     assert step.summary_text == "auc 1.000 in training"
+
+
+def test_run_gives_the_seed_to_the_estimator() -> None:
+    step = RecordingContext("train", logistic(), {"uri": TABLE}, config=load("local", ["seed=5"]))
+    train.run(step, train_uri="uri")
+    assert step.models[0][0]["model"].random_state == 5
 
 
 def test_the_model_is_fitted_without_the_key_and_the_label() -> None:
