@@ -113,6 +113,11 @@ def test_a_new_password_of_an_address_is_no_change(hidden: None) -> None:
     assert first == second == ["sc://h/;token=***"]
 
 
+def test_of_a_hidden_text_that_contains_another_one_nothing_is_shown(hidden: None) -> None:
+    text.hide(["hunter22", "hunter22-of-production"])
+    assert text.escaped("by hunter22-of-production") == "by ***"
+
+
 def test_a_hidden_text_is_shown_nowhere(hidden: None, capsys: pytest.CaptureFixture[str]) -> None:
     text.hide(["hunter22", "a%2Fb%40c", "abc"])
     assert text.quoted("x" * 75 + "hunter22") == f"'{'x' * 75}***'"

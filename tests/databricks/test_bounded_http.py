@@ -100,6 +100,8 @@ def test_a_whole_answer_arrives_also_compressed() -> None:
         (400, "INVALID_PARAMETER_VALUE", ConfigError),
         (403, "PERMISSION_DENIED", ConfigError),
         (404, "RESOURCE_DOES_NOT_EXIST", ConfigError),
+        (409, "RESOURCE_CONFLICT", ConfigError),
+        (501, "NOT_IMPLEMENTED", ConfigError),
         (429, "REQUEST_LIMIT_EXCEEDED", workspace.NoAnswer),
         (500, "INTERNAL_ERROR", workspace.NoAnswer),
         (503, "TEMPORARILY_UNAVAILABLE", workspace.NoAnswer),

@@ -80,6 +80,7 @@ def test_the_signature_has_a_real_type_for_every_column(run_id: str) -> None:
         "flag": DataType.boolean,
         "colour": DataType.string,
     }
+    assert [column.name for column in signature.inputs if not column.required] == ["colour"]
     assert [column.type for column in signature.outputs] == [DataType.integer]
 
 

@@ -5,8 +5,8 @@ import json
 import random
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import CHECKS, Result, Store, drive_in, rows
+from reporting import table_tags
 
 from ml_pipelines.cli import main
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.execution.context import TrackedContext
 from ml_pipelines.models import registry
 from ml_pipelines.models.registry import Version
 from ml_pipelines.system import processes
@@ -315,6 +317,45 @@ def test_a_lock_lets_one_pipeline_at_a_time_choose_the_champion(store: Store) ->
         assert registry.current_champion(store.opened, config) is None
     thread.join(60)
     assert alias(store) == pair[1].version
+
+
+def test_whoever_moves_an_alias_holds_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, (first, second) = register_versions(store, 2)
+    opened, held, moved = store.opened, [], []
+    lock, set_alias = processes.alone_at, registry._set_alias
+
+    @contextmanager
+    def noted_lock(uri: str) -> Iterator[None]:
+        with lock(uri):
+            held.append(uri)
+            yield
+            held.remove(uri)
+
+    def noted_alias(at: TrackingStore, name: str, alias: str, version: int) -> None:
+        moved.append((alias, version, list(held)))
+        set_alias(at, name, alias, version)
+
+    monkeypatch.setattr(processes, "alone_at", noted_lock)
+    monkeypatch.setattr(registry, "_set_alias", noted_alias)
+    registry.register_version(opened, config, "", first.run_id, {})
+    registry.promote_best(opened, config, first, lambda version: -float(version.version))
+    registry.promote(opened, config, second.version, "so")
+    registry.rollback(opened, config, "so")
+    aliases = [("challenger", first), ("champion", first), ("champion", second), ("champion", first)]
+    assert moved == [(name, version.version, [store.uri]) for name, version in aliases]
+
+
+def test_the_champion_s_auc_is_taken_from_its_tag_only_for_the_same_test_rows(store: Store) -> None:
+    """The champion's tag says 0.9, but on the test rows of the second model it is worse than this model."""
+    config, pair = register_versions(store, 2)
+    for version, rows_digest, auc in zip(pair, ("d1", "d2"), (0.9, 0.8), strict=True):
+        uri, run_id = f"/tables/{rows_digest}", version.run_id
+        model = {"output.model_uri": "models:/m-1", "output.model_uri.digest": "any"}
+        store.opened.set_tags(run_id, {**model, **table_tags("test", 9, rows_digest), "output.test_uri": uri})
+        experiment = store.opened.experiment_id("models")
+        context: TrackedContext[Any] = TrackedContext(store.opened, config, "model_qa", run_id, run_id, experiment)
+        context.register(run_id, "passed", auc, lambda _: 0.7, {"test": uri})
+        assert alias(store) == version.version
 
 
 def test_a_version_without_a_score_neither_gains_nor_loses_the_alias(store: Store) -> None:

@@ -17,7 +17,8 @@ from ml_pipelines.backends.inline import InlineBackend
 from ml_pipelines.cli import main
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import ConfigError, Interrupted, StepFailed
-from ml_pipelines.report import gather, publishing, render
+from ml_pipelines.problems import binary
+from ml_pipelines.report import charts, gather, publishing, render
 from ml_pipelines.tracking import run_page
 from ml_pipelines.tracking.store import Store as TrackingStore
 
@@ -100,10 +101,18 @@ def test_each_metric_has_its_interval(store: Store) -> None:
     from scipy.stats import binomtest
 
     report = read(Made(artifacts=everything()).log()[0])
-    accuracy = next(metric for metric in report.metrics if metric.name == "Accuracy")
-    rows = len(reporting.LABEL)
-    expected = binomtest(round(accuracy.value * rows), rows).proportion_ci(method="wilson")
-    assert (accuracy.low, accuracy.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    metrics = {metric.name: metric for metric in report.metrics}
+    truth, predicted = reporting.LABEL.to_numpy() == 1, reporting.SCORE >= 0.5
+    hits = int((truth & predicted).sum())
+    counts = {
+        "Accuracy": (int((truth == predicted).sum()), len(truth)),
+        "Precision": (hits, int(predicted.sum())),
+        "Recall": (hits, int(truth.sum())),
+    }
+    for name, (right, rows) in counts.items():
+        expected = binomtest(right, rows).proportion_ci(method="wilson")
+        shown = (metrics[name].value, metrics[name].low, metrics[name].high)
+        assert shown == pytest.approx((right / rows, expected.low, expected.high), abs=1e-6), name
     auc = report.metrics[0]
     assert (auc.name, auc.low, auc.high, auc.training, auc.champion) == ("AUC", 0.8702, 0.8979, 0.985, None)
     assert [metric.name for metric in report.metrics if not metric.higher_is_better] == ["Log loss", "Brier score"]
@@ -115,6 +124,17 @@ def test_the_interval_of_a_proportion_is_wilsons(hits: int, rows: int) -> None:
 
     expected = binomtest(hits, rows).proportion_ci(method="wilson")
     assert render.wilson(hits, rows) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_each_point_of_the_calibration_has_its_interval(store: Store) -> None:
+    from scipy.stats import binomtest
+
+    points = binary.curves(reporting.LABEL, reporting.SCORE)["calibration"]
+    expected = []
+    for predicted, observed, rows in zip(*points.values(), strict=True):
+        interval = binomtest(round(observed * rows), int(rows)).proportion_ci(method="wilson")
+        expected.append(f"M{charts.x_of(predicted)},{charts.y_of(interval.low)}V{charts.y_of(interval.high)}")
+    assert re.findall(r'<path class="error" d="(.*?)"', page(Made(artifacts=everything()))) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ml_pipelines.cli import main
 from ml_pipelines.errors import ConfigError, StepFailed
 from ml_pipelines.system import folders as system_folders
 from ml_pipelines.system import processes
-from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking import cleaning, lineage
 
 Drive = Callable[..., Result]
 Clean = Callable[..., str]
@@ -129,6 +129,19 @@ def test_clean_keeps_the_tables_of_a_registered_model(own_store: Store, clean: C
     oldest = parents(own_store)[-1]
     clean("--keep=0", "--delete")
     assert folders(own_store) == {oldest}
+
+
+def test_clean_keeps_the_tables_of_a_run_that_reused_a_registered_model(own_store: Store, clean: Clean) -> None:
+    """The newer run wrote the same rows again, so its tables are those that its copy of the model belongs to."""
+    assert drive_in(own_store, "--to=train", "--set=seed=1").code == 0
+    train = own_store.child("train")
+    own_store.client.create_registered_model("champion")
+    own_store.client.create_model_version("champion", train.data.tags["output.model_uri"], train.info.run_id)
+    assert drive_in(own_store, "--to=train", "--set=seed=1", "--force=prepare_data").code == 0
+    assert own_store.child("train").data.tags["reused_from"] == train.info.run_id
+    newest, oldest = parents(own_store)[0], parents(own_store)[-1]
+    clean("--keep=0", "--delete")
+    assert folders(own_store) == {newest, oldest}
 
 
 def test_clean_keeps_tables_of_an_active_run_and_deletes_those_of_a_killed_run(own_store: Store, clean: Clean) -> None:
@@ -263,6 +276,10 @@ def test_a_step_runs_again_after_its_table_was_deleted(own_store: Store, clean: 
     result = drive_in(own_store, "--to=prepare_data", "--set=seed=2")
     assert result.code == 0
     assert "outputs are missing or damaged" in result.out
+
+
+def test_an_age_is_in_minutes_hours_or_days() -> None:
+    assert [cleaning.age_in_seconds(age) for age in ("45m", "12h", "30d")] == [2_700, 43_200, 2_592_000]
 
 
 @pytest.mark.parametrize("age", ["30", "d", "-1d", "1w", ""])

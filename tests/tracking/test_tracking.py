@@ -419,6 +419,12 @@ def test_a_pipeline_run_is_found_by_the_beginning_of_its_id(finished: Store, ear
         lineage.find_pipeline_run(earlier.opened, "", run.experiment_id)
 
 
+def test_a_step_that_did_not_finish_has_no_outputs_for_other_steps(earlier: Store) -> None:
+    earlier.client.update_run(earlier.child("train").info.run_id, status="FAILED")
+    outputs = lineage.outputs_of_pipeline(earlier.opened, earlier.parent().info.run_id)
+    assert "train_uri" in outputs and "train_run_id" not in outputs
+
+
 def test_the_latest_run_that_has_the_outputs_is_found(earlier: Store) -> None:
     run = earlier.parent().info
     assert lineage.latest_with(earlier.opened, {"train_uri", "train_run_id"}, run.experiment_id, "local") == run.run_id
