@@ -105,6 +105,14 @@ def test_the_test_of_categories_agrees_with_scipy(reference: Any, current: Any, 
     assert (row["statistic"], row["p_value"]) == pytest.approx((expected.statistic, expected.pvalue))
 
 
+def test_a_number_equal_to_an_edge_is_in_the_bin_below_it() -> None:
+    assert shares(measure_column(range(100), [10] * 5))["up to 10"] == (0.11, 1)
+
+
+def test_a_category_with_one_percent_of_the_rows_has_a_bin() -> None:
+    assert shares(measure_column(["a"] * 99 + ["b"], ["a"] * 9))["b"] == (0.01, 0)
+
+
 def test_rare_and_unseen_categories_share_a_bin() -> None:
     row = measure_column(["a"] * 995 + ["rare"] * 5, ["a"] * 80 + ["rare", "new", OTHER, MISSING] * 5)
     assert shares(row) == {"a": (0.995, 0.8), OTHER: (0.005, 0.2), MISSING: (0, 0)}

@@ -62,6 +62,8 @@ def test_the_arrows_of_a_cycle_point_from_a_writer_to_its_reader() -> None:
         ((), "score", None, ["score", "report"]),
         ((), None, "score", ["load", "score"]),
         ((), "load", "rank", ["load", "rank"]),
+        ((), None, "report", ["load", "score", "rank", "report"]),
+        ((), "load", None, ["load", "score", "rank", "report"]),
         (("report", "rank"), None, "score", None),
         ((), "rank", "score", None),
     ],

@@ -25,6 +25,7 @@ from mlflow.entities import Run
 
 import driver
 from ml_pipelines.config.loading import load
+from ml_pipelines.config.schema import SourceKind
 from ml_pipelines.errors import BadData
 from ml_pipelines.planning import fingerprint
 from ml_pipelines.planning.memory import Memory
@@ -411,37 +412,49 @@ def test_params_that_differ_have_different_fingerprints(
     assert fingerprint_with(one) == fingerprint_with(dict(reversed(one.items())))
 
 
-def parts_of_step(store: Store, name: str, *changes: str) -> dict[str, Any]:
-    """Return the parts of the fingerprint of a step without its inputs."""
-    config = load("local", changes)
-    step = dataclasses.replace(config.steps[name], inputs=[])
-    return dict(fingerprint.fingerprint_parts(Memory(), store.opened, config, step, {}))
+TABLE = {"kind": SourceKind.table, "table": "a.b", "version": 1}
 
 
 @pytest.mark.parametrize(
     ("settings", "change", "part"),
     [
-        ("data.null_values=[NA]", "data.null_values=[NA,x]", "data.null_values"),
-        ("data.positive='0'", "data.positive='1'", "data.positive"),
-        ("data.source.separator=','", "data.source.separator=;", "source"),
-        ("data.source.encoding=utf-8", "data.source.encoding=latin-1", "source"),
-        ("data.source={decimal: .}", "data.source={decimal: ','}", "data.source.decimal"),
-        ("data.source={thousands: null}", "data.source={thousands: ','}", "data.source.thousands"),
-        ("data.source={kind: table, table: a.b, version: 1}", "data.source.version=2", "source"),
-        ("data.source={kind: table, table: a.b, version: 1}", "data.source.table=a.c", "source"),
+        ({}, {"null_values": ["NA"]}, "data.null_values"),
+        ({}, {"positive": "1"}, "data.positive"),
+        ({}, {"separator": ";"}, "source"),
+        ({}, {"encoding": "latin-1"}, "source"),
+        ({}, {"decimal": ","}, "data.source.decimal"),
+        ({}, {"thousands": ","}, "data.source.thousands"),
+        (TABLE, {"version": 2}, "source"),
+        (TABLE, {"table": "a.c"}, "source"),
     ],
 )
-def test_a_setting_of_the_source_changes_one_part(
-    store: Store, tmp_path: Path, settings: str, change: str, part: str
+def test_a_setting_of_the_data_changes_one_part(
+    parts_with: Callable[..., dict[str, Any]], settings: dict[str, Any], change: dict[str, Any], part: str
 ) -> None:
-    (tmp_path / "rows.csv").write_text(rows(2))
-    source = f"data.source={{kind: file, path: {tmp_path / 'rows.csv'}}}"
-    before, after = (parts_of_step(store, "prepare_data", source, *more) for more in ([settings], [settings, change]))
+    before, after = parts_with(**settings), parts_with(**{**settings, **change})
     assert [name for name in after if before.get(name) != after[name]] == [part]
 
 
-def test_the_version_of_python_is_a_part(store: Store) -> None:
-    assert parts_of_step(store, "train")["library python"] == ".".join(platform.python_version_tuple()[:2])
+@pytest.fixture(scope="module")
+def parts_with(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Return a function that computes the parts of prepare_data on a CSV, with other settings of the data."""
+    csv = tmp_path_factory.mktemp("parts") / "rows.csv"
+    csv.write_text(rows(2))
+    config, memory = load("local", [f"data.source={{kind: file, path: {csv}}}"]), Memory()
+    step, opened = config.steps["prepare_data"], Store(f"sqlite:///{migrated}", csv.parent).opened
+
+    def parts(**settings: Any) -> dict[str, Any]:
+        source = {name: value for name, value in settings.items() if hasattr(config.data.source, name)}
+        data = {name: value for name, value in settings.items() if name not in source}
+        changed = dataclasses.replace(config.data, source=dataclasses.replace(config.data.source, **source), **data)
+        changed_config = dataclasses.replace(config, data=changed)
+        return dict(fingerprint.fingerprint_parts(memory, opened, changed_config, step, {}))
+
+    return parts
+
+
+def test_the_version_of_python_is_a_part(parts_with: Callable[..., dict[str, Any]]) -> None:
+    assert parts_with()["library python"] == ".".join(platform.python_version_tuple()[:2])
 
 
 def test_the_reason_shows_where_two_long_values_differ(finished: Finished) -> None:
