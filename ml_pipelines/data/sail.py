@@ -127,6 +127,7 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
     server, port = listen()
     _ignore_signals()  # needed again, because the server has installed its own signal handler
     threading.Thread(target=_accept, args=(socket.socket(fileno=listener), port), daemon=True).start()
+    threading.Thread(target=_import_worker, daemon=True).start()
     os.read(lifeline, 1)  # returns when the parent closes the other end of the pipe, or ends
     del server
     shutil.rmtree(Path(path).parent, ignore_errors=True)  # a parent that was killed can't do this
@@ -148,6 +149,11 @@ def listen() -> tuple[Any, int]:
     server.start(background=True)
     _, port = server.listening_address
     return server, port
+
+
+def _import_worker() -> None:
+    """Import what a Python function on Spark needs, while the parent still prepares its first query."""
+    import pyspark.worker  # noqa: F401
 
 
 def _accept(listener: socket.socket, port: int) -> None:
