@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.keys import canonical_key
+from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from ml_pipelines.data.origin import Origin
 
 BUCKETS = 10_000  # a hash puts each row into one of these buckets, so test_fraction works to four digits
 IS_TEST = "_is_test"  # the column that says on which side a row is
@@ -55,15 +58,15 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -
     return frame.withColumn(IS_TEST, bucket < F.lit(round(fraction * BUCKETS)))
 
 
-def check_split(counts: Mapping[tuple[bool, int], int]) -> None:
+def check_split(counts: Mapping[tuple[bool, int], int], origin: Origin) -> None:
     """Raise BadData unless both tables get enough rows of both classes; `counts` is (is_test, class) -> rows."""
     for is_test, side in ((False, "training"), (True, "test")):
         for label in (0, 1):
             if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
                 total = sum(n for (_, of_class), n in counts.items() if of_class == label)
                 raise BadData(
-                    f"The {side} side has {rows} rows of class {label} (of {total} in all); at least {MIN_PER_CLASS} "
-                    "are needed. Bring more rows, or change data.test_fraction."
+                    f"The {side} side has {rows} rows with {origin.rows_of(label)} (of {total} in all); at least "
+                    f"{MIN_PER_CLASS} are needed. Bring more rows, or change data.test_fraction or seed."
                 )
 
 
@@ -72,12 +75,12 @@ def run(step: StepContext[Params]) -> Outputs:
     frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
     counts = {(is_test, label): n for is_test, label, n in frame.groupBy(IS_TEST, step.label).count().collect()}
     try:
-        check_split(counts)
+        check_split(counts, step.origin())
     except BadData as error:
         if step.key_column and frame.select(step.key_column).distinct().limit(2).count() == 1:
             raise BadData(
-                f"data.key: all {sum(counts.values()):,} rows have the same value in column {step.key_column}, so they "
-                "are on one side. Choose a column that identifies a row, or set data.key=null."
+                f"data.key: all {sum(counts.values()):,} rows have the same value in column {shown(step.data.key)}, so "
+                "they are on one side. Choose a column that identifies a row, or set data.key=null."
             ) from error
         raise
     train = step.write("train_uri", frame.where(f"not {IS_TEST}").drop(IS_TEST))

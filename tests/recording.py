@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.authoring.context import StepContext, Version
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
+from ml_pipelines.data.origin import Origin
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData
 from ml_pipelines.models import model_files
@@ -88,6 +89,9 @@ class RecordingContext(StepContext[Any]):
 
     def feature_columns(self, uri: str) -> list[str]:
         return [name for name in self.table_columns(uri) if name not in (self.label, self.key_column)]
+
+    def origin(self, uri: str | None = None) -> Origin:
+        return Origin(label=self.label, dropped=self.data.drop)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.logged_params |= params

@@ -38,7 +38,7 @@ WARNINGS = """
 ## Warnings
 
 These inputs stop nothing.
-The terminal shows the number of warnings; prepare_data's log and `data_warnings.json` list them.
+The terminal shows the first three and the number of warnings; prepare_data's log and `data_warnings.json` list them.
 The [quality gate](qa.md) reports a column that gives the label away, and drift between train and test.
 
 | input | message |
@@ -152,9 +152,9 @@ LABEL = [
     ),
 ]
 SPLIT = [
-    Case("no-test-rows", rows(), "The test side has 0 rows of class 0 (of 20 in all)", "data.test_fraction=0.0001"),
-    Case("no-train-rows", rows(), "The training side has 0 rows of class 0", "data.test_fraction=0.9999"),
-    Case("rare-class", rows(label=[1] + [0] * 39), "rows of class 1 (of 1 in all); at least 2 are needed"),
+    Case("no-test-rows", rows(), "The test side has 0 rows with label = 0 (of 20 in all)", "data.test_fraction=0.0001"),
+    Case("no-train-rows", rows(), "The training side has 0 rows with label = 0", "data.test_fraction=0.9999"),
+    Case("rare-class", rows(label=[1] + [0] * 39), "rows with label = 1 (of 1 in all); at least 2 are needed"),
     Case("one-key", rows(id=[7]), "data.key: all 40 rows have the same value in column id, so they are on one side."),
 ]
 
@@ -164,7 +164,7 @@ SOURCES = [
     ("data.source.kind=file,data.source.path=no/such/rows.csv", "A relative path starts at"),
     ("data.source.kind=table,data.source.table=main.sales.orders", "data.source.table: main.sales.orders can't be"),
     ("data.source.rows=0", "The source has too few rows: 0."),
-    ("data.source.rows=3", "rows of class"),
+    ("data.source.rows=3", "rows with label"),
 ]
 SETTINGS = [
     ("data.test_fraction=0", "data.test_fraction: 0.0 is not between 0 and 1"),
@@ -320,7 +320,14 @@ SUSPICIOUS = [
         "few-rows-many-columns", rows(**{f"f{i}": [i / 7, 1.5] for i in range(60)}), "The table has more features (61)"
     ),
     Case(
-        "rare-class-among-many", many_rows(label=[i % 111 == 7 for i in range(1000)]), "training rows are of class 1."
+        "rare-class-among-many",
+        many_rows(label=["yes" if i % 111 == 7 else "no" for i in range(1000)]),
+        "training rows have label = yes.",
+    ),
+    Case(
+        "dates-as-categories",
+        rows(opened=[f"2024-01-{i % 28 + 1:02}" for i in range(40)]),
+        "Column opened has dates. Each date became a category",
     ),
     Case("rows-in-both", rows(x=[1.0, 2.0]), "Test rows with the same features as a training row"),
 ]
@@ -331,14 +338,17 @@ def test_suspicious_data_gives_a_warning_and_the_run_continues(
     store: Store, page: dict[str, list[str]], drive: Callable[..., Result], tmp_path: Path, case: Case
 ) -> None:
     source = f"data.source.kind=file,data.source.path={write_source(case, tmp_path)}"
-    result = drive("--only=prepare_data", f"--set={source}")
+    settings = [f"--set={setting}" for setting in (source, case.settings) if setting]
+    result = drive("--only=prepare_data", *settings)
     assert result.code == 0, result.text
     run = store.child("prepare_data")
     warnings = json.loads(store.artifact(run, "data_warnings.json").read_text())["data"]
     [message] = [message for *_, message in warnings if case.message in message]
     assert f" · {len(warnings)} warning" in result.out
     assert message in store.artifact(run, "prepare_data.log").read_text()
-    check_page_line(page, WARNINGS, f"| {case.name} | `{message}` |")
+    assert f"\nwarning: {message[:150]}" in f"\n{result.out}"
+    name = f"{case.name} `{case.settings}`" if case.settings else case.name
+    check_page_line(page, WARNINGS, f"| {name} | `{message}` |")
 
 
 @pytest.mark.skipif("WRITE_PAGE" in os.environ, reason="it is being written")

@@ -1,6 +1,7 @@
 """Columns of the source may have any name, also those that the code uses for columns of its own."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,3 +102,30 @@ def test_key_and_label_may_have_the_names_that_the_code_uses(
     assert set(predictions["label"]) == {0, 1}
     train, test = (store.child("prepare_data").data.metrics[f"{side}_rows"] for side in ("train", "test"))
     assert (train + test, test) == (400, predictions.height)
+
+
+@pytest.mark.slow
+def test_advice_names_columns_as_the_file_does_and_can_be_pasted(store: Store, drive: Drive, tmp_path: Path) -> None:
+    names = ["", "petal.length", "loan id", "no", "a,b]", "Unnamed: 7"]
+    header = ",".join(f'"{name}"' for name in [*names, "label"])
+    lines = [f"{i},{i % 7 or 'tall'},{i % 5 or 'x'},{i % 3 or 'y'},c{i},d{i},{'ny'[i * 7 % 5 % 2]}" for i in range(400)]
+    (tmp_path / "rows.csv").write_text("\n".join([header, *lines]) + "\n")
+    settings = ["data.key=null"]
+
+    def prepare() -> Result:
+        source = f"data.source.kind=file,data.source.path={tmp_path / 'rows.csv'}"
+        return drive("--only=prepare_data", *(f"--set={setting}" for setting in (source, *settings)))
+
+    while (result := prepare()).code == 3:
+        [advice] = re.findall(r"or set (data\.columns\.\S.*=category)\.", result.out)
+        assert advice not in settings
+        settings.append(advice)
+    assert result.code == 0, result.text
+    assert len(settings) == 4
+    warnings = json.loads(store.artifact(store.child("prepare_data"), "data_warnings.json").read_text())["data"]
+    drops = [re.findall(r"set (data\.drop=.*)\.", message)[0] for *_, message in warnings if "data.drop" in message]
+    assert drops == ["data.drop=[_c0]", "data.drop=[_c0]", 'data.drop=["a,b]"]', 'data.drop=["Unnamed: 7"]']
+    for drop in drops:
+        settings = ["data.key=null", drop]
+        result = prepare()
+        assert "has no column" not in result.text and "Traceback" not in result.text

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pyspark.sql import DataFrame, SparkSession
 
+    from ml_pipelines.data.origin import Origin
     from ml_pipelines.data.tables import Table
 
 P = TypeVar("P")
@@ -93,6 +94,13 @@ class StepContext(ABC, Generic[P]):
 
         Raises:
             BadData: the table has no label, or no features.
+        """
+
+    @abstractmethod
+    def origin(self, uri: str | None = None) -> Origin:
+        """Return the source's names for the columns and classes of a table. Use them in messages only.
+
+        Without `uri`, return the names of the source that this step has read with `source`.
         """
 
     # -- results

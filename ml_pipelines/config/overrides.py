@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -17,8 +18,9 @@ from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.text import shown
 
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*')"""  # a text in quotes
-_KEY = re.compile(rf"[A-Za-z_]\w*(?:\.(?:\w+|{_QUOTED}))*=")
-_PART = re.compile(rf"{_QUOTED}|\w+")
+_WORD = r"\w+"  # a part of a key that needs no quotes
+_KEY = re.compile(rf"[A-Za-z_]\w*(?:\.(?:{_WORD}|{_QUOTED}))*=")
+_PART = re.compile(rf"{_QUOTED}|{_WORD}")
 _NEXT = re.compile(rf",(?=\s*{_KEY.pattern})")  # the comma before the next assignment
 _BRACKET = re.compile(rf"{_QUOTED}|[\[\]{{}}]")
 
@@ -58,6 +60,35 @@ def assigned_values(assignments: Iterable[str]) -> dict[str, Any]:
             nested = {_unquoted(part): nested}
         tree = _merged(tree, nested)
     return tree
+
+
+def column_key(column: str) -> str:
+    """Return the key of a column in `data.columns`, for `--set`: `data.columns.zip`, `data.columns."petal.length"`."""
+    return f"data.columns.{column if re.fullmatch(_WORD, column) else _in_quotes(column)}"
+
+
+def drop_setting(column: str, dropped: Sequence[str] = ()) -> str:
+    """Return the setting that drops one more column, for `--set`: `data.drop=[opened,bwt]`.
+
+    Args:
+        column: the column's name in the source.
+        dropped: the columns that `data.drop` has already.
+    """
+    return f"data.drop=[{','.join(_item(name) for name in (*dropped, column))}]"
+
+
+def _item(name: str) -> str:
+    """Return a column's name as an item of a list for `--set`, in quotes if the list would not keep its spelling."""
+    try:
+        kept = split_overrides(f"data.drop=[{name}]")
+        plain = len(kept) == 1 and assigned_values(kept) == {"data": {"drop": [name]}}
+    except ConfigError:
+        plain = False
+    return shown(name) if plain else _in_quotes(name)
+
+
+def _in_quotes(name: str) -> str:
+    return shown(json.dumps(name, ensure_ascii=False))
 
 
 def _end_of_group(text: str, start: int) -> int:

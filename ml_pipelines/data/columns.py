@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ml_pipelines.config.overrides import column_key
 from ml_pipelines.config.schema import Data, Treatment
 from ml_pipelines.data.cells import plain_number
 from ml_pipelines.data.data_warnings import DataWarning
@@ -130,7 +131,7 @@ def choose_treatment(
     if profile.kind not in (*NUMERIC, "string") and (declared is not Treatment.category or not profile.is_time):
         raise BadData(
             f"Column {name} has type {profile.dtype}, which can't be a feature. Add it to data.drop"
-            + (f", or set data.columns.{name}=category." if profile.is_time else ".")
+            + (f", or set {column_key(profile.source)}=category." if profile.is_time else ".")
         )
     if declared:
         return declared
@@ -147,22 +148,22 @@ def _check_spelling(profile: Profile, text: bool, examples: Callable[[str], Sequ
 
     Numbers stored as text are refused too, except in a CSV.
     """
-    name, of = shown(profile.source), f"of {profile.present} values"
+    name, key, of = shown(profile.source), column_key(profile.source), f"of {profile.present} values"
     if profile.marked:
         spelled = examples("marked")
         raise BadData(
             f"Column {name}: {profile.marked} {of} are numbers in another spelling ({_examples(spelled)}). "
-            f"{spelling_advice(spelled)}, or set data.columns.{name}=category."
+            f"{spelling_advice(spelled)}, or set {key}=category."
         )
     if profile.missing:
         raise BadData(
             f"Column {name}: {profile.missing} {of} look like missing values ({_examples(examples('missing'))}), "
-            f"and the others are numbers. Add the text to data.null_values, or set data.columns.{name}=category."
+            f"and the others are numbers. Add the text to data.null_values, or set {key}=category."
         )
     if not text:
         raise BadData(
             f"Column {name} has numbers stored as text ({profile.numbers} {of}). "
-            f"Set data.columns.{name} to number (for amounts) or category (for codes)."
+            f"Set {key} to number (for amounts) or category (for codes)."
         )
 
 
@@ -188,7 +189,7 @@ def check_numbers(profile: Profile, examples: Callable[[str], Sequence[str]]) ->
     name = shown(profile.source)
     if profile.numbers < profile.present:
         count, problem, cells = profile.present - profile.numbers, "not numbers", "text"
-        advice = f"Correct them, add the text to data.null_values, or set data.columns.{name}=category."
+        advice = f"Correct them, add the text to data.null_values, or set {column_key(profile.source)}=category."
     elif profile.infinite:
         count, problem, cells = profile.infinite, "infinite", "infinite"
         advice = "Correct them, or add the column to data.drop."
@@ -208,7 +209,7 @@ def rounding_warnings(profiles: Sequence[Profile]) -> Iterator[DataWarning]:
         if profile.long:
             yield DataWarning(
                 "rounded",
-                profile.name,
+                profile.source,
                 f"Column {shown(profile.source)}: {profile.long:,} of {profile.present:,} values are whole numbers "
                 "above 2^53, which are rounded. If they are ids, add the column to data.drop. If they are codes, make "
                 "it a category.",

@@ -16,6 +16,7 @@ import yaml
 
 from ml_pipelines.config.schema import Column, ColumnType
 from ml_pipelines.data import tables
+from ml_pipelines.data.origin import Origin
 from ml_pipelines.text import listed, quoted, shown
 
 if TYPE_CHECKING:
@@ -51,15 +52,16 @@ class Violation:
     rows: int = 0  # rows in all tables
     examples: tuple[Example, ...] = ()
 
-    def describe(self, key: str | None) -> str:
+    def describe(self, key: str | None, origin: Origin) -> str:
         """Return one line: the column, the count, and an example with its value in the key column `key`."""
+        column = origin.also(self.column)
         if not self.examples:
-            return f"column {shown(self.column)} {self.problem}"
+            return f"column {column} {self.problem}"
         example = self.examples[0]
         parts = [] if self.rule == "nullable" else [quoted(example.value)]
         parts += [f"{key} {shown(example.row[key])}"] if key and key in example.row and key != self.column else []
         shown_example = f" ({', '.join(parts)})" if parts else ""
-        return f"column {shown(self.column)}: {self.count:,} of {self.rows:,} values {self.problem}{shown_example}"
+        return f"column {column}: {self.count:,} of {self.rows:,} values {self.problem}{shown_example}"
 
 
 def find_violations(contract: Mapping[str, Column], written: Mapping[str, tables.Table]) -> list[Violation]:
@@ -176,11 +178,11 @@ def _example(row: int, value: Any, scans: Mapping[str, pl.LazyFrame]) -> Example
     raise IndexError(row)
 
 
-def violation_summary(violations: Sequence[Violation], key: str | None) -> str:
+def violation_summary(violations: Sequence[Violation], key: str | None, origin: Origin) -> str:
     """Return the error message: the first violation, the number of others, and what to do."""
     more = f", and {len(violations) - 1:,} more" if violations[1:] else ""
     return (
-        f"The data breaks the contract: {violations[0].describe(key)}{more}. "
+        f"The data breaks the contract: {violations[0].describe(key, origin)}{more}. "
         "Correct the data, or `contract` in conf. contract_violations.json of this run lists all violations."
     )
 

@@ -107,7 +107,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
         mapping,
-        [*find_unnamed(features, raw.text), *rounding_warnings(numbers)],
+        [*find_unnamed(features, raw.text, data.drop), *rounding_warnings(numbers)],
     )
 
 

@@ -12,11 +12,12 @@ from ml_pipelines.authoring.context import StepContext, Version
 from ml_pipelines.config.schema import Config, SourceKind
 from ml_pipelines.data import columns, contract, data_warnings, engines, ingest, locations, sources, tables
 from ml_pipelines.data.data_warnings import DataWarning
+from ml_pipelines.data.origin import Origin, origin_of
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData, ConfigError, PipelineError
 from ml_pipelines.models import model_files, registry
 from ml_pipelines.system import events
-from ml_pipelines.text import listed, quoted
+from ml_pipelines.text import listed, quoted, shown
 from ml_pipelines.tracking import lineage, provenance
 from ml_pipelines.tracking.store import Store
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 P = TypeVar("P")
+WARNINGS_SHOWN, WARNING_LENGTH = 3, 200  # the most data warnings on the terminal, and the most characters of each
 
 
 class TrackedContext(StepContext[P]):
@@ -62,6 +64,7 @@ class TrackedContext(StepContext[P]):
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
         self._copies: str | None = None  # the folder or URI for copies of the source's rows, once `source` was called
         self._data_warnings: list[DataWarning] = []
+        self._origin: Origin | None = None  # where the rows come from, once `source` was called
         self._versions: dict[str, Version] = {}  # train run -> its registered version
 
     # -- tables
@@ -87,7 +90,8 @@ class TrackedContext(StepContext[P]):
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
         ingested = ingest.ingest(raw, self.data, f"{self._copies}/rows")
-        self.log_json(ingested.decisions(), "columns.json")
+        self.log_json(decisions := ingested.decisions(), "columns.json")
+        self._origin = origin_of(decisions, self.data)
         self._data_warnings = ingested.warnings
         return ingested.frame
 
@@ -133,15 +137,18 @@ class TrackedContext(StepContext[P]):
             for table in written.values():
                 tables.remove_table(table, locations.absolute_prefix(self._config.table_prefix))
             self.log_table(contract.violation_table(violations), "contract_violations.json")
-            raise BadData(contract.violation_summary(violations, self.key_column))
+            raise BadData(contract.violation_summary(violations, self.key_column, self.origin()))
         if {"train", "test"} <= written.keys():
             self._warn(*(tables.scan_table(written[name]) for name in ("train", "test")))
 
     def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
         features = [name for name in train.collect_schema() if name not in (self.label, self.key_column)]
-        warnings = self._data_warnings + data_warnings.find_warnings(train, test, features, self.label)
+        found = data_warnings.find_warnings(train, test, features, self.label, self.origin(), self.data.columns)
+        warnings = self._data_warnings + found
         for warning in warnings:
             self.log.warning("%s", warning.message)
+        for warning in warnings[:WARNINGS_SHOWN]:
+            events.report(events.Notice(f"warning: {shown(warning.message, WARNING_LENGTH)}"))
         if warnings:
             self.log_table(data_warnings.warning_table(warnings), "data_warnings.json")
             count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} (data_warnings.json)"
@@ -186,6 +193,17 @@ class TrackedContext(StepContext[P]):
                 f"Table {uri} needs a label {quoted(self.label)} and features. Its columns are {listed(names)}."
             )
         return features
+
+    def origin(self, uri: str | None = None) -> Origin:
+        """Return the source's names for the columns and classes of a table, or of the source that this step has read.
+
+        If no run recorded these names, the result has none.
+        """
+        if uri is None:
+            return self._origin or origin_of(None, self.data)
+        writer = lineage.find_writer(self._store, uri, self._step.inputs, self._experiment_id)
+        content = writer and lineage.load_own_json(self._store, writer[0], "columns.json")
+        return origin_of(content, self.data)
 
     def _recorded(self, uri: str) -> Table:
         if uri not in self._tables:

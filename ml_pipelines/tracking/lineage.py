@@ -96,7 +96,7 @@ def observed_parts(store: Store, run: Run) -> dict[str, str]:
     """
     if OBSERVED not in run.data.tags:
         return {}
-    parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), OBSERVED_PARTS)
+    parts = load_own_json(store, run, OBSERVED_PARTS)
     return parts if isinstance(parts, dict) else {"file observed.json is missing": "lost"}
 
 
@@ -186,11 +186,17 @@ def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) ->
     Only steps of `experiment` count, and only tables that were recorded as one of the outputs `names`. The digest is
     None if a version of Polars computed it that is not installed now.
     """
+    writer = find_writer(store, uri, names, experiment)
+    table = table_of(*writer) if writer else None
+    return table if writer is None or table is None or digests_compare(writer[0]) else replace(table, digest=None)
+
+
+def find_writer(store: Store, uri: str, names: Iterable[str], experiment: str) -> tuple[Run, str] | None:
+    """Return a run of `experiment` that recorded a table at `uri` as one of the outputs `names`, and that output."""
     quoted = uri.replace("'", "")
-    for tag in (f"{OUTPUT}{name}" for name in names if name.endswith("_uri")):
-        for run in store.client.search_runs([experiment], f"tags.`{tag}` = '{quoted}'", max_results=1):
-            table = table_of(run, tag.removeprefix(OUTPUT))
-            return table if table is None or digests_compare(run) else replace(table, digest=None)
+    for name in (name for name in names if name.endswith("_uri")):
+        for run in store.client.search_runs([experiment], f"tags.`{OUTPUT}{name}` = '{quoted}'", max_results=1):
+            return run, name
     return None
 
 
@@ -201,12 +207,14 @@ def digests_compare(run: Run) -> bool:
 
 
 def recorded_parts(store: Store, run: Run) -> dict[str, Any] | None:
-    """Return the parts of the fingerprint of a step's run, or None if the artifact with the parts is lost.
-
-    For a reused run, this function reads the artifact of the run that computed the results.
-    """
-    parts = store.load_json(run.data.tags.get("reused_from", run.info.run_id), PARTS)
+    """Return the parts of the fingerprint of a step's run, or None if the artifact with the parts is lost."""
+    parts = load_own_json(store, run, PARTS)
     return parts if isinstance(parts, dict) else None
+
+
+def load_own_json(store: Store, run: Run, name: str) -> Any:
+    """Return a JSON artifact of the run that computed this run's results, or None if the artifact is lost."""
+    return store.load_json(run.data.tags.get("reused_from", run.info.run_id), name)
 
 
 def log_delta_input(store: Store, run_id: str, table: Table, context: str) -> None:

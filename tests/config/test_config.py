@@ -124,6 +124,38 @@ def test_a_column_with_an_odd_name_can_be_set(assignment: str, key: str) -> None
 SPELLINGS = ["1E5", "7E1", "1e5", "-999.00", "1.50", "1_000", ".5", "true", "TRUE", ".inf", "2024-01-01"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bwt",
+        "loan id",
+        "a.b",
+        "a,b",
+        "x]",
+        "no",
+        "010",
+        "1E5",
+        "null",
+        "Unnamed: 0",
+        "it's",
+        'say "hi"',
+        "",
+        " é",
+        "a=b",
+    ],
+)
+def test_the_settings_that_messages_name_load_with_any_column(name: str) -> None:
+    data = loading.load("local", [overrides.drop_setting(name, ["a: b"])]).data
+    assert data.drop == ["a: b", name]
+    assert list(loading.load("local", [f"{overrides.column_key(name)}=category"]).data.columns) == [name]
+
+
+def test_the_settings_that_messages_name_have_quotes_only_if_needed() -> None:
+    assert overrides.drop_setting("loan id", ["opened"]) == "data.drop=[opened,loan id]"
+    assert overrides.column_key("zip") == "data.columns.zip"
+    assert overrides.column_key("loan id") == 'data.columns."loan id"'
+
+
 def test_text_that_looks_like_a_number_keeps_its_spelling(profile: Callable[..., str]) -> None:
     listed = ", ".join(SPELLINGS)
     written = f"data: {{null_values: [{listed}], drop: [é, 1E5]}}\nregistry: {{model: 1E5}}"

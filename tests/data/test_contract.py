@@ -93,6 +93,11 @@ def artifact(store: Store, name: str) -> Report:
         (GOOD, "id={type: boolean}", "column id: 400 of 400 values are not booleans but Int64 ("),
         (broken(7, age=20.5), "age={type: integer}", "column age: 1 of 400 values are not integers (20.5, id 7)"),
         (broken(7, age=17.0), "age={type: number, min: 18}", "column age: 1 of 400 values are below 18 (17.0, id 7)"),
+        (
+            broken(7, age=17.0).rename({"age": "age (years)"}),
+            "age_years={type: number, min: 18}",
+            "column age_years ('age (years)' in the source): 1 of 400 values are below 18 (17.0, id 7)",
+        ),
         (broken(8, age=99.0), "age={type: integer, max: 77}", "column age: 1 of 400 values are above 77 (99.0, id 8)"),
         (broken(9, colour="blue"), "colour={type: text, categories: [red, 'no', 'a, b']}", "('blue', id 9)"),
         (broken(6, age=None), "age={type: number, min: 18}", "column age: 1 of 400 values are missing (id 6)"),

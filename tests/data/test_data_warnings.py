@@ -9,20 +9,29 @@ import polars as pl
 import pytest
 from conftest import Result, Store
 
-from ml_pipelines.data.data_warnings import ALIKE, find_unnamed, find_warnings
+from ml_pipelines.data.data_warnings import ALIKE, DataWarning, find_unnamed, find_warnings
+from ml_pipelines.data.origin import Origin
 
 ROWS = 2 * ALIKE
 
 
-def kinds(test: pl.DataFrame | None = None, label: Any = None, **columns: Any) -> list[tuple[str, str | None]]:
-    """Return kind and column of each warning about a training table with these columns and a label."""
+def find(
+    test: pl.DataFrame | None = None, label: Any = None, origin: Origin | None = None, **columns: Any
+) -> list[DataWarning]:
+    """Return the warnings about a training table with these columns and a label."""
     train = pl.DataFrame(columns)
     features = train.columns
     train = train.with_columns(label=pl.Series(label or [0, 1] * (train.height // 2)))
     other = pl.DataFrame({name: [None] for name in features}, schema=train.select(features).schema)
-    warnings = find_warnings(train.lazy(), (other if test is None else test).lazy(), features, "label")
+    tables = train.lazy(), (other if test is None else test).lazy()
+    warnings = find_warnings(*tables, features, "label", origin or Origin(), declared=["declared"])
     assert all(warning.message.endswith(".") for warning in warnings)
-    return [(warning.kind, warning.column) for warning in warnings]
+    return warnings
+
+
+def kinds(test: pl.DataFrame | None = None, label: Any = None, **columns: Any) -> list[tuple[str, str | None]]:
+    """Return kind and column of each warning about a training table with these columns and a label."""
+    return [(warning.kind, warning.column) for warning in find(test, label, **columns)]
 
 
 def test_plain_columns_give_no_warning() -> None:
@@ -56,10 +65,35 @@ def test_a_column_without_repeated_values_is_reported_as_id_like(cells: list[Any
 @pytest.mark.parametrize(("text", "unnamed"), [(True, ["_c0", "_c12"]), (False, [])])
 def test_a_column_without_a_name_is_reported_with_the_name_to_drop(text: bool, unnamed: list[str]) -> None:
     columns = ["_c0", "a", "_c12", "_cx", "x_c1", "__index_level_0__"]
-    warnings = find_unnamed(columns, text)
+    warnings = find_unnamed(columns, text, ["opened"])
     assert [warning.column for warning in warnings] == [*unnamed, "__index_level_0__"]
     assert all(warning.kind == "unnamed" for warning in warnings)
-    assert all(warning.message.endswith(f"set data.drop=[{warning.column}].") for warning in warnings)
+    assert all(warning.message.endswith(f"set data.drop=[opened,{warning.column}].") for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["2024-01-31", "2024-02-28 10:00:00"], ["31.1.2024", None], ["1/31/24", "12/1/24"], ["2024/01/31", "2023/01/31"]],
+)
+def test_dates_that_count_as_categories_are_reported(cells: list[str | None]) -> None:
+    columns = {"opened": cells * (ROWS // 2), "y": [0.5, 1.5] * (ROWS // 2)}
+    columns["opened"][0] = "2020-01-01"
+    assert kinds(**columns) == [("dates", "opened")]
+    assert kinds(declared=columns["opened"], y=columns["y"]) == []
+    assert kinds(opened=["2024-01-31", "unknown"] * (ROWS // 2), y=columns["y"]) == []
+    assert kinds(opened=["3.14", "2.72", "1-2-3-4"] * (ROWS // 2), y=[0.5, 1.5, 1] * (ROWS // 2)) == []
+
+
+def test_warnings_name_columns_and_classes_as_the_source_does() -> None:
+    origin = Origin({"loan_id": "loan id", "y": "y"}, "left us", ("no", "yes"), ["opened"])
+    label = [1] + [0] * (ROWS - 1)
+    first, second = find(label=label, origin=origin, loan_id=list(range(ROWS)), y=[0.5, 1.5] * (ROWS // 2))
+    assert (first.column, first.message) == ("left us", f"Only 1 of {ROWS} training rows have left us = yes.")
+    assert second.column == "loan id"
+    assert second.message.startswith("Column loan id has a different value in each row.")
+    assert second.message.endswith("set data.drop=[opened,loan id].")
+    [computed] = find(origin=origin, twice=list(range(ROWS)), y=[0.5, 1.5] * (ROWS // 2))
+    assert computed.message.endswith("take twice out of add_features in steps/prepare_data.py.")
 
 
 def test_more_features_than_rows_are_reported_as_wide() -> None:

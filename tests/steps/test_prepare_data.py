@@ -9,6 +9,7 @@ import pytest
 from conftest import Result, Store
 from pyspark.sql import SparkSession
 
+from ml_pipelines.data.origin import Origin
 from ml_pipelines.errors import BadData
 from steps.prepare_data import assign_test, check_split
 
@@ -85,13 +86,14 @@ def test_without_a_key_equal_rows_are_on_one_side(spark: SparkSession) -> None:
 
 def test_a_side_without_two_rows_of_each_class_is_refused_by_name() -> None:
     enough = {(False, 0): 8, (False, 1): 8, (True, 0): 2, (True, 1): 2}
-    check_split(enough)
-    with pytest.raises(BadData, match=r"The test side has 1 rows of class 1 \(of 9 in all\); at least 2"):
-        check_split({**enough, (True, 1): 1})
-    with pytest.raises(BadData, match=r"The test side has 0 rows of class 0 \(of 8 in all\)"):
-        check_split({key: rows for key, rows in enough.items() if key != (True, 0)})
-    with pytest.raises(BadData, match="The training side has 0 rows of class 1"):
-        check_split({**enough, (False, 1): 0})
+    origin = Origin(label="left us", classes=("no", "yes"))
+    check_split(enough, origin)
+    with pytest.raises(BadData, match=r"The test side has 1 rows with left us = yes \(of 9 in all\); at least 2"):
+        check_split({**enough, (True, 1): 1}, origin)
+    with pytest.raises(BadData, match=r"The test side has 0 rows with left us = no \(of 8 in all\)"):
+        check_split({key: rows for key, rows in enough.items() if key != (True, 0)}, origin)
+    with pytest.raises(BadData, match="The training side has 0 rows with left us = yes"):
+        check_split({**enough, (False, 1): 0}, origin)
 
 
 # -- through driver.py
