@@ -329,6 +329,12 @@ SUSPICIOUS = [
         rows(opened=[f"2024-01-{i % 28 + 1:02}" for i in range(40)]),
         "Column opened has dates. Each date became a category",
     ),
+    Case(
+        "rows-without-a-label",
+        csv("id,x,label", "{i},1,no", "{i},2,", "{i},3,yes"),
+        "13 of 40 rows have no label and were dropped",
+        "data.missing_label=drop",
+    ),
     Case("rows-in-both", rows(x=[1.0, 2.0]), "Test rows with the same features as a training row"),
 ]
 

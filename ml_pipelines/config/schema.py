@@ -37,6 +37,13 @@ class Treatment(enum.Enum):
     category = "category"
 
 
+class MissingLabel(enum.Enum):
+    """What happens to rows without a label."""
+
+    fail = "fail"  # they stop the run
+    drop = "drop"
+
+
 class ColumnType(enum.Enum):
     """The type of a column in a data contract."""
 
@@ -82,6 +89,7 @@ class Data:
     volume_name: str
     test_fraction: float
     positive: str | None = None
+    missing_label: MissingLabel = MissingLabel.fail
     key: str | None = None
     drop: list[str] = field(default_factory=list)
     columns: dict[str, Treatment] = field(default_factory=dict)

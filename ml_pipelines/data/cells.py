@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -179,6 +179,23 @@ def plain_number(text: str) -> str:
         return text
     plain = f"{number:f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def of_labelled_rows(
+    batches: Iterable[pa.RecordBatch],
+    run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+    label: int,
+    spelling: Spelling,
+) -> Iterator[pa.RecordBatch]:
+    """Yield what `run` yields for the rows that have a label.
+
+    Args:
+        batches: rows of the source.
+        run: `profile`, `convert` or `bad_cells` with its other arguments.
+        label: the position of the label's column.
+        spelling: how the source spells missing values.
+    """
+    yield from run(batch.filter(clean(batch.column(label), spelling).is_valid()) for batch in batches)
 
 
 def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, most: int) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.config.schema import Data, Treatment
+from ml_pipelines.config.schema import Data, MissingLabel, Treatment
 from ml_pipelines.data import cells
 from ml_pipelines.data.columns import (
     CLASSES_SHOWN,
@@ -84,9 +84,10 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     frame = raw.frame.toDF(*names.values()).drop(*(names[name] for name in data.drop))
     spelling = cells.Spelling(tuple(data.null_values), data.source.decimal, data.source.thousands)
 
-    profiles, label_values = _profile(frame, kept, names, dtypes, kept.index(data.label), spelling)
+    query = _Query(frame, kept.index(data.label), spelling, data.missing_label is MissingLabel.drop)
+    profiles, label_values = _profile(query, kept, names, dtypes)
     _check_complete(profiles, data)
-    examples = partial(_examples, frame, spelling)
+    examples = partial(_examples, query)
     treatments = {}
     for name in features:
         find = partial(examples, kept.index(name))
@@ -103,11 +104,15 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     columns = [(names[name], kept.index(name), kind) for name, kind in types.items()]
     numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
     return Ingested(
-        _staged(frame, columns, spelling, mapping, staging),
+        _staged(query, columns, mapping, staging),
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
         mapping,
-        [*find_unnamed(features, raw.text, data.drop), *rounding_warnings(numbers)],
+        [
+            *_dropped_rows(query, profiles[data.label]),
+            *find_unnamed(features, raw.text, data.drop),
+            *rounding_warnings(numbers),
+        ],
     )
 
 
@@ -118,21 +123,39 @@ def _send_by_value() -> None:
     cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]
 
 
+@dataclass(frozen=True)
+class _Query:
+    """The rows to ingest."""
+
+    frame: DataFrame
+    label: int  # the position of the label
+    spelling: cells.Spelling
+    only_labelled: bool  # whether rows without a label are left out
+
+    def map(self, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: Any) -> DataFrame:
+        """Return what a function of `cells` yields for these rows."""
+        if self.only_labelled:
+            run = partial(cells.of_labelled_rows, run=run, label=self.label, spelling=self.spelling)
+        return self.frame.mapInArrow(run, schema)
+
+
+def _dropped_rows(query: _Query, label: Profile) -> Iterator[DataWarning]:
+    """Yield a warning with the number of rows that have no label and are left out."""
+    if query.only_labelled and (rows := query.frame.count()) > label.rows:
+        count = f"{rows - label.rows:,} of {rows:,} rows have no {shown(label.source)}"
+        yield DataWarning("unlabelled", label.source, f"{count} and were dropped (data.missing_label=drop).")
+
+
 def _profile(
-    frame: DataFrame,
-    kept: Sequence[str],
-    names: dict[str, str],
-    dtypes: dict[str, str],
-    label: int,
-    spelling: cells.Spelling,
+    query: _Query, kept: Sequence[str], names: dict[str, str], dtypes: dict[str, str]
 ) -> tuple[dict[str, Profile], list[str]]:
     """Return a dict: source column -> its profile, and the values of the label, at most CLASSES_SHOWN + 1."""
     from pyspark.sql import functions as F
 
-    run = partial(cells.profile, label=label, spelling=spelling, most=CLASSES_SHOWN + 1)
+    run = partial(cells.profile, label=query.label, spelling=query.spelling, most=CLASSES_SHOWN + 1)
     schema = "position long, value string, " + ", ".join(f"{name} long" for name in cells.STATISTICS)
     sums = [F.sum(name).alias(name) for name in cells.STATISTICS]
-    totals = frame.mapInArrow(run, schema).groupBy("position", "value").agg(*sums).collect()
+    totals = query.map(run, schema).groupBy("position", "value").agg(*sums).collect()
     none = dict.fromkeys(cells.STATISTICS, 0)  # the counts of a source without rows
     counts = {row["position"]: row for row in totals if row["value"] is None}
     profiles = {}
@@ -169,16 +192,16 @@ def _check_complete(profiles: dict[str, Profile], data: Data) -> None:
     if missing := label.rows - label.present:
         raise BadData(
             f"Label {shown(data.label)}: {missing} of {label.rows} rows have no label (null, NaN or a marker in "
-            "data.null_values). Remove these rows from the source."
+            "data.null_values). Correct them, or set data.missing_label=drop to leave these rows out."
         )
 
 
-def _examples(frame: DataFrame, spelling: cells.Spelling, position: int, problem: str) -> list[str]:
+def _examples(query: _Query, position: int, problem: str) -> list[str]:
     """Return at most three different cells of a column with this problem."""
     find: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = partial(
-        cells.bad_cells, position=position, problem=problem, spelling=spelling
+        cells.bad_cells, position=position, problem=problem, spelling=query.spelling
     )
-    rows = frame.mapInArrow(find, "cell string").distinct().orderBy("cell").limit(3).collect()
+    rows = query.map(find, "cell string").distinct().orderBy("cell").limit(3).collect()
     return [row["cell"] for row in rows]
 
 
@@ -188,13 +211,7 @@ def _type(profile: Profile, treatment: Treatment) -> str:
     return "float" if profile.kind == "float" else "double"
 
 
-def _staged(
-    frame: DataFrame,
-    columns: Sequence[tuple[str, int, str]],
-    spelling: cells.Spelling,
-    mapping: dict[str, int],
-    staging: str,
-) -> DataFrame:
+def _staged(query: _Query, columns: Sequence[tuple[str, int, str]], mapping: dict[str, int], staging: str) -> DataFrame:
     """Write the converted rows to `staging`, and return them as they are read from it."""
     from pyspark.sql import types as t
 
@@ -206,6 +223,6 @@ def _staged(
         "int": t.IntegerType(),
     }
     schema = t.StructType([t.StructField(name, types[kind]) for name, _, kind in columns])
-    run = partial(cells.convert, columns=columns, spelling=spelling, classes=mapping)
-    frame.mapInArrow(run, schema).write.mode("overwrite").options(**STAGING).parquet(staging)
-    return frame.sparkSession.read.schema(schema).parquet(staging)
+    run = partial(cells.convert, columns=columns, spelling=query.spelling, classes=mapping)
+    query.map(run, schema).write.mode("overwrite").options(**STAGING).parquet(staging)
+    return query.frame.sparkSession.read.schema(schema).parquet(staging)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from pyspark.sql import SparkSession
 
-from ml_pipelines.config.schema import Data, Prefix, Source, Treatment
+from ml_pipelines.config.schema import Data, MissingLabel, Prefix, Source, Treatment
 from ml_pipelines.data.columns import label_classes, standard_names
 from ml_pipelines.data.ingest import Ingested, ingest
 from ml_pipelines.data.sources import Raw
@@ -102,6 +102,30 @@ def test_data_positive_sets_the_value_of_class_1(spark: SparkSession, values: li
 @pytest.mark.parametrize(("values", "positive"), [([1, 2], "1.0"), (["s\xed", "no"], "si\u0301")])
 def test_data_positive_may_have_another_spelling(spark: SparkSession, values: list[Any], positive: str) -> None:
     assert column(ingest_frame(spark, labelled(values), positive=positive), "label") == [1, 0]
+
+
+@pytest.mark.parametrize("cells", [["no", "NA", "", "yes"], [False, None, None, True], [0.0, NAN, NAN, 1.0]])
+def test_rows_without_a_label_can_be_dropped(spark: SparkSession, cells: list[Any]) -> None:
+    frame = labelled(cells).with_columns(all=pl.Series([1.5, NAN, NAN, 2.5]), text=pl.Series(["a", "b", "c", "d"]))
+    result = ingest_frame(spark, frame, missing_label=MissingLabel.drop)
+    assert sorted(map(tuple, result.frame.collect())) == [(0.0, 1.5, "a", 0), (3.0, 2.5, "d", 1)]
+    assert [(warning.kind, warning.column, warning.message) for warning in result.warnings] == [
+        ("unlabelled", "label", "2 of 4 rows have no label and were dropped (data.missing_label=drop).")
+    ]
+
+
+def test_cells_of_dropped_rows_do_not_count(spark: SparkSession) -> None:
+    frame = labelled(["no", None, "yes"]).with_columns(f=pl.Series([None, 1.0, None], dtype=pl.Float64))
+    with pytest.raises(BadData, match="Column f is empty in all 2 rows"):
+        ingest_frame(spark, frame, missing_label=MissingLabel.drop)
+    text = labelled(["no", None, "yes", "no"]).with_columns(f=pl.Series(["1", "wrong", "2", "bad"]))
+    with pytest.raises(BadData, match=r"1 of 3 values are not numbers \('bad'\)"):
+        ingest_frame(spark, text.cast(pl.String), text=True, missing_label=MissingLabel.drop)
+
+
+def test_without_missing_labels_nothing_is_dropped_or_reported(spark: SparkSession) -> None:
+    result = ingest_frame(spark, labelled(["no", "yes"]), missing_label=MissingLabel.drop)
+    assert (column(result, "label"), result.warnings) == ([0, 1], [])
 
 
 def test_data_positive_must_be_a_value_of_the_label() -> None:
