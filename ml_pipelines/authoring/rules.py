@@ -103,9 +103,7 @@ def number(name: str, value: object, annotation: Any) -> None:
     `int` allows whole numbers from 1 on. Any other type allows every finite number. `Annotated[int, Limits(low=2)]`
     sets other limits.
     """
-    annotated = get_origin(annotation) is Annotated
-    kind, *extra = get_args(annotation) if annotated else (annotation,)
-    limits = next((part for part in extra if isinstance(part, Limits)), Limits(low=1) if kind is int else Limits())
+    kind, limits = type_and_limits(annotation)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise ValueError(f"{name}: {quoted(value)} is not a {'whole number' if kind is int else 'number'}.")
     if not abs(value) <= sys.float_info.max:
@@ -114,6 +112,13 @@ def number(name: str, value: object, annotation: Any) -> None:
         between(name, value, limits.low, limits.high)
     else:
         at_least(name, value, limits.low)
+
+
+def type_and_limits(annotation: Any) -> tuple[type, Limits]:
+    """Return the type of a number and its limits, as `number` understands the annotation."""
+    annotated = get_origin(annotation) is Annotated
+    kind, *extra = get_args(annotation) if annotated else (annotation,)
+    return kind, next((part for part in extra if isinstance(part, Limits)), Limits(low=1) if kind is int else Limits())
 
 
 def _did_you_mean(value: object, known: Sequence[str]) -> str:

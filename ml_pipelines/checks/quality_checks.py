@@ -2,8 +2,8 @@
 
 A check's parameters before the `*` are facts: facts.py has a property of the same name for each. The parameters after
 the `*` are settings: conf has their values below `steps.model_qa.params.checks.<name of the check>`. The annotation of
-a setting limits its value: `int` is at least 1, `float` is any finite number, and `Share` is from 0 to 1. A check fails
-if its value is NaN.
+a setting is its range: `int` is at least 1, `Share` is from 0 to 1, and the types below have ranges of their own. A
+check fails if its value is NaN.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 TwoOrMore = Annotated[int, Limits(low=2)]
+Bins = Annotated[int, Limits(low=1, high=1000)]
+Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
+NotNegative = Annotated[float, Limits(low=0)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def signature(has_signature: bool) -> Check:
 
 
 @check
-def min_auc(auc: Interval, test_auc: float, *, threshold: float) -> Check:
+def min_auc(auc: Interval, test_auc: float, *, threshold: Share) -> Check:
     """Pass if the AUC on the test table is high enough, and agrees with the predictions of the step evaluate."""
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
@@ -97,26 +100,26 @@ def min_auc(auc: Interval, test_auc: float, *, threshold: float) -> Check:
 
 
 @check
-def train_test_gap(auc: Interval, train_auc: float, *, threshold: float) -> Check:
+def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
     """Pass if the AUC on the training table is not much higher than on the test table."""
     return _at_most("training auc minus test auc", train_auc - auc.value, threshold)
 
 
 @check
-def calibration(label: Array, score: Array, *, threshold: float, bins: int) -> Check:
+def calibration(label: Array, score: Array, *, threshold: Share, bins: Bins) -> Check:
     """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1."""
     return _at_most(f"expected calibration error over {bins} bins", calibration_error(label, score, bins), threshold)
 
 
 @check
-def single_column(single_aucs: Mapping[str, float], *, threshold: float) -> Check:
+def single_column(single_aucs: Mapping[str, float], *, threshold: Share) -> Check:
     """Pass if no single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
     return _at_most(f"auc of {shown(name)} alone", value, threshold)
 
 
 @check
-def importance(importances: Mapping[str, float], *, threshold: float, least: float) -> Check:
+def importance(importances: Mapping[str, float], *, threshold: Share, least: Share) -> Check:
     """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
     name, value = _largest(importances)
     if len(importances) == 1:
@@ -133,7 +136,7 @@ def importance(importances: Mapping[str, float], *, threshold: float, least: flo
 
 
 @check
-def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold: float) -> Check:
+def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold: Gap) -> Check:
     """Pass if no slice (rows with one value of a declared column) has a much lower AUC than the whole table."""
     if not slices:
         return Check(None, threshold, SKIPPED, "no slices are declared, or no slice has enough rows")
@@ -146,7 +149,7 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
 
 
 @check
-def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: float, p_value: Share) -> Check:
+def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: NotNegative, p_value: Share) -> Check:
     """Pass if no column's distribution differs much between the training table and the test table.
 
     The population stability index (PSI) measures the difference. With few rows, PSI can be large by chance. So a column
@@ -173,7 +176,9 @@ def champion(champion: Champion | None, *, level: Share) -> Check:
 
 
 @check
-def stability(refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: TwoOrMore, threshold: float) -> Check:
+def stability(
+    refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: TwoOrMore, threshold: NotNegative
+) -> Check:
     """Pass if the test AUC hardly depends on the seed. The model is fitted again with `seeds` seeds, on `rows` rows."""
     import numpy as np
 
@@ -182,7 +187,7 @@ def stability(refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: Two
 
 
 @check
-def latency(predict: Callable[[int], object], *, rows: int, repeats: int, threshold: float) -> Check:
+def latency(predict: Callable[[int], object], *, rows: int, repeats: int, threshold: NotNegative) -> Check:
     """Pass if the median time of `repeats` predictions of `rows` rows is at most `threshold` milliseconds."""
     from statistics import median
 

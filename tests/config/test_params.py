@@ -16,6 +16,7 @@ from ml_pipelines.authoring.rules import Limits, Share
 from ml_pipelines.checks.quality_checks import CHECKS, Check, settings_of
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import ConfigError
+from steps.model_qa import Params
 
 STEPS = sorted(path.stem for path in (ROOT / "steps").glob("*.py") if path.stem != "__init__")
 # The assignment below `steps.`, and the message after the key. Each param of each step, and each setting of each
@@ -61,8 +62,13 @@ WRONG = [
     ("model_qa.params.checks.min_auc.threshold=high", "'high' is not a number."),
     ("model_qa.params.checks.train_test_gap.threshold=.nan", "nan is not a finite number."),
     ("model_qa.params.checks.calibration.threshold=.inf", "inf is not a finite number."),
-    ("model_qa.params.checks.calibration.bins=0", "0 is not at least 1."),
+    ("model_qa.params.checks.calibration.bins=0", "0 is not from 1 to 1000."),
     ("model_qa.params.checks.calibration.bins=10.5", "10.5 is not a whole number."),
+    ("model_qa.params.checks.calibration.bins=1001", "1001 is not from 1 to 1000."),
+    ("model_qa.params.checks.min_auc.threshold=70", "70 is not from 0 to 1."),
+    ("model_qa.params.checks.train_test_gap.threshold=-1.1", "-1.1 is not from -1 to 1."),
+    ("model_qa.params.checks.drift.threshold=-0.1", "-0.1 is not at least 0."),
+    ("model_qa.params.checks.latency={rows: 1, repeats: 2, threshold: -1}", ".threshold: -1 is not at least 0."),
     ("model_qa.params.checks.single_column.threshold=null", "None is not a number."),
     ("model_qa.params.checks.importance.threshold=true", "True is not a number."),
     ("model_qa.params.checks.importance.least=-.inf", "-inf is not a finite number."),
@@ -116,6 +122,19 @@ def test_the_table_covers_each_param_and_each_setting() -> None:
         inner = re.match(r"\.(\w+): ", reason)
         covered_keys.add(f"{key}.{inner[1]}" if inner else key)
     assert params | settings <= covered_keys
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in CHECKS for key in settings_of(name)])
+def test_each_setting_of_a_check_has_a_range(name: str, key: str) -> None:
+    ranges = {setting: rules.type_and_limits(annotation) for setting, annotation in settings_of(name).items()}
+    lowest = {setting: kind(limits.low) for setting, (kind, limits) in ranges.items()}  # fails without a lower limit
+    kind, (low, high) = ranges[key][0], dataclasses.astuple(ranges[key][1])
+    for value in (lowest[key], kind(min(high, 1e6))):
+        Params({name: {**lowest, key: value}})
+    beyond = [low - 1, high + 1] if kind is int else [math.nextafter(low, -math.inf), math.nextafter(high, math.inf)]
+    for value in [*beyond, math.nan, math.inf, None, True, "high", *([low + 0.5] if kind is int else [])]:
+        with pytest.raises(ValueError, match=rf"^checks\.{name}\.{key}: "):
+            Params({name: {**lowest, key: value}})
 
 
 @pytest.mark.parametrize(

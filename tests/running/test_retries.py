@@ -108,7 +108,7 @@ def test_a_permanent_error_is_not_retried(earlier: Store, drive: Drive, error: E
 
 
 def test_a_refused_model_is_not_judged_again(earlier: Store, drive: Drive) -> None:
-    options = "--set=steps.model_qa.params.checks.min_auc.threshold=1.1,steps.model_qa.retries=2"
+    options = "--set=steps.model_qa.params.checks.min_auc.threshold=1,steps.model_qa.retries=2"
     assert drive("--only=model_qa", options).code == 5
     assert len(earlier.below()) == 1
 
