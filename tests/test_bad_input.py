@@ -144,6 +144,7 @@ LABEL = [
     Case("label-three-classes", rows(label=["a", "b", "c"]), "Label label has 3 classes (a, b, c)"),
     Case("label-continuous", rows(label=[i / 3 for i in range(40)]), "has more than 20 values"),
     Case("label-date", rows(label=[dt.date(2024, 1, 1), dt.date(2024, 1, 2)]), "Label label has type date"),
+    Case("positive-unclear", rows(label=["paid", "default"]), "and paid (50%), so neither is clearly rarer. Set"),
     Case(
         "positive-absent",
         rows(label=["a", "b"]),

@@ -66,6 +66,7 @@ def test_the_sample_data_needs_no_download(store: Store, drive: Drive) -> None:
     quick = "steps.train.params.options.max_iter=20,steps.feature_importance.params.repeats=1"
     result = drive(f"--set=data.source.kind=sample,{quick}", small=False)
     assert result.code == 0, result.text
+    assert "class 1 is label = malignant (data.positive: the rarer value, 37.3% of the rows)" in result.out
     assert store.child("evaluate").data.metrics["test_auc"] > 0.97
     assert store.child("train").data.metrics["features"] == 30
 

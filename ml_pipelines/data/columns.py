@@ -5,7 +5,6 @@ The columns must fit the configuration, and their cells must fit a model. Otherw
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +12,12 @@ from dataclasses import dataclass
 
 from ml_pipelines.config.overrides import column_key
 from ml_pipelines.config.schema import Data, Treatment
-from ml_pipelines.data.cells import plain_number
 from ml_pipelines.data.data_warnings import DataWarning
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, quoted, shown
 
 INTEGER = ("tinyint", "smallint", "int", "bigint")
 NUMERIC = (*INTEGER, "float", "double", "decimal", "boolean")
-CLASSES_SHOWN = 20
 NEARLY_ALL = 0.95  # share of numbers that makes a column of text suspicious
 
 
@@ -218,46 +215,3 @@ def rounding_warnings(profiles: Sequence[Profile]) -> Iterator[DataWarning]:
 
 def _examples(cells: Sequence[str]) -> str:
     return ", ".join(map(quoted, cells))
-
-
-def label_classes(label: str, values: Sequence[str], positive: str | None) -> tuple[str, str]:
-    """Return the label's negative value and its positive value.
-
-    If `positive` is None, the positive value is the last in sorted order. Examples of the order: no < yes, 0 < 1.
-
-    Raises:
-        BadData: the label doesn't have two classes, or `positive` is not one of them.
-    """
-    label = shown(label)
-    values = sorted(values, key=lambda v: (_as_number(v) is None, _as_number(v) or 0, v.casefold(), v))
-    if len(values) == 1:
-        raise BadData(
-            f"Label {label} has only one class, {shown(values[0])}, but a classifier needs two. "
-            "Add rows of the other class."
-        )
-    if len(values) > CLASSES_SHOWN:
-        examples = ", ".join(map(shown, values[:3]))
-        raise BadData(
-            f"Label {label} has more than {CLASSES_SHOWN} values ({examples}, ...), so it looks like a "
-            "continuous number or free text. Set data.label to a column with two classes."
-        )
-    if len(values) > 2:
-        raise BadData(
-            f"Label {label} has {len(values)} classes ({listed(values, CLASSES_SHOWN)}), but this pipeline needs "
-            "two. Merge classes, or set data.label to another column."
-        )
-    if positive in ("True", "False") and positive not in values:
-        positive = json.dumps(positive == "True")  # "True" of YAML becomes "true", as in the data
-    if positive is not None and (positive := plain_number(unicodedata.normalize("NFC", positive))) not in values:
-        raise BadData(
-            f"data.positive: label {label} has no value {quoted(positive)}. "
-            f"Set data.positive to {shown(values[0])} or {shown(values[1])}."
-        )
-    return (values[1], values[0]) if positive == values[0] else (values[0], values[1])
-
-
-def _as_number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None

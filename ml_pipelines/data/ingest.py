@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.config.schema import Data, MissingLabel, Treatment
 from ml_pipelines.data import cells
 from ml_pipelines.data.columns import (
-    CLASSES_SHOWN,
     INTEGER,
     NUMERIC,
     Profile,
@@ -23,11 +22,11 @@ from ml_pipelines.data.columns import (
     choose_treatment,
     is_time,
     kind_of,
-    label_classes,
     rounding_warnings,
     standard_names,
 )
 from ml_pipelines.data.data_warnings import DataWarning, find_unnamed
+from ml_pipelines.data.label import CLASSES_SHOWN, Classes, choose_classes
 from ml_pipelines.data.sources import Raw
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, shown
@@ -48,13 +47,18 @@ class Ingested:
     frame: DataFrame
     renamed: dict[str, str]
     treatments: dict[str, Treatment]
-    label_mapping: dict[str, int]
+    classes: Classes
     warnings: list[DataWarning]
 
     def decisions(self) -> dict[str, Any]:
         """Return the conversions as JSON, for the artifact columns.json."""
         kinds = {name: treatment.value for name, treatment in self.treatments.items()}
-        return {"renamed": self.renamed, "features": kinds, "label": self.label_mapping}
+        return {
+            "renamed": self.renamed,
+            "features": kinds,
+            "label": self.classes.mapping,
+            "class_1": str(self.classes),
+        }
 
 
 def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
@@ -85,7 +89,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     spelling = cells.Spelling(tuple(data.null_values), data.source.decimal, data.source.thousands)
 
     query = _Query(frame, kept.index(data.label), spelling, data.missing_label is MissingLabel.drop)
-    profiles, label_values = _profile(query, kept, names, dtypes)
+    profiles, label_counts = _profile(query, kept, names, dtypes)
     _check_complete(profiles, data)
     examples = partial(_examples, query)
     treatments = {}
@@ -94,8 +98,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         treatments[name] = choose_treatment(profiles[name], data.columns.get(name), raw.text, find)
         if treatments[name] is Treatment.number:
             check_numbers(profiles[name], find)
-    negative, positive = label_classes(data.label, label_values, data.positive)
-    mapping = {negative: 0, positive: 1}
+    classes = choose_classes(data.label, label_counts, data.positive)
 
     types = {name: _type(profiles[name], treatment) for name, treatment in treatments.items()}
     if data.key:
@@ -104,10 +107,10 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     columns = [(names[name], kept.index(name), kind) for name, kind in types.items()]
     numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
     return Ingested(
-        _staged(query, columns, mapping, staging),
+        _staged(query, columns, classes.mapping, staging),
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
-        mapping,
+        classes,
         [
             *_dropped_rows(query, profiles[data.label]),
             *find_unnamed(features, raw.text, data.drop),
@@ -148,8 +151,11 @@ def _dropped_rows(query: _Query, label: Profile) -> Iterator[DataWarning]:
 
 def _profile(
     query: _Query, kept: Sequence[str], names: dict[str, str], dtypes: dict[str, str]
-) -> tuple[dict[str, Profile], list[str]]:
-    """Return a dict: source column -> its profile, and the values of the label, at most CLASSES_SHOWN + 1."""
+) -> tuple[dict[str, Profile], dict[str, int]]:
+    """Return a dict: source column -> its profile, and a dict: value of the label -> its number of rows.
+
+    The second dict has at least CLASSES_SHOWN + 1 values if the label has more than CLASSES_SHOWN.
+    """
     from pyspark.sql import functions as F
 
     run = partial(cells.profile, label=query.label, spelling=query.spelling, most=CLASSES_SHOWN + 1)
@@ -162,7 +168,7 @@ def _profile(
     for i, name in enumerate(kept):
         count = counts.get(i, none)
         profiles[name] = Profile(name, names[name], dtypes[name], *(count[statistic] for statistic in cells.STATISTICS))
-    return profiles, [row["value"] for row in totals if row["value"] is not None]
+    return profiles, {row["value"]: row["rows"] for row in totals if row["value"] is not None}
 
 
 def _check_types(dtypes: dict[str, str], data: Data) -> None:

@@ -65,6 +65,7 @@ class TrackedContext(StepContext[P]):
         self._copies: str | None = None  # the folder or URI for copies of the source's rows, once `source` was called
         self._data_warnings: list[DataWarning] = []
         self._origin: Origin | None = None  # where the rows come from, once `source` was called
+        self._class_1 = ""  # the value of the label that is class 1, once `source` was called
         self._versions: dict[str, Version] = {}  # train run -> its registered version
 
     # -- tables
@@ -93,6 +94,7 @@ class TrackedContext(StepContext[P]):
         self.log_json(decisions := ingested.decisions(), "columns.json")
         self._origin = origin_of(decisions, self.data)
         self._data_warnings = ingested.warnings
+        self._class_1 = str(ingested.classes)
         return ingested.frame
 
     def _place_for_copies(self) -> str:
@@ -122,7 +124,7 @@ class TrackedContext(StepContext[P]):
         return table
 
     def check_tables(self) -> None:
-        """Check the tables that this step wrote against the data contract, and log data warnings.
+        """Check the tables that this step wrote against the data contract, and log data warnings and class 1.
 
         Call this when the step has returned. Only the step that reads the source must obey the contract. So this method
         does nothing if the step has inputs.
@@ -138,6 +140,8 @@ class TrackedContext(StepContext[P]):
                 tables.remove_table(table, locations.absolute_prefix(self._config.table_prefix))
             self.log_table(contract.violation_table(violations), "contract_violations.json")
             raise BadData(contract.violation_summary(violations, self.key_column, self.origin()))
+        if self._class_1:
+            self._add_to_summary(f"class 1 is {self._class_1}")
         if {"train", "test"} <= written.keys():
             self._warn(*(tables.scan_table(written[name]) for name in ("train", "test")))
 
@@ -151,9 +155,11 @@ class TrackedContext(StepContext[P]):
             events.report(events.Notice(f"warning: {shown(warning.message, WARNING_LENGTH)}"))
         if warnings:
             self.log_table(data_warnings.warning_table(warnings), "data_warnings.json")
-            count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} (data_warnings.json)"
-            self.summary(f"{self._tags.get('summary', '')} · {count}".removeprefix(" · "))
+            self._add_to_summary(f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} (data_warnings.json)")
         self._tags["data_warnings"] = str(len(warnings))
+
+    def _add_to_summary(self, text: str) -> None:
+        self.summary(f"{self._tags.get('summary', '')} · {text}".removeprefix(" · "))
 
     def _table_path(self, dataset: str) -> str:
         parts = [self._config.env_name, self._config.experiment_name, f"pipeline_run_{self.pipeline_run_id}"]

@@ -138,7 +138,9 @@ def _now() -> int:
 
 
 def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
-    """Return the label column and the value in the source that means class 1: `churned = yes`."""
+    """Return the label column and the value in the source that means class 1, and why: `churned = yes (...)`."""
+    if "class_1" in columns:
+        return str(columns["class_1"])
     values = [value for value, number_of in columns.get("label", {}).items() if number_of == 1]
     return f"{config['data']['label']} = {values[0]}" if values and config else ""
 

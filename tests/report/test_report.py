@@ -153,6 +153,14 @@ def test_numbers_are_formatted_for_people(value: object, text_shown: str) -> Non
     assert render.format_number(value) == text_shown
 
 
+def test_the_report_says_which_value_is_class_1_and_why(store: Store) -> None:
+    class_1 = "outcome = fraud (data.positive: the rarer value, 3% of the rows)"
+    html = page(
+        Made(artifacts={"prepare_data": {"columns.json": {"label": {"legit": 0, "fraud": 1}, "class_1": class_1}}})
+    )
+    assert f"Class 1 {class_1}" in text(html)
+
+
 def test_each_step_shows_its_duration_reason_and_summary(store: Store) -> None:
     why = {"train": {"reason": "param options.max_iter 100 -> 200", "summary": "auc 0.985 in training"}}
     section = part(page(Made(artifacts=everything(), tags=why)), "steps")
