@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos load check sync workspace lock bench bench-peers project.zip
+.PHONY: help setup run test test-slow chaos load simulate check sync workspace lock bench bench-peers project.zip
 help: ## show this list
 	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -34,6 +34,9 @@ chaos: $(READY) ## run the marathon tests: 2,000 forks, 200 killed and repeated 
 
 load: $(READY) ## run 50 pipelines one after another, and 8 at once, on one store
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.load
+
+simulate: $(READY) ## simulate what the gate's intervals cover, and write the table into docs/qa.md
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate
 
 check: $(READY) ## check format, lint, types, import rules, generated files, secrets and known vulnerabilities
 	$(BIN)/ruff format --check .

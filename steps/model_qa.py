@@ -11,7 +11,16 @@ from typing import Any
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.checks.facts import Facts, GateInputs
-from ml_pipelines.checks.quality_checks import CHECKS, FAILED, SKIPPED, Champion, Check, facts_of, settings_of
+from ml_pipelines.checks.quality_checks import (
+    CHECKS,
+    FAILED,
+    SKIPPED,
+    Champion,
+    Check,
+    difference_text,
+    facts_of,
+    settings_of,
+)
 
 
 @dataclass(frozen=True)
@@ -75,13 +84,21 @@ def run(
         step.log_json({"train_test": facts.train_test, "champion": facts.since_champion}, "drift.json")
     skipped = sum(check.verdict == SKIPPED for check in results.values())
     decided = len(results) - skipped
-    step.summary(f"passed {decided - len(failed)} of {decided}" + (f", {skipped} skipped" if skipped else ""))
+    counts = f"passed {decided - len(failed)} of {decided}" + (f", {skipped} skipped" if skipped else "")
+    step.summary(counts + against(facts.champion, params.level))
     step.log_tags({"verdict": verdict, "failed_checks": ", ".join(failed) or "none"})
     if verdict == "refused":
         step.refuse("; ".join(failed.values()))
     else:
         step.register(train_run_id, verdict, facts.auc.value, facts.area_of, {"train": train_uri, "test": test_uri})
     return {"qa_complete": True, "qa_passed": not failed}
+
+
+def against(champion: Champion | None, level: float) -> str:
+    """Return the AUC's difference from the champion, with its paired interval, to add to the step's line."""
+    if champion is None or champion.difference is None or not math.isfinite(champion.difference.value):
+        return ""
+    return f" · auc {difference_text(champion.difference, level)}, against version {champion.version}"
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:
@@ -100,10 +117,12 @@ def _champion(champion: Champion) -> dict[str, Any]:
     """Return the champion's part of the report: its version, its AUC, and the challenger's AUC minus the champion's."""
     version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id}
     if champion.auc is None or champion.difference is None:
-        return {**version, **dict.fromkeys(("auc", "low", "high", "difference", "p_value"))}
+        names = ("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value")
+        return {**version, **dict.fromkeys(names)}
     auc, difference = champion.auc, champion.difference
-    numbers = {"auc": auc.value, "low": auc.low, "high": auc.high}
-    return {**version, **_finite({**numbers, "difference": difference.value, "p_value": difference.p_value})}
+    numbers = {"auc": auc.value, "low": auc.low, "high": auc.high, "difference": difference.value}
+    numbers |= {"difference_low": difference.low, "difference_high": difference.high, "p_value": difference.p_value}
+    return {**version, **_finite(numbers)}
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

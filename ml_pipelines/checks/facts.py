@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from ml_pipelines.checks import drift, measures
 from ml_pipelines.checks.quality_checks import Champion
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
+from ml_pipelines.modelling.keys import key_codes
 from ml_pipelines.problems import roc_auc
 from ml_pipelines.problems.roc_auc import Interval
 from ml_pipelines.text import listed
@@ -57,7 +59,7 @@ class Facts:
     @cached_property
     def auc(self) -> Interval:
         """The AUC on the test table."""
-        return roc_auc.interval(self.label, self.score, self._level)
+        return roc_auc.interval(self.label, self.score, self._level, self._keys)
 
     @property
     def test_auc(self) -> float:
@@ -90,6 +92,14 @@ class Facts:
     def score(self) -> Array:
         """The model's probability of class 1 for each row of the test table."""
         return self._predictions["score"].to_numpy()
+
+    @cached_property
+    def _keys(self) -> Array | None:
+        """The key of each row of the test table as a number; None if no key occurs twice, or the rows have no key."""
+        if "key" not in self._predictions.columns:
+            return None
+        codes = key_codes(self._predictions["key"])
+        return codes if codes.max() + 1 < len(codes) else None
 
     @cached_property
     def _names(self) -> list[str]:
@@ -125,7 +135,7 @@ class Facts:
         return [
             row
             for column in (self._test[name] for name in self._slices)
-            for row in measures.slices_of(column, self.label, self.score, self._level, self._slice_rows)
+            for row in measures.slices_of(column, self.label, self.score, self._level, self._slice_rows, self._keys)
         ]
 
     @cached_property
@@ -145,14 +155,17 @@ class Facts:
         version = self._champion_version
         if version is None:
             return None
+        of_version = version.name, version.version, version.run_id
         try:
             score = self._score_of(version.run_id)
         except PipelineError as error:
-            return Champion(version.name, version.version, version.run_id, None, None, str(error))
-        auc = roc_auc.interval(self.label, score, self._level)
+            return Champion(*of_version, None, None, f"it can't score this table: {error}")
+        auc = roc_auc.interval(self.label, score, self._level, self._keys)
         self._areas[version.run_id] = auc.value
-        difference = roc_auc.compare(self.label, self.score, score)
-        return Champion(version.name, version.version, version.run_id, auc, difference)
+        difference = roc_auc.compare(self.label, self.score, score, self._level, self._keys)
+        if math.isfinite(difference.value) and math.isnan(difference.p_value):
+            return Champion(*of_version, auc, None, "all rows of a class have the same key")
+        return Champion(*of_version, auc, difference)
 
     @cached_property
     def since_champion(self) -> list[dict[str, Any]] | None:

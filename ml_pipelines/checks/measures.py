@@ -55,11 +55,13 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     return area(scored["label"].to_numpy(), scored["share"].fill_null(rows["label"].mean()).to_numpy())
 
 
-def slices_of(column: pl.Series, label: Array, score: Array, level: float, least: int) -> list[dict[str, Any]]:
+def slices_of(
+    column: pl.Series, label: Array, score: Array, level: float, least: int, keys: Array | None = None
+) -> list[dict[str, Any]]:
     """Return one row for each slice with at least `least` rows: the slice's name, number of rows, AUC and interval.
 
     Each value of the column is a slice. The slices of a number column with many values are its quarters. A slice with
-    only one class has no AUC, and is left out.
+    only one class has no AUC, and is left out. The ends of an interval are None if the slice has too few events.
     """
     import polars as pl
 
@@ -69,10 +71,11 @@ def slices_of(column: pl.Series, label: Array, score: Array, level: float, least
     slices = []
     for value in values.unique().sort():
         of_value = (values == value).to_numpy()
-        auc = interval(label[of_value], score[of_value], level)
+        auc = interval(label[of_value], score[of_value], level, None if keys is None else keys[of_value])
         if of_value.sum() >= least and math.isfinite(auc.value):
             row = {"slice": f"{column.name}={value}", "rows": int(of_value.sum())}
-            slices.append({**row, "auc": auc.value, "low": auc.low, "high": auc.high})
+            low, high = (end if math.isfinite(end) else None for end in (auc.low, auc.high))
+            slices.append({**row, "auc": auc.value, "low": low, "high": high})
     return slices
 
 

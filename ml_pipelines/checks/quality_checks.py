@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion, scored on the test table. `problem` is the reason if its model can't score the table."""
+    """The champion, scored on the test table. `problem` is the reason if the two models are not compared."""
 
     name: str
     version: int
@@ -96,7 +96,7 @@ def min_auc(auc: Interval, test_auc: float, *, threshold: Share) -> Check:
     """Pass if the AUC on the test table is high enough, and agrees with the predictions of the step evaluate."""
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
-    return _at_least(f"test auc ({auc.level:.0%} interval {auc.low:.3f} to {auc.high:.3f})", auc.value, threshold)
+    return _at_least(f"test auc ({interval_text(auc.low, auc.high, auc.level)})", auc.value, threshold)
 
 
 @check
@@ -170,8 +170,8 @@ def champion(champion: Champion | None, *, level: Share) -> Check:
         return Check(None, level, SKIPPED, "the model has no champion yet")
     version = f"version {champion.version}"
     if champion.difference is None or champion.auc is None:
-        return Check(None, level, SKIPPED, f"the champion, {version}, can't score this table: {champion.problem}")
-    aucs = f"auc {champion.auc.value:.3f}, difference {champion.difference.value:+.3f}"
+        return Check(None, level, SKIPPED, f"not compared with the champion, {version}: {champion.problem}")
+    aucs = f"auc {champion.auc.value:.3f}, difference {difference_text(champion.difference, champion.auc.level)}"
     return _at_least(f"p-value against the champion, {version} ({aucs}),", champion.difference.p_value, level)
 
 
@@ -197,6 +197,18 @@ def latency(predict: Callable[[int], object], *, rows: int, repeats: int, thresh
         return 1000 * (time.perf_counter() - started)
 
     return _at_most(f"time for {rows} rows in milliseconds", median(milliseconds() for _ in range(repeats)), threshold)
+
+
+def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
+    """Return an interval in words. `form` is the format of its ends; they are NaN if there are too few events."""
+    if math.isnan(low):
+        return "too few events for an interval"
+    return f"{level:.0%} interval {low:{form}} to {high:{form}}"
+
+
+def difference_text(difference: Difference, level: float) -> str:
+    """Return the difference from the champion with its interval in words."""
+    return f"{difference.value:+.3f}, {interval_text(difference.low, difference.high, level, '+.3f')}"
 
 
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:

@@ -29,7 +29,7 @@ def auc(value: float) -> Interval:
 
 
 def champion_with_p_value(p_value: float) -> Champion:
-    return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value))
+    return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value, -0.03, 0.01))
 
 
 NAN_MAKERS = {
@@ -152,7 +152,12 @@ def test_the_champion_check_is_skipped_without_a_usable_champion() -> None:
     assert champion(None, level=0.05).verdict == "skipped"
     result = champion(Champion("model", 3, "a run", None, None, "its file is gone."), level=0.05)
     assert (result.verdict, result.value) == ("skipped", None)
-    assert "version 3, can't score this table: its file is gone." in result.reason
+    assert result.reason == "not compared with the champion, version 3: its file is gone."
+
+
+def test_the_reason_shows_the_interval_of_the_difference() -> None:
+    reason = champion(champion_with_p_value(0.2), level=0.05).reason
+    assert "(auc 0.900, difference -0.010, 95% interval -0.030 to +0.010)" in reason
 
 
 def test_a_model_without_a_signature_fails() -> None:

@@ -6,7 +6,7 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from ml_pipelines.data import cells
-from ml_pipelines.modelling.keys import canonical_key
+from ml_pipelines.modelling.keys import canonical_key, key_codes
 
 SPELLINGS = [
     *("17", "17.0", "017", "+17", "1.7e1", "17.", "17.000", "0", "0.0", "00", "+0", "17.5", "17.50", "017.5"),
@@ -24,3 +24,8 @@ def spark_spellings(spark: SparkSession, keys: list[Any]) -> list[str]:
 def test_spark_gives_a_key_the_same_spelling(spark: SparkSession) -> None:
     assert spark_spellings(spark, SPELLINGS) == [cells.plain_number(text) for text in SPELLINGS]
     assert spark_spellings(spark, [17, -3]) == ["17", "-3"]
+
+
+def test_equal_keys_have_equal_codes() -> None:
+    assert key_codes(pl.Series(["17", "a", "017", "17.0", "b", "a"])).tolist() == [0, 1, 0, 0, 2, 1]
+    assert key_codes(pl.Series([5, 3, 5])).tolist() == [0, 1, 0]

@@ -25,7 +25,7 @@ from ml_pipelines.tracking.store import Store as TrackingStore
 Drive = Callable[..., Result]
 CHAMPION = {
     **{"name": "loans", "version": 2, "auc": 0.879, "low": 0.865, "high": 0.893},
-    **{"difference": 0.0051, "p_value": 0.0412, "run_id": "gone"},
+    **{"difference": 0.0051, "difference_low": -0.0021, "difference_high": 0.0123, "p_value": 0.0412, "run_id": "gone"},
 }
 
 
@@ -203,7 +203,10 @@ def report_with_champion(store: Store, digest: str = "d1", **overrides: object) 
 
 def test_the_changes_since_the_champion_are_listed(store: Store) -> None:
     section = part(report_with_champion(store), "champion")
-    assert "the difference in AUC is +0.005 (p = 0.041, on the same rows)" in section
+    assert (
+        "the difference in AUC is +0.005 (-0.002 to +0.012, 95% paired interval; p = 0.041, on the same rows)"
+        in section
+    )
     assert "train.options.max_iter 100 200" in section
     assert "train 8,012 rows, content d1 9,000 rows, content d2" in section
     assert "code steps.train" in section
@@ -218,7 +221,7 @@ def test_the_metrics_of_the_champion_are_shown_only_if_its_test_rows_are_the_sam
 
 
 def test_a_champion_without_a_score_is_named(store: Store) -> None:
-    numbers = dict.fromkeys(("auc", "low", "high", "difference", "p_value"))
+    numbers = dict.fromkeys(("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value"))
     section = part(report_with_champion(store, **numbers), "champion")
     assert "its model can't score this test table" in section and "options.max_iter" in section
 
@@ -310,7 +313,7 @@ def test_missing_numbers_are_shown_as_dashes(store: Store) -> None:
     missing = {"value": None, "low": None, "high": None, "level": 0.95}
     slices = [{"slice": "purpose=rare", "rows": 3, "auc": None, "low": None, "high": None}]
     html = page(Made(artifacts=everything(qa_report(auc=missing, slices=slices))))
-    assert "purpose=rare 3 rows - - to -" in part(html, "slices")
+    assert "purpose=rare 3 rows - too few events for an interval" in part(html, "slices")
 
 
 def test_only_the_columns_with_the_largest_drift_are_shown(store: Store) -> None:

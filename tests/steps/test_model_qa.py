@@ -209,13 +209,39 @@ def test_a_test_table_with_another_distribution_fails() -> None:
 
 
 def test_a_better_challenger_passes_and_the_report_shows_the_difference() -> None:
-    _, report = run_model_qa(champion=OLD)
+    step, report = run_model_qa(champion=OLD)
     assert verdicts(report)["champion"] == "passed"
     champion = report["champion"]
     assert (champion["name"], champion["version"], champion["run_id"]) == ("model", 3, "old")
     assert champion["difference"] == pytest.approx(AUC - champion["auc"])
     assert champion["difference"] > 0
     assert champion["low"] < champion["auc"] < champion["high"]
+    assert champion["difference_low"] < champion["difference"] < champion["difference_high"]
+    ends = f"{champion['difference_low']:+.3f} to {champion['difference_high']:+.3f}"
+    difference = f"auc {champion['difference']:+.3f}, 95% interval {ends}, against version 3"
+    assert step.summary_text == f"passed 8 of 8, 1 skipped · {difference}"
+
+
+def test_rows_of_a_key_count_as_one_sample() -> None:
+    def widths(keys: list[str]) -> tuple[float, float]:
+        predictions = TEST.select("label", score="chance").with_columns(key=pl.Series(keys))
+        _, report = run_model_qa(champion=OLD, frames={"e/predictions.parquet": predictions})
+        difference = report["champion"]["difference_high"] - report["champion"]["difference_low"]
+        return report["auc"]["high"] - report["auc"]["low"], difference
+
+    alone = widths([str(i) for i in range(ROWS)])
+    assert widths([f"{i % 2 * '0'}{i // 2}" for i in range(ROWS)]) != alone  # 0007 and 7 are one key
+
+
+def test_a_test_table_with_few_events_has_no_interval() -> None:
+    rows = TEST.with_columns(label=pl.int_range(ROWS).is_in([0, 1]).cast(int))
+    auc = area(rows["label"].to_numpy(), rows["chance"].to_numpy())
+    frames = {"test": rows, "e/predictions.parquet": rows.select("label", score="chance")}
+    step, report = run_model_qa("checks.calibration=null", "slices=[kind]", frames=frames, test_auc=auc, champion=OLD)
+    assert (report["auc"]["low"], report["champion"]["difference_low"]) == (None, None)
+    assert [row["low"] for row in report["slices"]] == [None] * len(report["slices"])
+    assert "too few events for an interval" in report["checks"][1]["reason"]
+    assert step.summary_text and ", too few events for an interval, against version 3" in step.summary_text
 
 
 def test_a_worse_challenger_is_refused() -> None:
