@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
-MAX_CATEGORIES = 254  # the largest number of codes for a text column; its rarest values share one code
+MAX_CATEGORIES = 254  # this many values of a text column, the most frequent ones, get a code of their own
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,37 @@ class Params:
         rules.one_of("missing", self.missing, ("keep", "median"))
 
 
+def frequent_values(column: pl.Series) -> list[str]:
+    """Return the values of a text column in sorted order, or its MAX_CATEGORIES most frequent values if it has more."""
+    counts = column.drop_nulls().alias("value").value_counts().sort("count", "value", descending=[True, False])
+    return sorted(counts["value"].head(MAX_CATEGORIES).to_list())
+
+
 def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> ColumnTransformer:
     """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the params say.
 
-    The ordinal code of a missing or unseen category is NaN if the estimator takes NaN, else a negative number.
+    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. It is NaN
+    if the params say `ordinal` and the estimator takes NaN, else -1. One-hot, it has a column if `features` needs it.
     """
     import numpy as np
     import polars as pl
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
     text = [name for name, dtype in features.schema.items() if dtype == pl.String]
     numbers = [name for name in features.columns if name not in text]
-    encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
-    if params.categories == "ordinal":
-        unseen, missing = (np.nan, np.nan) if takes_nan else (-1, -2)
-        encode = OrdinalEncoder(max_categories=MAX_CATEGORIES, encoded_missing_value=missing)
-        encode.set_params(handle_unknown="use_encoded_value", unknown_value=unseen)
+    one_hot = [OneHotEncoder(handle_unknown="ignore", sparse_output=False)] if params.categories == "one_hot" else []
+    unknown = np.nan if takes_nan and not one_hot else -1
+    # If the encoder chose the categories, Polars' None would be one of them, and pandas' NaN would be an unseen one.
+    categories = [frequent_values(features[name]) for name in text]
+    codes = OrdinalEncoder(categories=categories, handle_unknown="use_encoded_value", unknown_value=unknown)
+    # pandas reads a column in which every cell is empty as numbers; the encoder takes only objects.
+    as_objects = FunctionTransformer(np.asarray, kw_args={"dtype": "O"})
     prepare = [SimpleImputer(strategy="median")] if params.missing == "median" else []
     prepare += [StandardScaler()] if params.scale else []
-    parts = [("category", encode, text)] if text else []
+    parts = [("category", make_pipeline(as_objects, codes, *one_hot), text)] if text else []
     parts += [("number", make_pipeline(*prepare) if prepare else "passthrough", numbers)] if numbers else []
     return ColumnTransformer(parts)
 

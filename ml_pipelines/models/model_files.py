@@ -14,8 +14,9 @@ from ml_pipelines.tracking.lineage import LoggedModel
 if TYPE_CHECKING:
     import polars as pl
 
-# The type of the default model's trees, and NumPy's dtypes, which contain no code. model.trusted_types adds others.
-TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype")
+# The type of the default model's trees, NumPy's dtypes, which contain no code, and NumPy's function that makes an array
+# of a table. model.trusted_types adds others.
+TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype", "numpy.asarray")
 MODEL_FILE = "model.skops"
 
 
