@@ -34,12 +34,12 @@ def add_features(frame: DataFrame) -> DataFrame:
     return frame
 
 
-def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -> DataFrame:
+def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float, label: str | None = None) -> DataFrame:
     """Return the rows with a boolean column `_is_test`. A column of the source never has this name in our tables.
 
     A hash of the key and the seed puts a row into the training or the test table, so every engine makes the same split.
     A row stays in its table if other rows are added or removed. Rows with the same key stay together, even if the key
-    is written in several ways (17, 17.0, 017). Without a key, the whole row is hashed.
+    is written in several ways (17, 17.0, 017). Without a key, all columns but the label are hashed.
 
     Raises:
         BadData: `add_features` made a column `_is_test`.
@@ -50,7 +50,7 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float) -
         raise BadData(
             f"add_features returns a column {taken[0]}, but this name is reserved for the split. Rename the column."
         )
-    hashed = [canonical_key(frame, key)] if key else [frame[name] for name in frame.columns]
+    hashed = [canonical_key(frame, key)] if key else [frame[name] for name in sorted(frame.columns) if name != label]
     # Sail's hash fails if all arguments are constant, as in a file with one key. So add a null that Sail can't know in
     # advance. A null does not change the hash.
     null = F.when(F.monotonically_increasing_id() < 0, 0)
@@ -66,13 +66,32 @@ def check_split(counts: Mapping[tuple[bool, int], int], origin: Origin) -> None:
                 total = sum(n for (_, of_class), n in counts.items() if of_class == label)
                 raise BadData(
                     f"The {side} side has {rows} rows with {origin.rows_of(label)} (of {total} in all); at least "
-                    f"{MIN_PER_CLASS} are needed. Bring more rows, or change data.test_fraction or seed."
+                    f"{MIN_PER_CLASS} are needed. Bring more rows, or change data.test_fraction or data.split_seed."
                 )
+
+
+def split_source(step: StepContext[Params]) -> DataFrame:
+    """Return the rows of the source with their features and the column `_is_test`.
+
+    Raises:
+        BadData: the rows have no key, and `add_features` loses the column `_is_test`.
+    """
+    seed, fraction = step.data.split_seed, step.data.test_fraction
+    if step.key_column:
+        return assign_test(add_features(step.source()), step.key_column, seed, fraction)
+    # Hash what the source has, so that another feature in `add_features` moves no row to the other side.
+    frame = add_features(assign_test(step.source(), None, seed, fraction, step.label))
+    if IS_TEST not in frame.columns:
+        raise BadData(
+            f"add_features loses the column {IS_TEST}, which says on which side a row is. Keep this column, or set "
+            "data.key to a column that identifies a row."
+        )
+    return frame
 
 
 def run(step: StepContext[Params]) -> Outputs:
     """Write the training table and the test table; return their URIs."""
-    frame = assign_test(add_features(step.source()), step.key_column, step.seed, step.data.test_fraction)
+    frame = split_source(step)
     counts = {(is_test, label): n for is_test, label, n in frame.groupBy(IS_TEST, step.label).count().collect()}
     try:
         check_split(counts, step.origin())

@@ -79,8 +79,9 @@ def check_config(config: Config) -> None:
             raise ConfigError(f"steps.{key}.retries: {step.retries} is not at least 0.")
         _check_external(f"steps.{key}.external", step.external)
     graph.check_graph({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
-    if not 0 <= config.seed <= SEEDS:
-        raise ConfigError(f"seed: {config.seed} is not from 0 to {SEEDS}, the range that scikit-learn accepts.")
+    for key, seed in {"seed": config.seed, "data.split_seed": config.data.split_seed}.items():
+        if not 0 <= seed <= SEEDS:
+            raise ConfigError(f"{key}: {seed} is not from 0 to {SEEDS}, the range that scikit-learn accepts.")
     if config.max_parallel < 1:
         raise ConfigError(f"max_parallel: {config.max_parallel} is not at least 1.")
     if not 0 < config.data.test_fraction < 1:

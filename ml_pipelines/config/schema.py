@@ -88,6 +88,7 @@ class Data:
     delta_prefix: Prefix
     volume_name: str
     test_fraction: float
+    split_seed: int = 42
     positive: str | None = None
     missing_label: MissingLabel = MissingLabel.fail
     key: str | None = None

@@ -225,6 +225,7 @@ def test_an_error_that_params_raise_is_reported_with_the_key_of_the_params(monke
     ("assignment", "message"),
     [
         ("seed=-1", "seed: -1 is not from 0 to 4294967295"),
+        ("data.split_seed=-1", "data.split_seed: -1 is not from 0 to 4294967295"),
         ("seed=4294967296", "seed: 4294967296 is not from 0 to 4294967295"),
         ("steps.train.external=[conf/bands.csv]", f"steps.train.external: {ROOT / 'conf/bands.csv'} is not a file."),
         ("steps.model_qa.external=[champoin]", "steps.model_qa.external: "),

@@ -7,10 +7,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Result, Store
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from recording import RecordingContext
 
+from ml_pipelines.config.loading import load
 from ml_pipelines.data.origin import Origin
 from ml_pipelines.errors import BadData
+from steps import prepare_data
 from steps.prepare_data import assign_test, check_split
 
 Drive = Callable[..., Result]
@@ -94,6 +97,45 @@ def test_a_side_without_two_rows_of_each_class_is_refused_by_name() -> None:
         check_split({key: rows for key, rows in enough.items() if key != (True, 0)}, origin)
     with pytest.raises(BadData, match="The training side has 0 rows with left us = yes"):
         check_split({**enough, (False, 1): 0}, origin)
+
+
+# -- what the split depends on
+
+
+def sides_of(source: DataFrame, *settings: str) -> set[int]:
+    """Return which rows of the source, by their number `n`, prepare_data puts on the test side."""
+    step = RecordingContext("prepare_data", prepare_data.Params(), source=source, config=load("local", settings))
+    prepare_data.run(step)
+    return {row.n for row in step.written["test_uri"].collect()}
+
+
+def numbered(spark: SparkSession, columns: str = "n, n % 7 AS x, n % 2 AS label") -> DataFrame:
+    return spark.range(300).withColumnRenamed("id", "n").selectExpr("n AS id", *columns.split(", "))
+
+
+def test_the_split_has_a_seed_of_its_own(spark: SparkSession) -> None:
+    first = sides_of(numbered(spark))
+    assert sides_of(numbered(spark), "seed=7") == first
+    assert sides_of(numbered(spark), "data.split_seed=7") != first
+
+
+def test_without_a_key_neither_the_label_nor_the_order_of_columns_nor_made_features_decide(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sides_of(numbered(spark), "data.key=null")
+    assert 20 < len(first) < 100
+    assert sides_of(numbered(spark, "n, n % 7 AS x, 1 - n % 2 AS label"), "data.key=null") == first
+    assert sides_of(numbered(spark, "n % 2 AS label, n % 7 AS x, n"), "data.key=null") == first
+    assert sides_of(numbered(spark, "n, n % 6 AS x, n % 2 AS label"), "data.key=null") != first
+    monkeypatch.setattr(prepare_data, "add_features", lambda frame: frame.selectExpr("*", "x * 2 AS y").drop("x"))
+    assert sides_of(numbered(spark), "data.key=null") == first
+
+
+def test_without_a_key_add_features_must_keep_the_side(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_data, "add_features", lambda frame: frame.select("id", "n", "x", "label"))
+    assert sides_of(numbered(spark))
+    with pytest.raises(BadData, match="add_features loses the column _is_test"):
+        sides_of(numbered(spark), "data.key=null")
 
 
 # -- through driver.py
