@@ -22,15 +22,15 @@ if __name__ == "__main__":
 import click
 
 from ml_pipelines.backends import catalog, fork_server
-from ml_pipelines.config import loading, rules
+from ml_pipelines.config import rules
 from ml_pipelines.errors import Interrupted
 from ml_pipelines.execution import standalone
-from ml_pipelines.planning import plan, reuse
+from ml_pipelines.planning import plan, resuming, reuse
 from ml_pipelines.system import environment, imports, terminal
 from ml_pipelines.tracking import ending
 
 
-def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
+def run_pipeline(planned: plan.Plan) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs exist; return the exit code."""
     backend = planned.backend
     backend.prepare(planned.config, planned.steps)  # a fork server imports modules while this process does
@@ -40,7 +40,7 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
         from ml_pipelines.running.pipeline_run import pipeline_run
 
     catalog.register_backends()
-    with pipeline_run(planned, resume) as parent:
+    with pipeline_run(planned) as parent:
         for step in parent.schedule():
             submitted = mlflow.projects.run(
                 uri=backend.project(),
@@ -58,18 +58,18 @@ def run_pipeline(planned: plan.Plan, resume: str | None) -> int:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 110})
-@click.option("--profile", default="local", show_default=True, metavar="NAME", help="Profile to use: conf/NAME.yaml.")
+@click.option("--profile", show_default="local", metavar="NAME", help="Profile to use: conf/NAME.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the configuration.")
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all steps that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all steps that it needs.")
 @click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Don't reuse results.")
-@click.option("--resume", metavar="RUN", help="Continue a pipeline run: its finished steps do not run again.")
+@click.option("--resume", metavar="RUN", help="Continue a run with its own settings; finished steps don't run again.")
 @click.option("--backend", metavar="NAME", help="Backend to use instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="For MLproject's entry points: run one step in the run that MLflow made.")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")
-def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, **chosen: Any) -> None:
+def main(overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, **chosen: Any) -> None:
     """Run the pipeline, or part of it: prepare_data, train, evaluate and feature_importance, model_qa.
 
     \b
@@ -80,17 +80,17 @@ def main(profile: str, overrides: tuple[str, ...], inputs: tuple[str, ...], step
     try:
         environment.prepare()
         rules.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
-        settings = loading.load(profile, overrides)
+        settings, resumed = resuming.load(chosen["profile"], overrides, chosen["resume"], not chosen["dry_run"])
         if step:
             sys.exit(standalone.run_step(step, settings, standalone.parse_parameters(inputs)))
         if inputs:
             raise click.UsageError(f"No such option: {' '.join(inputs)}")
         backend = catalog.choose(chosen["backend"] or settings.backend)
-        planned = plan.make_plan(settings, backend, *(chosen[name] for name in ("only", "start", "end", "force")))
+        planned = plan.make_plan(settings, backend, resumed, *(chosen[n] for n in ("only", "start", "end", "force")))
         if chosen["dry_run"]:
-            terminal.say(planned.describe(reuse.explain_plan(planned)))
+            terminal.say(reuse.explain_plan(planned))
         else:
-            sys.exit(run_pipeline(planned, chosen["resume"]))
+            sys.exit(run_pipeline(planned))
     except (Exception, Interrupted) as error:
         sys.exit(ending.end_with(error))
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import mlflow
 import pytest
@@ -135,6 +136,11 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{path.name} has {old!r} {text.count(old)} times"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def failing(function: str, error: Exception | None = None) -> Any:
+    """Make a function of a step raise an error."""
+    return patch(function, side_effect=error or ZeroDivisionError("of this test"))
 
 
 @pytest.fixture(scope="session")

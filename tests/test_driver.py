@@ -11,12 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import mlflow
 import polars as pl
 import pytest
-from conftest import Result, Store, drive_in, use
+from conftest import Result, Store, drive_in, failing, use
 
 from ml_pipelines.errors import BadData
 from ml_pipelines.system import terminal
@@ -32,11 +31,6 @@ def resume_command(result: Result) -> list[str]:
     """Return the arguments of the command that a failed run prints, without reuse and with the inline backend."""
     command = result.out.rpartition("Continue with: python driver.py ")[2].splitlines()[0]
     return [*shlex.split(command), "--set=reuse=false", "--backend=inline"]
-
-
-def failing(function: str, error: Exception | None = None) -> Any:
-    """Make a function of a step raise an error."""
-    return patch(function, side_effect=error or ZeroDivisionError("of this test"))
 
 
 # -- the whole pipeline
@@ -250,7 +244,7 @@ def test_a_skipped_step_names_the_step_that_failed_first(earlier: Store, drive: 
 def test_resuming_an_unknown_run_is_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--resume=abcdef12")
     assert result.code == 2
-    assert "0 runs of this experiment begin with 'abcdef12'" in result.err
+    assert "no run begins with 'abcdef12': the store has no experiment local_pipeline_experiment" in result.err
     assert store.runs() == []
 
 

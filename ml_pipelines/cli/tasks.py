@@ -28,7 +28,7 @@ from ml_pipelines.errors import (
     StepFailed,
 )
 from ml_pipelines.execution import job_run, standalone, step_run
-from ml_pipelines.planning import plan
+from ml_pipelines.planning import plan, resuming
 from ml_pipelines.system import environment, imports, paths, processes
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.text import quoted
@@ -186,8 +186,10 @@ def _run_pipeline(config: Config, resume: str | None, force: bool) -> None:
     from ml_pipelines.running.pipeline_run import pipeline_run
 
     inline = InlineBackend()
-    planned = plan.make_plan(config, inline, force=[plan.EVERYTHING] if force else [])
-    with pipeline_run(planned, resume) as parent:
+    profile = None if config.profile == LOCAL else config.profile
+    config, resumed = resuming.load(profile, [config.overrides], resume)
+    planned = plan.make_plan(config, inline, resumed, force=[plan.EVERYTHING] if force else [])
+    with pipeline_run(planned) as parent:
         for step in parent.schedule():
             backend_config = inline.config(config, step)
             inputs, uri = parent.parameters(step), parent.store.uri

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from ml_pipelines.config import graph
 from ml_pipelines.config.compute import cluster_spec
@@ -12,6 +13,9 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import Backend
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.text import listed, shown
+
+if TYPE_CHECKING:
+    from ml_pipelines.planning.resuming import Resumed
 
 EVERYTHING = "all"  # the value of --force for all steps
 
@@ -25,6 +29,7 @@ class Plan:
     steps: tuple[Step, ...]
     needs: Mapping[str, frozenset[str]]  # step -> the steps of this plan that it waits for
     forced: Mapping[str, Reason]  # step -> why it runs even if nothing changed
+    resumed: Resumed | None = None  # the pipeline run that this plan continues
 
     @property
     def missing(self) -> set[str]:
@@ -59,6 +64,7 @@ class Plan:
             f" · backend {self.backend.name}",
             f"experiment {config.experiment_name}",
             f"source {_source(config)} · label {label} · key {key} · test fraction {config.data.test_fraction}",
+            *(self.resumed.describe(config) if self.resumed else ()),
             "",
         ]
         for step in self.steps:
@@ -75,19 +81,21 @@ class Plan:
                 lines.append(f"  {'':<24}{' · '.join(f'{name}={shown(value)}' for name, value in params.items())}")
         lines += self.backend.describe(config, self.steps, self.needs)
         if self.missing:
-            lines.append(f"\nFrom an earlier pipeline run: {', '.join(sorted(self.missing))}")
+            which = f"pipeline run {self.resumed.run_id[:8]}" if self.resumed else "an earlier pipeline run"
+            lines.append(f"\nFrom {which}: {', '.join(sorted(self.missing))}")
         return "\n".join(lines)
 
 
 def make_plan(
     config: Config,
     backend: Backend,
+    resumed: Resumed | None = None,
     only: Iterable[str] = (),
     start: str | None = None,
     end: str | None = None,
     force: Iterable[str] = (),
 ) -> Plan:
-    """Return the plan for the selected steps.
+    """Return the plan for the selected steps; `resumed` is the pipeline run that the plan continues.
 
     Raises:
         ConfigError: a step is unknown, no step is selected, or a cluster spec does not exist.
@@ -106,6 +114,7 @@ def make_plan(
         tuple(config.steps[name] for name in chosen),
         {name: frozenset(upstream[name] & set(chosen)) for name in chosen},
         selected | dict.fromkeys(chosen if EVERYTHING in forced else forced, Reason.forced),
+        resumed,
     )
     for step in plan.steps:  # raises if the cluster spec is wrong
         cluster_spec(config, step)

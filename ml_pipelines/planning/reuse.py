@@ -15,6 +15,7 @@ from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.data import locations
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.models import model_files, registry
+from ml_pipelines.planning import resuming
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
     SHOWN,
@@ -224,18 +225,17 @@ def _is_outdated(memory: Memory, part: str) -> bool:
     return (kind == "source" or (kind == "external" and name != registry.CHAMPION)) and memory.has_outdated_files()
 
 
-def explain_plan(plan: Plan) -> dict[str, Decision]:
-    """Return a dict: step -> decision, for a dry run. It is empty if the store or the experiment does not exist yet.
+def explain_plan(plan: Plan) -> str:
+    """Return the plan as text, for a dry run. Reuse is left out if the store or the experiment does not exist yet.
 
     Raises:
-        ConfigError: the experiment is deleted.
+        ConfigError: the experiment is deleted, or no earlier pipeline run has the inputs of the plan.
     """
-    if not opening.has_store(plan.config):
-        return {}
+    if not plan.resumed and not opening.has_store(plan.config):
+        return plan.describe({})
     store = opening.open_store(plan.config, may_migrate=False)
     if store.client.get_experiment_by_name(plan.config.experiment_name) is None:
-        return {}
+        return plan.describe({})
     experiment = store.experiment_id(plan.config.experiment_name)  # a deleted one is refused
-    source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile) if plan.missing else None
-    producers = lineage.producers_of(store, source) if source else {}
-    return preview(plan, producers, store, experiment, Memory())
+    plan, producers, _ = resuming.choose_inputs(plan, store, experiment)
+    return plan.describe(preview(plan, producers, store, experiment, Memory()))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.config.schema import Step
 from ml_pipelines.data import locations
-from ml_pipelines.errors import ConfigError, Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
-from ml_pipelines.planning import reuse
+from ml_pipelines.errors import Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
+from ml_pipelines.planning import resuming, reuse
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.memory import Memory
@@ -39,13 +39,11 @@ class Lost(StepFailed):
 class PipelineRun:
     """A pipeline run in progress. It yields the steps whose inputs exist, and records their outputs."""
 
-    def __init__(
-        self, plan: Plan, store: Store, memory: Memory, run: Run, inputs: Mapping[str, Run], resumed: str | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, memory: Memory, run: Run, inputs: Mapping[str, Run]) -> None:
         self.plan = plan
         self.store = store
         self.memory = memory
-        self.resumed = resumed  # the pipeline run that this one continues
+        self.resumed = plan.resumed.run_id if plan.resumed else None
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
         self.scheduler = Scheduler(plan.steps, plan.needs, plan.config.max_parallel, plan.config.fail_fast)
@@ -317,7 +315,7 @@ def _decision(state: StepState) -> Decision:
 
 
 @contextmanager
-def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]:
+def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
     """Open the parent run, and close it at the end. Under `mlflow run -e main`, use the run that MLflow made.
 
     Raises:
@@ -339,7 +337,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
         experiment = store.experiment_id(plan.config.experiment_name)
     paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
     store.reap(experiment)
-    plan, inputs, source = _resumed(plan, store, experiment, resume)
+    plan, inputs, source = resuming.choose_inputs(plan, store, experiment)
     if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
         raise NothingToDo(
             f"Up to date: nothing has changed since pipeline run {current} (--force runs everything again)."
@@ -348,7 +346,7 @@ def pipeline_run(plan: Plan, resume: str | None = None) -> Iterator[PipelineRun]
     parent = None
     try:
         run = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=PROJECT_RUN, tags=tags)
-        parent = PipelineRun(plan, store, memory, run, inputs, source if resume else None)
+        parent = PipelineRun(plan, store, memory, run, inputs)
         _describe(parent, source)
         yield parent
         parent.close()
@@ -388,28 +386,6 @@ def _report_experiment(plan: Plan, name: str) -> None:
         )
 
 
-def _resumed(plan: Plan, store: Store, experiment: str, resume: str | None) -> tuple[Plan, dict[str, Run], str | None]:
-    """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
-
-    If `resume` is set, it names the earlier run, and the returned plan lacks the steps that the earlier run finished.
-    If `resume` is None, the earlier run is the newest that has all inputs which no step of the plan writes. If every
-    input is written by a step of the plan, no earlier run is needed, and the returned id is None.
-    """
-    if resume is None and not plan.missing:
-        return plan, {}, None
-    if resume is None:
-        source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile)
-    else:
-        source = lineage.find_pipeline_run(store, resume, experiment)
-    producers = lineage.producers_of(store, source)
-    if resume is not None:
-        plan = plan.without_finished(producers)
-    if lost := plan.missing - producers.keys():
-        raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
-    needed = plan.missing | {name for step in plan.kept for name in plan.config.steps[step].outputs}
-    return plan, {name: run for name, run in producers.items() if name in needed}, source
-
-
 def _describe(parent: PipelineRun, source: str | None) -> None:
     """Set the parent run's description and tags, and report the start of the pipeline run."""
     plan, config = parent.plan, parent.plan.config
@@ -422,3 +398,5 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
     events.report(events.PipelineStarted(PROJECT_RUN, parent.run_id, how))
     if source:
         events.report(events.InputsReused(tuple(sorted(plan.missing)), source))
+    for line in plan.resumed.describe(config) if plan.resumed else ():
+        events.report(events.Notice(line))

@@ -113,20 +113,25 @@ def test_a_killed_driver_is_resumed_without_submitting_twice(
     followed, start = threading.Event(), workspace.clusters.start
     monkeypatch.setattr(workspace.clusters, "start", lambda spec: start(spec) if followed.wait(200) else None)
     before = len(workspace.jobs.runs)
-    driver = begin("--only=train", until="train | PENDING")
+    driver = begin("--only=train", "--set=steps.train.params.options.max_leaf_nodes=5", until="train | PENDING")
     driver.kill()
     driver.communicate()
     (remote,) = list(workspace.jobs.runs)[before:]
     pipeline = pipeline_of(Result(0, driver.output, ""))  # type: ignore[attr-defined]
-    driver = begin("--only=train", f"--resume={pipeline}", until=f"train | run {remote} ·")
+    continued = ("driver.py", "--profile=dev", f"--resume={pipeline}", "--only=train")
+    plan = subprocess.run([sys.executable, *continued, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert plan.returncode == 0 and "'max_leaf_nodes': 5" in plan.stdout, plan.stdout + plan.stderr
+    driver = begin("--set=max_parallel=1", until=f"train | run {remote} ·", command=continued)
     followed.set()  # the task's cluster starts only now, however long the second driver took to start
     rest, error = driver.communicate(timeout=200)
     result = Result(driver.returncode, driver.output + rest, error)  # type: ignore[attr-defined]
     assert result.code == 0, result.text
     assert f"train | run {remote} ·" in result.out and "taken over" in result.out
+    assert re.findall(r"^    (\S+ .* -> .*)$", result.out, re.MULTILINE) == ["max_parallel 2 -> 1"]
     assert list(workspace.jobs.runs)[before:] == [remote]
-    _, children = runs_of(pipeline_of(result))
+    parent, children = runs_of(pipeline_of(result))
     assert [(name, run.info.status) for name, run in children.items()] == [("02_train", "FINISHED")]
+    assert parent.data.params["set"].endswith("options.max_leaf_nodes=5,max_parallel=1")
 
 
 def test_ctrl_c_cancels_the_run_on_databricks_and_reports_it(pipeline_result: Result, workspace: Workspace) -> None:
@@ -142,10 +147,11 @@ def test_ctrl_c_cancels_the_run_on_databricks_and_reports_it(pipeline_result: Re
     assert {parent.info.status, *(run.info.status for run in children.values())} == {"KILLED"}
 
 
-def begin(*arguments: str, until: str) -> subprocess.Popen[str]:
+def begin(*arguments: str, until: str, command: tuple[str, ...] = DEV[1:]) -> subprocess.Popen[str]:
     """Start driver.py, wait until it prints `until`, and return it; its `output` is the text so far."""
-    command = [sys.executable, *DEV[1:], *arguments]
-    driver = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    driver = subprocess.Popen(
+        [sys.executable, *command, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert driver.stdout
     driver.output = ""  # type: ignore[attr-defined]
     for line in driver.stdout:

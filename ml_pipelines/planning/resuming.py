@@ -1,0 +1,185 @@
+"""Continues an earlier pipeline run: with its own settings, what a person gives anew, and the steps that remain."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.config import loading
+from ml_pipelines.config.overrides import split_overrides
+from ml_pipelines.config.schema import LOCAL, Config
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.planning import fingerprint
+from ml_pipelines.planning.plan import Plan
+from ml_pipelines.text import HIDDEN, listed, quoted, without_secrets
+from ml_pipelines.tracking import lineage, opening, run_page
+from ml_pipelines.tracking.store import PARAM_LENGTH, PROJECT_RUN, Store, flatten, shortened
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+OPENED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # the variables that `open_store` sets
+MOST = 30  # the most settings that are shown one by one; config.json of both runs has all of them
+ID_LENGTH = 32  # characters of a whole id
+TAKEN = 300  # the most characters that are shown of the overrides
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The pipeline run to continue, its overrides that are not given anew, and its settings by dotted key."""
+
+    run_id: str
+    overrides: Sequence[str]
+    settings: Mapping[str, Any] | None  # None: the artifact with the settings is lost
+
+    def describe(self, config: Config) -> list[str]:
+        """Return lines that show what is taken from the pipeline run, and each setting that differs from its own."""
+        own, run = ",".join(self.overrides), f"pipeline run {self.run_id[:8]}"
+        taken = [f"Settings of {run}: --set {shortened(own, TAKEN)}"] if own else []
+        if self.settings is None:
+            return [*taken, f"config.json of {run} is missing or damaged: settings that differ can't be shown."]
+        new = _settings(without_secrets(run_page.config_json(config)))
+        changed = [key for key in {**self.settings, **new} if fingerprint.differs(self.settings, new, key)]
+        if not changed:
+            return taken
+        pairs = ((key, *fingerprint.readable(self.settings, new, key, absent="(absent)")) for key in changed[:MOST])
+        more = [f"    and {len(changed) - MOST} more"] if len(changed) > MOST else []
+        return [
+            *taken,
+            f"Other settings than {run}, for the steps that remain:",
+            *(f"    {key} {before} -> {after}" for key, before, after in pairs),
+            *more,
+        ]
+
+
+def load(
+    profile: str | None, overrides: Iterable[str], run: str | None, may_migrate: bool = True
+) -> tuple[Config, Resumed | None]:
+    """Return the configuration, and the pipeline run to continue, if `run` names one.
+
+    A resumed run has the profile and the overrides of the run that it continues; `overrides` come on top. The files in
+    conf/ are read again, so a changed file counts, and so does the present value of `${oc.env:NAME}`.
+
+    Args:
+        profile: the profile on the command line. None means the run's own profile, or `local` if `run` is None.
+        overrides: texts such as `key=value` from the command line.
+        run: the id of a pipeline run or its first characters, or None.
+        may_migrate: whether the store of an older MLflow may be migrated.
+
+    Raises:
+        ConfigError: the configuration is wrong, the store has no such pipeline run, or the run's overrides are lost or
+            contained a secret.
+    """
+    config = loading.load(profile or LOCAL, overrides)
+    if run is None:
+        return config, None
+    with _same_environment():
+        store = opening.open_store(config, may_migrate)
+        earlier, content = _find(store, config, run)
+    run_id = str(earlier.info.run_id)
+    stored, given = _overrides(earlier, content), split_overrides(config.overrides)
+    hidden = [text for text in stored if HIDDEN in text]
+    if lost := [key for key in (text.partition("=")[0] for text in hidden) if not _sets(given, key)]:
+        raise ConfigError(
+            f"--resume: the value of {listed(lost)} in pipeline run {run_id} contained a secret, which was not stored. "
+            f"Give it again: {' '.join(f'--set {key}=...' for key in lost)}"
+        )
+    own = [text for text in stored if text not in (*hidden, *given)]
+    settings = _settings(content) if isinstance(content, dict) else None
+    return loading.load(profile or earlier.data.tags["profile"], [*own, *given]), Resumed(run_id, own, settings)
+
+
+def _sets(assignments: list[str], key: str) -> bool:
+    return any(text.startswith(f"{key}=") for text in assignments)
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Restore the variables that name the store, because the pipeline run's settings may name another registry."""
+    before = {name: os.environ[name] for name in OPENED if name in os.environ}
+    try:
+        yield
+    finally:
+        for name in OPENED:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def _find(store: Store, config: Config, run: str) -> tuple[Run, Any]:
+    """Return the pipeline run, and the content of its artifact config.json (None if it can't be read)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment, name = "", config.experiment_name
+        if store.client.get_experiment_by_name(name):  # else `experiment_id` would create it
+            experiment = store.experiment_id(name)
+        elif len(run) != ID_LENGTH:
+            raise ConfigError(f"--resume: no run begins with {quoted(run)}: the store has no experiment {name}.")
+        run_id = lineage.find_pipeline_run(store, run, experiment)
+        earlier = store.get_run(run_id)
+        content = store.load_json(run_id, "config.json")
+    except MlflowException as error:
+        raise store.failed(error) from error
+    if earlier.info.lifecycle_stage != "active":
+        raise ConfigError(
+            f"--resume: pipeline run {run_id} is deleted. Restore it: mlflow runs restore --run-id {run_id}"
+        )
+    return earlier, content
+
+
+def _overrides(earlier: Run, content: Any) -> list[str]:
+    """Return the overrides of a pipeline run, from its param `set`.
+
+    Nobody can change a param through MLflow. If the overrides are too long for a param, they are read from config.json,
+    and compared with the digest at the end of the param.
+
+    Raises:
+        ConfigError: the run is not a pipeline run, or its overrides are lost.
+    """
+    param, run_id = earlier.data.params.get("set"), earlier.info.run_id
+    if param is None or "profile" not in earlier.data.tags:
+        raise ConfigError(f"--resume: run {run_id} is not a pipeline run. Use the id of a run named {PROJECT_RUN}.")
+    if len(param) < PARAM_LENGTH:
+        return split_overrides(param)
+    whole = content.get("set") if isinstance(content, dict) else None
+    if not isinstance(whole, str) or shortened(whole, PARAM_LENGTH) != param:
+        raise ConfigError(
+            f"--resume: the overrides of pipeline run {run_id} are lost, because its artifact config.json is missing "
+            "or was changed. Start a new run: it reuses finished steps if nothing they depend on has changed."
+        )
+    return split_overrides(whole)
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a config.json by dotted key, as JSON values."""
+    settings = {key: value for key, value in content.items() if key != "set"}
+    return flatten(json.loads(json.dumps(settings)))
+
+
+def choose_inputs(plan: Plan, store: Store, experiment: str) -> tuple[Plan, dict[str, Run], str | None]:
+    """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
+
+    If the plan resumes an earlier run, the returned plan lacks the steps that the earlier run finished. Otherwise the
+    earlier run is the newest that has all inputs which no step of the plan writes. If every input is written by a step
+    of the plan, no earlier run is needed, and the returned id is None.
+
+    Raises:
+        ConfigError: no earlier run has the inputs.
+    """
+    if plan.resumed:
+        source = plan.resumed.run_id
+    elif plan.missing:
+        source = lineage.latest_with(store, plan.missing, experiment, plan.config.profile)
+    else:
+        return plan, {}, None
+    producers = lineage.producers_of(store, source)
+    if plan.resumed:
+        plan = plan.without_finished(producers)
+    if lost := plan.missing - producers.keys():
+        raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
+    needed = plan.missing | {name for step in plan.kept for name in plan.config.steps[step].outputs}
+    return plan, {name: run for name, run in producers.items() if name in needed}, source
