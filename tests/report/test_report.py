@@ -195,7 +195,7 @@ def report_with_champion(store: Store, digest: str = "d1", **overrides: object) 
     earlier = Made().log()[1]["train"]
     champion = {**CHAMPION, "run_id": earlier, **overrides}
     parts = {**reporting.PARTS, "param options.max_iter": 200, "code steps.train": "ffff"}
-    parts |= {"source": f"csv , {'b' * 64}", "data.positive": "null"}
+    parts |= {"source": f"csv , {'b' * 64}", "data.positive": "null", "param options.max_depth": 6}
     tags = {"prepare_data": {**reporting.table_tags("train", 9000, "d2"), **reporting.table_tags("test", 2000, digest)}}
     artifacts = {**everything(qa_report(champion=champion)), "train": {"fingerprint.json": parts}}
     return page(Made(artifacts=artifacts, tags=tags))
@@ -207,7 +207,7 @@ def test_the_changes_since_the_champion_are_listed(store: Store) -> None:
         "the difference in AUC is +0.005 (-0.002 to +0.012, 95% paired interval; p = 0.041, on the same rows)"
         in section
     )
-    assert "train.options.max_iter 100 200" in section
+    assert "train.options.max_iter 100 200" in section and "train.options.max_depth - 6" in section
     assert "train 8,012 rows, content d1 9,000 rows, content d2" in section
     assert "code steps.train" in section
     assert "source csv , content aaaaaaaa csv , content bbbbbbbb" in section
