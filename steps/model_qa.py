@@ -77,7 +77,7 @@ def run(
     inputs = GateInputs(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id, test_auc)
     facts = Facts(step, inputs, params.level, params.slices, params.slice_rows)
     results = run_checks(params, facts)
-    failed = {name: f"{name}: {check.reason}" for name, check in results.items() if check.verdict == FAILED}
+    failed = {name: f"{name}: {_problem(check)}" for name, check in results.items() if check.verdict == FAILED}
     verdict = "passed" if not failed else "refused" if params.on_failure == "fail" else "warned"
     step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
     if "drift" in results:
@@ -88,7 +88,7 @@ def run(
     step.summary(counts + against(facts.champion, params.level))
     step.log_tags({"verdict": verdict, "failed_checks": ", ".join(failed) or "none"})
     if verdict == "refused":
-        step.refuse("; ".join(failed.values()))
+        step.refuse(" ".join(failed.values()))
     else:
         step.register(train_run_id, verdict, facts.auc.value, facts.area_of, {"train": train_uri, "test": test_uri})
     return {"qa_complete": True, "qa_passed": not failed}
@@ -99,6 +99,11 @@ def against(champion: Champion | None, level: float) -> str:
     if champion is None or champion.difference is None or not math.isfinite(champion.difference.value):
         return ""
     return f" · auc {difference_text(champion.difference, level)}, against version {champion.version}"
+
+
+def _problem(check: Check) -> str:
+    """Return the reason of a failed check, and what to do."""
+    return f"{check.reason}. {check.advice}".strip()
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_features_may_have_the_names_that_the_code_uses(store: Store, drive: Dri
         drive,
         tmp_path / "rows.csv",
         "data.label=outcome",
-        "steps.model_qa.params.slices=[Count,index,value,key]",
+        "steps.model_qa.params.slices=[Count,index,value,key,p q]",
         f"{CHECKS}.stability={stability},{CHECKS}.latency={latency}",
         *(f"contract.{standard_name(name)}.type={('number', 'text')[place % 2]}" for place, name in enumerate(NAMES)),
     )

@@ -306,13 +306,27 @@ def test_a_refused_model_gives_exit_code_5(earlier: Store, drive: Drive) -> None
     assert parent.info.status == "FAILED"
     assert parent.data.tags["verdict"] == "refused"
     assert re.search(
-        r"min_auc: test auc \(95% interval 0\.\d+ to 0\.\d+\) is 0\.\d+, below the threshold of 1$",
+        r"min_auc: test auc \(95% interval 0\.\d+ to 0\.\d+\) is 0\.\d+, below the threshold of 1\. Use more",
         result.out,
-        re.MULTILINE,
     )
     run = earlier.child("model_qa")
     assert run.data.tags["output.qa_passed"] == "false"
     assert "qa_report.json" in earlier.artifacts(run)
+    assert "Use more rows, other features or another estimator." in result.out
+    assert "Continue with" not in result.out  # the same model would be refused again
+
+
+def test_the_advice_of_a_refusal_leads_to_a_model_that_passes(store: Store, drive: Drive, tmp_path: Path) -> None:
+    lines = [f"{i},{i * 37 % 101},{'ab'[i % 7 % 2]},{i * 37 % 101 + i % 29 - 64}" for i in range(400)]
+    lines = [f"{line},{'yes' if int(line.rpartition(',')[2]) > 0 else 'no'}" for line in lines]
+    (tmp_path / "births.csv").write_text("\n".join(["id,age,kind,birth weight,low", *lines]) + "\n")
+    source = f"--set=data.source.kind=file,data.source.path={tmp_path / 'births.csv'},data.label=low"
+    refused = drive(source)
+    assert refused.code == 5, refused.text
+    assert "single_column: auc of birth_weight alone is 1, above the threshold of 0.999." in refused.out
+    [advice] = re.findall(r"If the column gives the label away, set (data\.drop=.*?\])\.", refused.out)
+    passed = drive(source, f"--set={advice}")
+    assert (advice, passed.code) == ("data.drop=[birth weight]", 0), passed.text
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

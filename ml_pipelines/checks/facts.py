@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from ml_pipelines.checks.quality_checks import Array
+    from ml_pipelines.data.origin import Origin
 
 
 DRIFT_ROWS = 50_000  # drift is measured on about this many rows: with more rows, PSI changes by less than 0.01
@@ -122,6 +123,14 @@ class Facts:
         return self._step.read(self._inputs.train_uri, [*self._names, self._step.label])
 
     @cached_property
+    def _origin(self) -> Origin:
+        return self._step.origin(self._inputs.train_uri)
+
+    def removal(self, column: str) -> str:
+        """Return the advice that takes a feature away: `set data.drop=[bwt]`."""
+        return self._origin.removal(column)
+
+    @cached_property
     def single_aucs(self) -> Mapping[str, float]:
         """Column -> the AUC of this column alone."""
         label = self._predictions["label"]
@@ -130,11 +139,16 @@ class Facts:
     @cached_property
     def slices(self) -> list[dict[str, Any]]:
         """The declared slices that have enough rows, each with its AUC."""
-        if unknown := set(self._slices) - set(self._names):
-            raise BadData(f"steps.model_qa.params.slices: the test table has no feature {listed(sorted(unknown))}.")
+        ours = {source: name for name, source in self._origin.sources.items()} if self._slices else {}
+        names = [name if name in self._names else ours.get(name, name) for name in self._slices]
+        if unknown := set(names) - set(self._names):
+            raise BadData(
+                f"steps.model_qa.params.slices: the test table has no feature {listed(sorted(unknown))}. "
+                f"Its features are {listed(self._names)}."
+            )
         return [
             row
-            for column in (self._test[name] for name in self._slices)
+            for column in (self._test[name] for name in dict.fromkeys(names))
             for row in measures.slices_of(column, self.label, self.score, self._level, self._slice_rows, self._keys)
         ]
 
@@ -159,7 +173,8 @@ class Facts:
         try:
             score = self._score_of(version.run_id)
         except PipelineError as error:
-            return Champion(*of_version, None, None, f"it can't score this table: {error}")
+            other = "If this is another data set, set registry.model to another name"
+            return Champion(*of_version, None, None, f"it can't score this table: {error} {other}")
         auc = roc_auc.interval(self.label, score, self._level, self._keys)
         self._areas[version.run_id] = auc.value
         difference = roc_auc.compare(self.label, self.score, score, self._level, self._keys)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+SIMPLER = "Use more rows, or a simpler model: trees with fewer leaves, steps.train.params.options.max_leaf_nodes=7."
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
 Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
@@ -42,6 +43,7 @@ class Check:
     threshold: float | None
     verdict: str
     reason: str
+    advice: str = ""  # what to do if the check failed
 
 
 @dataclass(frozen=True)
@@ -96,30 +98,36 @@ def min_auc(auc: Interval, test_auc: float, *, threshold: Share) -> Check:
     """Pass if the AUC on the test table is high enough, and agrees with the predictions of the step evaluate."""
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
-    return _at_least(f"test auc ({interval_text(auc.low, auc.high, auc.level)})", auc.value, threshold)
+    what = f"test auc ({interval_text(auc.low, auc.high, auc.level)})"
+    return _at_least(what, auc.value, threshold, "Use more rows, other features or another estimator.")
 
 
 @check
 def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
     """Pass if the AUC on the training table is not much higher than on the test table."""
-    return _at_most("training auc minus test auc", train_auc - auc.value, threshold)
+    return _at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER)
 
 
 @check
 def calibration(label: Array, score: Array, *, threshold: Share, bins: Bins) -> Check:
     """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1."""
-    return _at_most(f"expected calibration error over {bins} bins", calibration_error(label, score, bins), threshold)
+    what, error = f"expected calibration error over {bins} bins", calibration_error(label, score, bins)
+    advice = "Change steps.train.params.options. If only the order of the scores counts, set "
+    return _at_most(what, error, threshold, f"{advice}steps.model_qa.params.checks.calibration=null.")
 
 
 @check
-def single_column(single_aucs: Mapping[str, float], *, threshold: Share) -> Check:
+def single_column(single_aucs: Mapping[str, float], removal: Callable[[str], str], *, threshold: Share) -> Check:
     """Pass if no single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
-    return _at_most(f"auc of {shown(name)} alone", value, threshold)
+    advice = f"If the column gives the label away, {removal(name)}."
+    return _at_most(f"auc of {shown(name)} alone", value, threshold, advice)
 
 
 @check
-def importance(importances: Mapping[str, float], *, threshold: Share, least: Share) -> Check:
+def importance(
+    importances: Mapping[str, float], removal: Callable[[str], str], *, threshold: Share, least: Share
+) -> Check:
     """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
     name, value = _largest(importances)
     if len(importances) == 1:
@@ -132,7 +140,8 @@ def importance(importances: Mapping[str, float], *, threshold: Share, least: Sha
             f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {shown(name)}",
         )
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
-    return _at_most(f"share of {shown(name)} in the importance of all columns", share, threshold)
+    advice = f"If the column must not decide alone, {removal(name)}."
+    return _at_most(f"share of {shown(name)} in the importance of all columns", share, threshold, advice)
 
 
 @check
@@ -145,11 +154,14 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
         f"test auc minus the auc of the slice {shown(worst['slice'])} ({worst['rows']:,} rows)",
         auc.value - worst["auc"],
         threshold,
+        "Use more rows of this slice, or features that matter in it.",
     )
 
 
 @check
-def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: NotNegative, p_value: Share) -> Check:
+def drift(
+    train_test: Sequence[Mapping[str, Any]], removal: Callable[[str], str], *, threshold: NotNegative, p_value: Share
+) -> Check:
     """Pass if no column's distribution differs much between the training table and the test table.
 
     The population stability index (PSI) measures the difference. With few rows, PSI can be large by chance. So a column
@@ -160,7 +172,8 @@ def drift(train_test: Sequence[Mapping[str, Any]], *, threshold: NotNegative, p_
     if not moved:
         return Check(0.0, threshold, PASSED, "no column moved more than by chance")
     name, value = _largest({row["column"]: row["psi"] for row in moved})
-    return _at_most(f"population stability index of {shown(name)}", value, threshold)
+    advice = f"Split the rows in another way (another seed or data.key), or {removal(name)}."
+    return _at_most(f"population stability index of {shown(name)}", value, threshold, advice)
 
 
 @check
@@ -172,7 +185,9 @@ def champion(champion: Champion | None, *, level: Share) -> Check:
     if champion.difference is None or champion.auc is None:
         return Check(None, level, SKIPPED, f"not compared with the champion, {version}: {champion.problem}")
     aucs = f"auc {champion.auc.value:.3f}, difference {difference_text(champion.difference, champion.auc.level)}"
-    return _at_least(f"p-value against the champion, {version} ({aucs}),", champion.difference.p_value, level)
+    what = f"p-value against the champion, {version} ({aucs}),"
+    advice = "Keep the champion, or use more rows, other features or other options."
+    return _at_least(what, champion.difference.p_value, level, advice)
 
 
 @check
@@ -183,7 +198,7 @@ def stability(
     import numpy as np
 
     spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1))
-    return _at_most(f"standard deviation of test auc over {seeds} seeds", spread, threshold)
+    return _at_most(f"standard deviation of test auc over {seeds} seeds", spread, threshold, SIMPLER)
 
 
 @check
@@ -196,7 +211,8 @@ def latency(predict: Callable[[int], object], *, rows: int, repeats: int, thresh
         predict(rows)
         return 1000 * (time.perf_counter() - started)
 
-    return _at_most(f"time for {rows} rows in milliseconds", median(milliseconds() for _ in range(repeats)), threshold)
+    time_ms = median(milliseconds() for _ in range(repeats))
+    return _at_most(f"time for {rows} rows in milliseconds", time_ms, threshold, "Use a smaller model.")
 
 
 def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
@@ -216,24 +232,24 @@ def _largest(values: Mapping[str, float]) -> tuple[str, float]:
     return max(values.items(), key=lambda item: (math.isnan(item[1]), item[1]))
 
 
-def _at_least(what: str, value: float, threshold: float) -> Check:
-    return _compared(what, value, threshold, value >= threshold, "at least", "below")
+def _at_least(what: str, value: float, threshold: float, advice: str = "") -> Check:
+    return _compared(what, value, threshold, value >= threshold, ("at least", "below"), advice)
 
 
-def _at_most(what: str, value: float, threshold: float) -> Check:
-    return _compared(what, value, threshold, value <= threshold, "at most", "above")
+def _at_most(what: str, value: float, threshold: float, advice: str = "") -> Check:
+    return _compared(what, value, threshold, value <= threshold, ("at most", "above"), advice)
 
 
-def _compared(what: str, value: float, threshold: float, holds: bool, passed: str, failed: str) -> Check:
+def _compared(what: str, value: float, threshold: float, holds: bool, relations: tuple[str, str], advice: str) -> Check:
     if not math.isfinite(value):
         return Check(None, threshold, FAILED, f"{what} is {value}, which is not a finite number")
     if not math.isfinite(threshold):
         return Check(
             value, threshold, FAILED, f"{what} is {value:.3g}; the threshold {threshold} is not a finite number"
         )
-    relation = passed if holds else f"{failed} the threshold of"
+    relation = relations[0] if holds else f"{relations[1]} the threshold of"
     reason = f"{what} is {_rounded(value, threshold)}, {relation} {threshold}"
-    return Check(value, threshold, PASSED if holds else FAILED, reason)
+    return Check(value, threshold, PASSED if holds else FAILED, reason, "" if holds else advice)
 
 
 def _rounded(value: float, threshold: float) -> str:

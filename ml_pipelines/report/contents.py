@@ -83,7 +83,7 @@ class Report:
     verdict: Verdict
     steps: Sequence[StepView]
     needs: Mapping[str, frozenset[str]]
-    resume: str
+    resume: str  # the command that continues the run; empty if nothing failed that it can cure
     metrics: Sequence[Metric]
     counts: Mapping[str, float | None]  # the confusion matrix
     threshold: float | None
@@ -94,4 +94,6 @@ class Report:
     importances: Sequence[Mapping[str, Any]]
     drift: Sequence[Mapping[str, Any]]  # drift from train to test, the largest first
     champion_drift: Mapping[str, Mapping[str, Any]]  # column -> drift since the champion's training table
+    warnings: Sequence[str]  # data warnings, the first ones
+    more_warnings: int  # number of data warnings that the page does not show
     hidden: int  # number of columns whose drift the page does not show

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 SHOWN = 40  # number of columns that the page shows: those with the largest drift
 SHOWN_IMPORTANCES = 20
+SHOWN_WARNINGS = 20
 TRACEBACK_LINES = 30
+WARNING_LENGTH = 400  # the page shows at most this many characters of a warning
 OVERRIDES_SHOWN = 1_000  # the page shows at most this many characters of the overrides
 
 
@@ -57,6 +59,9 @@ def gather(reader: RunReader, parent: Run) -> Report:
     table = artifact("feature_importance", "feature_importance.json")
     drifted = sorted(drift.get("train_test") or [], key=lambda row: -row["psi"])
     steps = [_step(reader, name, declared, parent, step_runs.get(name), name in kept_runs) for name in declared]
+    failed = (run for run in step_runs.values() if run.info.status == "FAILED")
+    resumable = records.resuming_can_help(map(records.exit_code, failed))
+    warnings = _warnings(artifact("prepare_data", "data_warnings.json"))
     needs = _needs(declared)
     champion = champion_runs(reader.store, qa) if "train" in needs else {}
     evaluated = origins["evaluate"].data.metrics if "evaluate" in origins else {}
@@ -66,7 +71,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         verdict=_verdict(parent, steps, qa),
         steps=steps,
         needs=needs,
-        resume=terminal.resume_command(tags["profile"], run_id, overrides),
+        resume=terminal.resume_command(tags["profile"], run_id, overrides) if resumable else "",
         metrics=_metrics(origins, champion, qa.get("auc")),
         counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
@@ -80,6 +85,8 @@ def gather(reader: RunReader, parent: Run) -> Report:
         drift=drifted[:SHOWN],
         champion_drift={row["column"]: row for row in drift.get("champion") or []},
         hidden=max(0, len(drifted) - SHOWN),
+        warnings=warnings[:SHOWN_WARNINGS],
+        more_warnings=max(0, len(warnings) - SHOWN_WARNINGS),
     )
 
 
@@ -90,6 +97,12 @@ def _overrides(parent: Run, config: Mapping[str, Any]) -> str:
     """
     overrides = config.get("set")
     return overrides if isinstance(overrides, str) else str(parent.data.params.get("set", NONE))
+
+
+def _warnings(table: Mapping[str, Any]) -> list[str]:
+    """Return the messages of the artifact data_warnings.json."""
+    rows = (dict(zip(table["columns"], row, strict=True)) for row in table.get("data", []))
+    return [shown(row["message"], WARNING_LENGTH) for row in rows]
 
 
 def _needs(declared: Mapping[str, Any]) -> dict[str, frozenset[str]]:

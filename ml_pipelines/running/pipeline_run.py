@@ -275,7 +275,8 @@ class PipelineRun:
         self.store.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         look = tuple(filter(None, [self._report(), self._page()]))
         seconds, conclusion = time.monotonic() - self._started, self._verdict.get("conclusion", "")
-        resume = self._resume_command() if code else ""
+        failed = [state.exit_code for state in scheduler.in_phase(Phase.failed)]
+        resume = self._resume_command() if code and records.resuming_can_help(failed) else ""
         events.report(events.PipelineEnded(self.run_id, code, seconds, conclusion, look, resume))
 
     def _report(self) -> str:

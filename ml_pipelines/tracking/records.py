@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.errors import StepFailed
+from ml_pipelines.errors import BadData, QaRefused, StepFailed
 from ml_pipelines.text import quoted
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ def exit_code(run: Run) -> int:
         return whole_number(run, EXIT_CODE)
     except OddRecord:
         return StepFailed.exit_code
+
+
+def resuming_can_help(exit_codes: Iterable[int]) -> bool:
+    """Return whether resuming can help a pipeline run whose failed steps have these exit codes.
+
+    It can't if the data or the quality gate stopped each of them: the same would happen again. Their messages say what
+    to change.
+    """
+    codes = set(exit_codes)
+    return not codes or not codes <= {BadData.exit_code, QaRefused.exit_code}
 
 
 def steps_in(run: Run, beginning: str) -> dict[str, str]:

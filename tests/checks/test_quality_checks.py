@@ -28,6 +28,10 @@ def auc(value: float) -> Interval:
     return Interval(value, value - 0.1, value + 0.1, 0.95)
 
 
+def removal(column: str) -> str:
+    return f"set data.drop=[{column}]"
+
+
 def champion_with_p_value(p_value: float) -> Champion:
     return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value, -0.03, 0.01))
 
@@ -36,10 +40,10 @@ NAN_MAKERS = {
     "min_auc": lambda x: min_auc(auc(x), x, threshold=0.7),
     "train_test_gap": lambda x: train_test_gap(auc(0.8), x, threshold=0.1),
     "calibration": lambda x: CHECKS["calibration"](np.array([0, 1]), np.array([0.5, x]), threshold=1, bins=1),
-    "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, threshold=0.999),
-    "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, threshold=0.9, least=0.01),
+    "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
+    "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
     "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
-    "drift": lambda x: drift([{"column": "a", "psi": x, "p_value": 0.0}], threshold=0.25, p_value=0.01),
+    "drift": lambda x: drift([{"column": "a", "psi": x, "p_value": 0.0}], removal, threshold=0.25, p_value=0.01),
     "champion": lambda x: champion(champion_with_p_value(x), level=0.05),
     "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
 }
@@ -104,18 +108,20 @@ def test_scores_that_are_not_probabilities_fail() -> None:
 
 
 def test_the_reason_names_the_column_that_reveals_the_label() -> None:
-    result = single_column({"age": 0.6, "paid_back": 0.9995}, threshold=0.999)
-    assert result == Check(0.9995, 0.999, "failed", "auc of paid_back alone is 0.9995, above the threshold of 0.999")
+    result = single_column({"age": 0.6, "paid_back": 0.9995}, removal, threshold=0.999)
+    reason = "auc of paid_back alone is 0.9995, above the threshold of 0.999"
+    advice = "If the column gives the label away, set data.drop=[paid_back]."
+    assert result == Check(0.9995, 0.999, "failed", reason, advice)
 
 
 def test_a_model_that_depends_on_one_column_fails() -> None:
-    assert importance({"a": 0.3, "b": 0.1, "c": -0.01}, threshold=0.9, least=0.01).value == pytest.approx(0.75)
-    assert importance({"a": 0.3, "b": 0.01}, threshold=0.9, least=0.01).verdict == "failed"
+    assert importance({"a": 0.3, "b": 0.1, "c": -0.01}, removal, threshold=0.9, least=0.01).value == pytest.approx(0.75)
+    assert importance({"a": 0.3, "b": 0.01}, removal, threshold=0.9, least=0.01).verdict == "failed"
 
 
 def test_importance_is_skipped_if_all_are_tiny_or_only_one_exists() -> None:
-    assert importance({"a": 0.009, "b": 0.0}, threshold=0.9, least=0.01).verdict == "skipped"
-    assert importance({"a": 0.3}, threshold=0.9, least=0.01).verdict == "skipped"
+    assert importance({"a": 0.009, "b": 0.0}, removal, threshold=0.9, least=0.01).verdict == "skipped"
+    assert importance({"a": 0.3}, removal, threshold=0.9, least=0.01).verdict == "skipped"
 
 
 def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
@@ -140,7 +146,7 @@ def drift_rows(psi: float, p_value: float | None) -> list[dict[str, Any]]:
 def test_drift_fails_only_if_a_column_moved_far_and_not_by_chance(
     psi: float, p_value: float | None, verdict: str
 ) -> None:
-    assert drift(drift_rows(psi, p_value), threshold=0.25, p_value=0.01).verdict == verdict
+    assert drift(drift_rows(psi, p_value), removal, threshold=0.25, p_value=0.01).verdict == verdict
 
 
 @pytest.mark.parametrize(("p_value", "verdict"), [(0.05, "passed"), (0.0499, "failed")])
@@ -158,6 +164,24 @@ def test_the_champion_check_is_skipped_without_a_usable_champion() -> None:
 def test_the_reason_shows_the_interval_of_the_difference() -> None:
     reason = champion(champion_with_p_value(0.2), level=0.05).reason
     assert "(auc 0.900, difference -0.010, 95% interval -0.030 to +0.010)" in reason
+
+
+def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
+    slices = [{"slice": "k=a", "rows": 9, "auc": 0.5}]
+    checks = [
+        *(min_auc(auc(value), value, threshold=0.7) for value in (0.9, 0.6)),
+        *(train_test_gap(auc(value), 0.95, threshold=0.1) for value in (0.9, 0.6)),
+        *(CHECKS["calibration"](np.array([0]), np.array([x]), threshold=0.1, bins=1) for x in (0.0, 0.9)),
+        *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
+        *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
+        *(worst_slice(auc(x), slices, threshold=0.1) for x in (0.5, 0.9)),
+        *(drift(drift_rows(x, 0.0), removal, threshold=0.25, p_value=0.01) for x in (0.1, 0.4)),
+        *(champion(champion_with_p_value(x), level=0.05) for x in (0.5, 0.0)),
+        *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
+        *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
+    ]
+    assert [check.verdict for check in checks] == ["passed", "failed"] * 10
+    assert [bool(check.advice) for check in checks] == [False, True] * 10
 
 
 def test_a_model_without_a_signature_fails() -> None:

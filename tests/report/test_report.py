@@ -258,6 +258,25 @@ def test_a_failed_run_shows_failed_and_skipped_steps_and_how_to_resume(store: St
     assert sections(html) == ["failures", "steps"]
 
 
+@pytest.mark.parametrize(("code", "is_offered"), [("2", True), ("3", False), ("4", True), ("5", False), ("124", True)])
+def test_the_report_offers_to_resume_only_if_that_can_help(store: Store, code: str, is_offered: bool) -> None:
+    tags = {"train": {"cause": "this was wrong", "exit_code": code}}
+    html = page(Made(status={"prepare_data": "FINISHED", "train": "FAILED"}, tags=tags, parent_status="FAILED"))
+    assert "this was wrong" in part(html, "failures")
+    assert ("Continue with" in html) is ("--resume" in html) is is_offered
+
+
+def test_the_report_lists_the_data_warnings(store: Store) -> None:
+    rows = [["constant", f"c{i}", f"Column c{i} is <constant>."] for i in range(gather.SHOWN_WARNINGS + 5)]
+    artifact = {"data_warnings.json": {"columns": ["kind", "column", "message"], "data": rows}}
+    html = page(Made(artifacts={**everything(), "prepare_data": artifact}))
+    section = part(html, "warnings")
+    assert "Column c0 is &lt;constant&gt;." in section and "Column c20" not in section
+    assert "5 more are in data_warnings.json" in section
+    assert sections(html).index("warnings") == sections(html).index("data") + 1
+    assert '<a href="#warnings">' in html
+
+
 def test_the_command_that_continues_has_all_overrides(store: Store) -> None:
     overrides = f"data.drop=[{','.join(f'column_{i}' for i in range(1_500))}]"
     run_id = Made(status={"prepare_data": "FAILED"}, parent_status="FAILED").log()[0]

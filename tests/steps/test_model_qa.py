@@ -98,7 +98,8 @@ def test_a_bad_model_is_refused_with_its_failed_checks_and_not_registered() -> N
     step, report = run_model_qa("checks.min_auc.threshold=0.99", "checks.train_test_gap.threshold=-1")
     assert report["verdict"] == "refused"
     assert step.refusal and step.refusal.startswith("min_auc: test auc (95% interval ")
-    assert "; train_test_gap: " in step.refusal
+    assert "another estimator. train_test_gap: training auc minus test auc is " in step.refusal
+    assert step.refusal.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7.")
     assert step.summary_text == "passed 5 of 7, 2 skipped"
     assert step.logged_tags == {"verdict": "refused", "failed_checks": "min_auc, train_test_gap"}
     assert step.registered == []
@@ -156,7 +157,7 @@ def test_the_report_has_the_auc_with_its_interval_and_the_inputs() -> None:
     assert report["auc"]["low"] < AUC < report["auc"]["high"]
     assert report["judged"]["evaluate_run_id"] == "e"
     assert report["champion"] is None
-    assert set(report["checks"][0]) == {"check", "value", "threshold", "verdict", "reason"}
+    assert set(report["checks"][0]) == {"check", "value", "threshold", "verdict", "reason", "advice"}
 
 
 @pytest.mark.parametrize("test_auc", [float("nan"), float("inf"), AUC + 0.01])
