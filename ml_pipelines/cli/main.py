@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ml_pipelines.cli import configuration, data, models, reports
+from ml_pipelines.cli import configuration, data, models, reports, stores
 from ml_pipelines.system import environment, imports
 from ml_pipelines.tracking import ending
 
@@ -25,6 +25,7 @@ for command in (
     models.promote_version,
     models.roll_back,
     reports.make_report,
+    stores.relocate_store,
 ):
     commands.add_command(command)
 

@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from ml_pipelines.errors import ConfigError
 
@@ -47,6 +48,13 @@ def sqlite_uri() -> str:
 def sqlite_file(uri: str) -> Path:
     """Return the path of the file that a sqlite URI names, without the URI's options."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path that a `file:` URI or an absolute path names, or None for the URI of another place."""
+    if uri.startswith("file:"):
+        return Path(unquote(urlsplit(uri).path))
+    return Path(uri) if uri.startswith("/") else None
 
 
 def absolute_uri(uri: str) -> str:

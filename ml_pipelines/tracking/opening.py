@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.errors import ConfigError, PipelineError, message_of
 from ml_pipelines.system import events, imports, paths, processes, shortage, signals
 from ml_pipelines.text import credentials, hide
-from ml_pipelines.tracking import schema
+from ml_pipelines.tracking import relocation, schema
 from ml_pipelines.tracking.store import Store, silence_database_errors
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
         may_migrate: true: copy a sqlite store of an older MLflow, then migrate it. False: refuse such a store.
 
     Raises:
-        ConfigError: the store can't be opened, or its schema is not the installed MLflow's.
+        ConfigError: the store can't be opened, its schema is not the installed MLflow's, or its paths lead to another
+            project.
         StepFailed: another process keeps the store locked, or this machine is short of disk space, files or threads.
     """
     import mlflow
@@ -153,6 +154,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         # The first request imports SQLAlchemy, which is faster without garbage collection.
         with processes.alone_at(uri), imports.without_garbage_collection():
+            relocation.check_places(uri)
             schema.prepare(uri, may_migrate)
             _limit_tries(uri)
             store.client.get_experiment("0")

@@ -52,11 +52,11 @@ def prepare(uri: str, may_migrate: bool) -> None:
             f"The MLflow store {database} is of an older MLflow, and this command does not change it. "
             f"The next pipeline run keeps a copy and migrates it to {installed}."
         )
-    copy = _copy(database, revision)
+    saved = copy(database, revision)
     events.report(
         events.Notice(
             f"The MLflow store {database} is of an older MLflow and is migrated to {installed}. "
-            f"The copy for the older version is {copy}."
+            f"The copy for the older version is {saved}."
         )
     )
     _migrate(uri)
@@ -93,9 +93,9 @@ def _revisions() -> tuple[str, set[str]]:
     return newest, known
 
 
-def _copy(database: Path, revision: str) -> Path:
-    """Copy the store to a new file in the same folder, and return the path of the copy."""
-    names = (f"{database.name}.{revision}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1_000))))
+def copy(database: Path, label: str) -> Path:
+    """Copy the store to a new file in the same folder, whose name ends in `label`, and return the path of the copy."""
+    names = (f"{database.name}.{label}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1_000))))
     path = next(path for name in names if not (path := database.with_name(name)).exists())
     with (
         closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,

@@ -98,5 +98,5 @@ def test_the_store_of_a_newer_mlflow_is_refused_with_the_right_advice(store: Sto
 
 def test_a_copy_is_never_overwritten(old_store: Store) -> None:
     database = database_of(old_store)
-    first, second = (schema._copy(database, "abc") for _ in range(2))
+    first, second = (schema.copy(database, "abc") for _ in range(2))
     assert (first.name, second.name) == ("mlflow.db.abc", "mlflow.db.abc-2")
