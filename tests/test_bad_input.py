@@ -89,11 +89,13 @@ FILE = [
     Case("csv-spark-quotes", GOOD + '41,"2\\"","no"\n', "It has a backslash before a quote, as Spark writes it."),
     Case("csv-gzip-cut", gzip.compress(GOOD.encode())[:-9], "cells.csv is damaged"),
     Case("csv-zip", b"PK\x03\x04" + bytes(99), "is a zip archive or an Excel workbook"),
+    Case("csv-too-many-columns", GOOD + "41,2\n", "The source has 3 columns, but data.max_c", "data.max_columns=2"),
     Case("csv-header-without-end", "a" * 9 * 2**20, "the header has more than 8 MB"),
     Case("csv-is-parquet", b"PAR1" + bytes(200) + b"PAR1", "is not a CSV in UTF-8"),
     Case("csv-other-separator", GOOD.replace(",", ";"), "Set data.source.separator, perhaps to ';'"),
     Case("csv-name-twice", csv("id,x,x,label", "{i},1,2,0", "{i},1,2,1"), "the header has two columns named x."),
     Case("parquet-is-text", GOOD, "rows.parquet is not a Parquet file", file="rows.parquet"),
+    Case("parquet-too-many-columns", rows(), "The source has 3 columns, but data.max_columns", "data.max_columns=2"),
     Case("parquet-empty", rows().clear(), "The source has too few rows: 0."),
     Case(
         "parquet-duration",
@@ -164,10 +166,12 @@ SOURCES = [
     ("data.source.kind=file,data.source.path=/no/such/rows.csv", "/no/such/rows.csv does not exist"),
     ("data.source.kind=file,data.source.path=no/such/rows.csv", "A relative path starts at"),
     ("data.source.kind=table,data.source.table=main.sales.orders", "data.source.table: main.sales.orders can't be"),
+    ("data.source.features=20000", "The source has 20,002 columns, but data.max_columns is 10,000."),
     ("data.source.rows=0", "The source has too few rows: 0."),
     ("data.source.rows=3", "rows with label"),
 ]
 SETTINGS = [
+    ("data.max_columns=0", "data.max_columns: 0 is not at least 1"),
     ("data.test_fraction=0", "data.test_fraction: 0.0 is not between 0 and 1"),
     ("data.test_fraction=1", "data.test_fraction: 1.0 is not between 0 and 1"),
     ("data.test_fraction=1.5", "data.test_fraction: 1.5 is not between 0 and 1"),

@@ -115,6 +115,8 @@ def _check_source(data: Data) -> None:
         raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs this key.")
     if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
         raise ConfigError("data.source: for synthetic data, rows must be at least 0 and features at least 1.")
+    if data.max_columns < 1:
+        raise ConfigError(f"data.max_columns: {data.max_columns} is not at least 1.")
     if len(source.separator) != 1:
         raise ConfigError(f"data.source.separator: {quoted(source.separator)} is not one character.")
     if not _is_encoding(source.encoding):

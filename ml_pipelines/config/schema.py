@@ -95,6 +95,7 @@ class Data:
     drop: list[str] = field(default_factory=list)
     columns: dict[str, Treatment] = field(default_factory=dict)
     null_values: list[str] = field(default_factory=list)
+    max_columns: int = 10_000  # the most columns that a source may have
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,15 @@ def _identifier(name: str) -> str:
     return re.sub("[ _]*[ ][ _]*", "_", "".join(kept)).strip("_") or "column"
 
 
+def check_width(columns: int, max_columns: int) -> None:
+    """Raise BadData if a source has more columns than `data.max_columns`."""
+    if columns > max_columns:
+        raise BadData(
+            f"The source has {columns:,} columns, but data.max_columns is {max_columns:,}. Remove columns from the "
+            f"source, or set data.max_columns={columns}."
+        )
+
+
 def check_columns(columns: Sequence[str], data: Data) -> None:
     """Raise BadData if a name occurs twice, or if the configuration names a column that the source doesn't have."""
     repeated = sorted({name for name in columns if list(columns).count(name) > 1})

@@ -7,6 +7,7 @@ import math
 import random
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ml_pipelines.config.schema import FileFormat, Source, SourceKind
 from ml_pipelines.data import locations
+from ml_pipelines.data.columns import check_width
 from ml_pipelines.data.files import csv_files, delta_files, parquet_files, text_files
 from ml_pipelines.errors import BadData, message_of
 
@@ -44,6 +46,7 @@ def read_source(
     seed: int,
     dropped: AbstractSet[str] = frozenset(),
     folder: Path | None = None,
+    max_columns: int = sys.maxsize,
 ) -> Raw:
     """Return the rows of `source`.
 
@@ -54,17 +57,22 @@ def read_source(
         dropped: the columns in `data.drop`. Nobody needs their values, so they can have types that no engine reads.
         folder: a folder for copies of files that engines read differently. It must exist until the rows are written.
             None: a folder that is deleted when this process ends.
+        max_columns: the most columns that the source may have.
 
     Raises:
-        BadData: the file or table is missing, empty, or not in the declared format.
+        BadData: the file or table is missing, empty, not in the declared format, or has too many columns.
     """
     if source.kind is SourceKind.synthetic:
+        check_width(source.features + len(("id", "label")), max_columns)
         return Raw(synthetic_rows(spark, source.rows, source.features, seed))
     if source.kind is SourceKind.sample:
         return Raw(_sample(spark))
     if source.kind is SourceKind.table:
-        return Raw(_table(spark, source))
-    return _file(spark, source, dropped, folder or _temporary_folder())
+        raw = Raw(_table(spark, source))
+    else:
+        raw = _file(spark, source, dropped, max_columns, folder or _temporary_folder())
+    check_width(len(raw.frame.columns), max_columns)
+    return raw
 
 
 @cache
@@ -155,17 +163,17 @@ def _quoted(table: str) -> str:
     return ".".join(f"`{part}`" for part in table.split("."))
 
 
-def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], folder: Path) -> Raw:
+def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], max_columns: int, folder: Path) -> Raw:
     uri, local = locations.locate_source(source)
     kind = file_format(source)
     if kind is FileFormat.csv:
         if local is None:
             return Raw(_opened(lambda: csv_files.read_remote_csv(spark, uri, source), uri), text=True)
-        return Raw(_opened(lambda: csv_files.read_csv(spark, local, source, folder), uri), text=True)
+        return Raw(_opened(lambda: csv_files.read_csv(spark, local, source, max_columns, folder), uri), text=True)
     if kind is FileFormat.parquet:
         if local is None:
             return Raw(_opened(lambda: spark.read.parquet(uri), uri))
-        return Raw(_opened(lambda: parquet_files.read_parquet(spark, local, dropped, folder), uri))
+        return Raw(_opened(lambda: parquet_files.read_parquet(spark, local, dropped, max_columns, folder), uri))
     name = f"{uri}{delta_files.path_hint(uri)}"
     return Raw(_opened(lambda: delta_files.read_delta(spark, uri, local, source.version), name))
 

@@ -86,7 +86,8 @@ class TrackedContext(StepContext[P]):
             events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
         self._copies = self._place_for_copies()
         folder = self._folder if "://" in self._copies else Path(self._copies)
-        raw = sources.read_source(self.spark, source, self.seed, frozenset(self.data.drop), folder)
+        dropped, most = frozenset(self.data.drop), self.data.max_columns
+        raw = sources.read_source(self.spark, source, self.seed, dropped, folder, most)
         engines.refuse_random(raw.frame, self._config.spark.engine)
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)

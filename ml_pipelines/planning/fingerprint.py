@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 CONTEXT = "ml_pipelines.execution.context"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
-# Keys of `data` that are not parts: the last two name places, and the part `source` describes the source's content.
-NOT_CONTENT = ("source", "delta_prefix", "volume_name")
+# Keys of `data` that are not parts: the part `source` describes the source's content, two keys name places, and a limit
+# changes no result.
+NOT_CONTENT = ("source", "delta_prefix", "volume_name", "max_columns")
 SPELLING = ("decimal", "thousands")  # keys of `data.source` that decide which number a text is, in every kind of source
 
 SHOWN = 80  # a reason shows at most this many characters of a name or a value

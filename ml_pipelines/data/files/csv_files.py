@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from ml_pipelines.config.schema import Source
 from ml_pipelines.data import engines, locations
 from ml_pipelines.data.cells import BLANKS
+from ml_pipelines.data.columns import check_width
 from ml_pipelines.data.files import text_files
 from ml_pipelines.errors import BadData, StepFailed, message_of
 from ml_pipelines.text import listed, quoted
@@ -32,7 +33,7 @@ HEADER_LENGTH = HEADER_MB * 2**20  # characters: the query plan has all names an
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # some CSVs begin with such a line, for Excel
 
 
-def read_csv(spark: SparkSession, local: Path, source: Source, folder: Path) -> DataFrame:
+def read_csv(spark: SparkSession, local: Path, source: Source, max_columns: int, folder: Path) -> DataFrame:
     """Return the rows of a CSV file or folder, with all columns as text.
 
     Spark reads the columns by position, because engines treat blank and repeated names differently.
@@ -41,10 +42,11 @@ def read_csv(spark: SparkSession, local: Path, source: Source, folder: Path) -> 
         spark: the session.
         local: the file or folder.
         source: the source, with the separator, the encoding and the escape of its files.
+        max_columns: the most columns that a file may have.
         folder: a folder for copies of files. The copies must exist until the rows are written.
 
     Raises:
-        BadData: a line is malformed, or the files have different headers.
+        BadData: a line is malformed, the files have different headers, or a file has too many columns.
     """
     files = locations.data_files(local)
     if any("=" in part for file in files if file != local for part in file.relative_to(local).parent.parts):
@@ -56,7 +58,7 @@ def read_csv(spark: SparkSession, local: Path, source: Source, folder: Path) -> 
     paths = []
     for file in files:
         copy = None if is_plain(file, source) else _new_file(folder)
-        headers.setdefault(tuple(_check_file(file, source, copy, separator)), file)
+        headers.setdefault(tuple(_check_file(file, source, max_columns, copy, separator)), file)
         paths.append(str(copy or file))
     if len(headers) > 1:
         first, second, *_ = headers.values()
@@ -165,7 +167,7 @@ def rfc_quotes(lines: Iterator[str], separator: str, escape: str) -> Iterator[st
         yield "".join(parts)
 
 
-def _check_file(file: Path, source: Source, copy: Path | None, separator: str) -> list[str]:
+def _check_file(file: Path, source: Source, max_columns: int, copy: Path | None, separator: str) -> list[str]:
     """Return the column names of a file after a check of every line. Write the lines to `copy` if it is not None."""
     csv.field_size_limit(2**31 - 1)
     header: list[str] = []
@@ -178,6 +180,7 @@ def _check_file(file: Path, source: Source, copy: Path | None, separator: str) -
             line = lines.skipped
             for row in reader:
                 if not header:
+                    check_width(len(row), max_columns)
                     header = _header(row, file) if row else []
                     lines.in_body = bool(header)
                 elif row and len(row) != len(header):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ml_pipelines.data import locations
+from ml_pipelines.data.columns import check_width
 from ml_pipelines.data.files import parquet_types
 from ml_pipelines.errors import BadData, StepFailed, message_of
 from ml_pipelines.text import listed, shown
@@ -76,7 +77,9 @@ class Files:
         return len(names) == 1 and valued and not inside and not links
 
 
-def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], folder: Path) -> DataFrame:
+def read_parquet(
+    spark: SparkSession, local: Path, dropped: AbstractSet[str], max_columns: int, folder: Path
+) -> DataFrame:
     """Return the rows of a Parquet file or folder. Folders with names such as `year=2026` give a text column `year`.
 
     A column that only some files have is null in the rows of the others. If engines can't read a dropped column alike,
@@ -86,15 +89,17 @@ def read_parquet(spark: SparkSession, local: Path, dropped: AbstractSet[str], fo
         spark: the session.
         local: the file or folder.
         dropped: the columns in `data.drop`, whose values nobody needs.
+        max_columns: the most columns that the source may have.
         folder: a folder for copies of files. The copies must exist until the rows are written.
 
     Raises:
-        BadData: a file is not Parquet, or a needed column can't be read.
+        BadData: a file is not Parquet, a needed column can't be read, or there are too many columns.
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
 
     files = _open_files(local)
+    check_width(len({*files.columns, *files.partition_names}), max_columns)
     ignored = {name for name, kinds in files.columns.items() if name in dropped and not _is_plain(kinds)}
     kinds = {name: kinds for name, kinds in files.columns.items() if name not in ignored}
     if not kinds:
