@@ -222,6 +222,7 @@ class Recorded:
         self.received: list[str] = []
         self.read = self
         self.schema: list[str] = []
+        self.columns: list[str] = []
 
     def option(self, *_: object) -> "Recorded":
         return self
