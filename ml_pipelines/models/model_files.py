@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # The type of the default model's trees, NumPy's dtypes, which contain no code, and NumPy's function that makes an array
 # of a table. model.trusted_types adds others.
 TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype", "numpy.asarray")
-MODEL_FILE = "model.skops"
+MODEL_FILE, MLFLOW_FILE = "model.skops", "MLmodel"
 
 
 def dump_model(model: Any, trusted: Sequence[str]) -> bytes:
@@ -92,7 +92,7 @@ def check_model_file(logged: LoggedModel) -> bytes:
     """Return the content of a model's file, after a check that it is the file that the train run logged.
 
     Raises:
-        StepFailed: the file is missing.
+        StepFailed: the file, or MLflow's own file about the model, is missing.
         BadData: the file's SHA-256 differs.
     """
     content = _content(logged.uri)
@@ -134,11 +134,18 @@ def has_signature(logged: LoggedModel) -> bool:
     return bool(signature and signature.inputs and signature.outputs)
 
 
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder has the files that are needed to load a model."""
+    return all((folder / name).is_file() for name in (MODEL_FILE, MLFLOW_FILE))
+
+
 def _content(model_uri: str) -> bytes:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(model_uri), MODEL_FILE).read_bytes()
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri))
+        (folder / MLFLOW_FILE).stat()  # raises if the file is missing
+        return (folder / MODEL_FILE).read_bytes()
     except (MlflowException, OSError) as error:
         raise StepFailed(f"Model {model_uri} can't be read: {message_of(error)}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.data import locations
-from ml_pipelines.errors import PipelineError
+from ml_pipelines.errors import ConfigError, PipelineError
 from ml_pipelines.models import model_files, registry
 from ml_pipelines.planning import resuming
 from ml_pipelines.planning.decisions import Decision, Reason
@@ -174,13 +174,20 @@ def preview(
 def up_to_date_run(
     plan: Plan, producers: Mapping[str, Run], store: Store, experiment: str, memory: Memory
 ) -> str | None:
-    """Return the id of the pipeline run that has current results of all steps, or None if a step must run."""
+    """Return the id of the pipeline run that has current results of all steps.
+
+    Return None if a step must run, or if the pipeline run was killed, deleted or erased.
+    """
     decisions = preview(plan, producers, store, experiment, memory)
     runs = [decision.run for decision in decisions.values() if decision.run]
     parents = {parent_of(run) for run in runs}
     if len(runs) < len(plan.steps) or len(parents) != 1 or not (parent := parents.pop()):
         return None
-    return parent if store.get_run(parent).info.status == "FINISHED" else None  # None if this parent was killed
+    try:
+        info = store.get_run(parent).info
+    except ConfigError:  # `mlflow gc` has erased the pipeline run
+        return None
+    return parent if (info.status, info.lifecycle_stage) == ("FINISHED", "active") else None
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:

@@ -95,6 +95,18 @@ def test_an_unchanged_pipeline_creates_no_run_and_names_the_current_one(finished
     assert f"nothing has changed since pipeline run {finished.store.parent().info.run_id} " in finished.drive()
 
 
+@pytest.mark.parametrize("how", ["deleted", "erased"])
+def test_a_pipeline_run_that_is_deleted_or_erased_is_not_current(own: Finished, how: str) -> None:
+    first = own.store.parent().info.run_id
+    own.store.client.delete_run(first)
+    if how == "erased":
+        own.store.client._tracking_client.store._hard_delete_run(first)  # this is what `mlflow gc` calls
+    output = own.drive()
+    assert output.count("reused (unchanged)") == 5
+    second = own.store.parent().info.run_id
+    assert second != first and f"nothing has changed since pipeline run {second} " in own.drive()
+
+
 def test_a_dry_run_shows_each_unchanged_step_as_reused(finished: Finished) -> None:
     assert set(finished.reasons().values()) == {"reused: unchanged"}
 
@@ -178,6 +190,17 @@ def test_a_changed_model_file_makes_train_run_again(finished: Finished) -> None:
         step_reasons = finished.reasons()
         assert step_reasons["prepare_data"] == "reused: unchanged"
         assert step_reasons["train"] == "runs: outputs are missing or damaged"
+    finally:
+        file.write_bytes(before)
+
+
+def test_train_runs_again_if_mlflows_own_file_about_the_model_is_gone(finished: Finished) -> None:
+    uri = finished.store.child("train").data.tags["output.model_uri"]
+    file = Path(mlflow.artifacts.download_artifacts(uri), "MLmodel")
+    before = file.read_bytes()
+    try:
+        file.unlink()
+        assert finished.reasons()["train"] == "runs: outputs are missing or damaged"
     finally:
         file.write_bytes(before)
 
