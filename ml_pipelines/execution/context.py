@@ -320,7 +320,7 @@ class TrackedContext(StepContext[P]):
                 return None
 
         before, now = registry.promote_best(self._store, self._config, challenger, auc_of)
-        self._tags["conclusion"] = registry.champion_summary(challenger, before, now, auc_of)
+        self._tags["conclusion"] = registry.champion_summary(self._store, challenger, before, now, auc_of)
         self._tags["external.champion"] = registry.champion_identity(self._store, self._config)
 
     # -- tags, summary, refusal

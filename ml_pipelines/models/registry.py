@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
+from ml_pipelines.models import model_files
 from ml_pipelines.system import paths, processes
 from ml_pipelines.text import escaped
 from ml_pipelines.tracking.store import Store, shortened
@@ -55,6 +56,14 @@ def current_champion(store: Store, config: Config) -> Version | None:
         return _by_alias(store, name)
 
 
+def is_lost(store: Store, version: Version) -> bool:
+    """Return whether the files of a version's model were deleted. Only a local registry is looked at."""
+    if not store.models_uri.startswith("sqlite"):
+        return False
+    place = paths.local_path(store.client.get_model_version_download_uri(version.name, str(version.version)))
+    return place is not None and not model_files.is_complete(place)
+
+
 def check_digest(version: Version, logged: LoggedModel) -> None:
     """Compare the digest of a model's file in the tags of its version with the digest in the tags of its train run.
 
@@ -74,10 +83,12 @@ def check_digest(version: Version, logged: LoggedModel) -> None:
 def champion_identity(store: Store, config: Config) -> str:
     """Return a text for fingerprints: the model's name, the champion's version and the champion's train run.
 
-    The text includes the train run, because version numbers restart if someone deletes the model.
+    The text includes the train run, because version numbers restart if someone deletes the model. It also says whether
+    the champion's files are lost: then the gate runs again, and chooses another champion.
     """
-    holder = current_champion(store, config)
-    return f"{model_name(config)} {f'{holder.version} {holder.run_id}' if holder else 'none'}"
+    if (holder := current_champion(store, config)) is None:
+        return f"{model_name(config)} none"
+    return f"{model_name(config)} {holder.version} {holder.run_id}{' lost' if is_lost(store, holder) else ''}"
 
 
 def register_version(
@@ -104,7 +115,8 @@ def register_version(
 def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | None, Version | None]:
     """Make the best version champion, and return the champion before and after.
 
-    Candidates are the current champion, `mine`, and versions that other pipelines registered at the same time.
+    Candidates are the current champion, `mine`, and versions that other pipelines registered at the same time. A
+    version whose files are lost is not a candidate.
 
     Args:
         store: the MLflow store with the registry.
@@ -122,7 +134,7 @@ def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -
             best = _best(store, mine, holder, area_of)
             if best is None or (holder and best.version == holder.version):
                 break
-            _set_champion(store, best, holder)
+            _set_champion(store, best, None if holder and is_lost(store, holder) else holder)
             holder = _by_alias(store, mine.name)
         return before, holder
 
@@ -132,17 +144,18 @@ def _best(store: Store, mine: Version, holder: Version | None, area_of: AreaOf) 
 
     A version that a person demoted is a candidate only if it is the champion.
     """
-    holder_area = area_of(holder) if holder else -math.inf
+    holder_area = area_of(holder) if holder and not is_lost(store, holder) else -math.inf
     if holder_area is None:  # without the champion's AUC, no version is known to be better
         return holder
     young = _search(store, mine.name, f"name = '{mine.name}'", since=int(time.time() * 1000) - RIVAL_MS)
     rivals = {v.version: v for v in [*young, mine] if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags}
-    known = ((area_of(rivals[version]), rivals[version]) for version in sorted(rivals))
+    intact = (rivals[version] for version in sorted(rivals) if not is_lost(store, rivals[version]))
+    known = ((area_of(version), version) for version in intact)
     better = [(area, version) for area, version in known if area is not None and area > holder_area]
     return max(better, key=lambda pair: pair[0])[1] if better else holder
 
 
-def champion_summary(mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
+def champion_summary(store: Store, mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
     """Return the line that the pipeline shows at its end: the challenger, the champion, and their AUC."""
 
     def auc(version: Version) -> str:
@@ -153,8 +166,11 @@ def champion_summary(mine: Version, before: Version | None, now: Version | None,
     if now is None:
         return f"challenger is {challenger}"
     if now.version != mine.version:
-        return f"challenger is {challenger}, champion is version {now.version} (auc {auc(now)})"
-    was = f", was {auc(before)}" if before and before.version != mine.version else ""
+        score = "its files are lost" if is_lost(store, now) else f"auc {auc(now)}"
+        return f"challenger is {challenger}, champion is version {now.version} ({score})"
+    was = ""
+    if before and before.version != mine.version:
+        was = f"; the files of version {before.version} are lost" if is_lost(store, before) else f", was {auc(before)}"
     return f"champion is {challenger[:-1]}{was})"
 
 

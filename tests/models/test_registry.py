@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -104,6 +105,34 @@ def test_a_champion_whose_train_run_now_names_another_file_is_never_loaded(
     checks = json.loads(earlier.artifact(earlier.child("model_qa"), "qa_report.json").read_text())["checks"]
     (champion,) = (check for check in checks if check["check"] == "champion")
     assert "was registered with another model file" in champion["reason"]
+
+
+def test_a_champion_whose_files_were_deleted_is_replaced_by_the_model_that_is_trained_anew(
+    store: Store, drive: Drive
+) -> None:
+    assert drive().code == 0
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
+    shutil.rmtree(model.parents[1])  # the folder `models` of the experiment
+    result = drive()
+    assert result.code == 0, result.text
+    assert re.search(r" · champion is version 2 \(auc 0\.\d+; the files of version 1 are lost\)", result.out)
+    assert (versions(store), alias(store)) == ([1, 2], 2)
+    assert "champion_before" not in tags(store, 2)  # a rollback would make the lost version champion
+    assert mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    assert "Up to date" in drive().out
+
+
+@pytest.mark.slow
+def test_a_lost_champion_runs_the_gate_again_even_if_the_challenger_is_unchanged(store: Store, drive: Drive) -> None:
+    assert drive().code == 0
+    lost = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
+    worse = (WORSE, f"--set={CHECKS}.champion=null,{CHECKS}.min_auc=null")
+    assert " · challenger is version 2 " in drive(*worse).out
+    shutil.rmtree(lost)
+    result = drive(*worse)
+    assert result.code == 0 and "ran: external changed (champion)" in result.out, result.text
+    assert alias(store) == 2
+    assert "= 02_train" in result.out
 
 
 def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive_again: Drive) -> None:
