@@ -203,7 +203,7 @@ def test_a_model_on_worse_data_is_refused_and_not_registered(store: Store, drive
 
 
 def test_a_warned_model_is_registered_but_not_champion(store: Store, drive: Drive) -> None:
-    result = drive(f"--set={CHECKS}.min_auc.threshold=1.1,steps.model_qa.params.on_failure=warn")
+    result = drive(f"--set={CHECKS}.min_auc.threshold=1,steps.model_qa.params.on_failure=warn")
     assert result.code == 0
     assert " · challenger is version 1 (auc 0." in result.out
     assert store.parent().data.tags["verdict"] == "warned"
