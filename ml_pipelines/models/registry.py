@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
-from ml_pipelines.system import paths, processes
+from ml_pipelines.system import locks, paths
 from ml_pipelines.text import escaped
 from ml_pipelines.tracking.store import Store, shortened
 
@@ -103,7 +103,7 @@ def register_version(
     """
     name, client = model_name(config), store.client
     tags = {tag: _version_tag(value) for tag, value in tags.items()}
-    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+    with _one_line_errors(store, name), locks.alone_at(store.models_uri):
         existing = _version_of_run(store, name, train_run_id)
         version = existing.version if existing else _create(store, name, model_uri, train_run_id, tags)
         for key, value in (tags.items() - existing.tags.items()) if existing else ():
@@ -128,7 +128,7 @@ def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -
     Raises:
         ConfigError: the registry reports an error.
     """
-    with _one_line_errors(store, mine.name), processes.alone_at(store.models_uri):
+    with _one_line_errors(store, mine.name), locks.alone_at(store.models_uri):
         before = holder = _by_alias(store, mine.name)
         for _ in range(COMPARISONS):
             best = _best(store, mine, holder, area_of)
@@ -181,7 +181,7 @@ def promote(store: Store, config: Config, version: int, reason: str) -> tuple[Ve
         ConfigError: the version doesn't exist, or is already champion.
     """
     name = model_name(config)
-    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+    with _one_line_errors(store, name), locks.alone_at(store.models_uri):
         chosen, holder = _get(store, name, version), _by_alias(store, name)
         if holder and holder.version == version:
             raise ConfigError(f"Version {version} of {name} is already champion. Name another version.")
@@ -197,7 +197,7 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
         ConfigError: the model has no champion, or its champion has no predecessor.
     """
     name = model_name(config)
-    with _one_line_errors(store, name), processes.alone_at(store.models_uri):
+    with _one_line_errors(store, name), locks.alone_at(store.models_uri):
         holder = _by_alias(store, name)
         if holder is None or not holder.tags.get(BEFORE, "").isdecimal():
             problem = "has no champion" if holder is None else f"had no champion before version {holder.version}"

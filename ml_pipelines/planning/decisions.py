@@ -36,6 +36,9 @@ class Reason(enum.Enum):
     upstream = "upstream runs"
 
 
+NEVER_REUSED = (Reason.off, Reason.elsewhere, Reason.forced, Reason.selected, Reason.unknowable)
+
+
 @dataclass(frozen=True)
 class Decision:
     """What happens to a step: `run` is the finished run to reuse, or None if the step runs."""

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
+from ml_pipelines.running import twins
 from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
 from ml_pipelines.system import events, paths, processes, shortage, terminal
 from ml_pipelines.system.events import StepEnded
@@ -61,6 +63,8 @@ class PipelineRun:
             while state := self.scheduler.next_ready():
                 if failed := self.scheduler.failure_before(state):
                     self._skip(state, failed)
+                elif not self._decide(state):
+                    self._pause(state, twins.POLL_S)
                 elif self._reuse(state):
                     state.phase = Phase.done
                 else:
@@ -127,13 +131,33 @@ class PipelineRun:
             events.report(events.StepOutput(state.name, text))
         return running
 
+    def _decide(self, state: StepState) -> bool:
+        """Decide whether the step runs or is reused. Return False if an equal pipeline run is running the step now."""
+        decide = partial(
+            reuse.decide, self.plan, state.step, self._producers, self.store, self.experiment_id, self.memory
+        )
+        state.decision = decision = decide()
+        if decision.run:
+            return True
+        if not twins.may_run(self.store, self.experiment_id, state, decision):
+            twins.report_waiting(self.store, self.experiment_id, state, decision)
+            return False
+        if state.lease and twins.has_finished(self.store, self.experiment_id, state, decision):
+            state.decision = decide()  # the other run ended after this one had looked for it
+        return True
+
+    def _pause(self, state: StepState, delay_s: float) -> None:
+        state.phase = Phase.paused
+        timer = Timer(delay_s, self._ended.put, (state,))
+        timer.daemon = True
+        timer.start()
+
     def _reuse(self, state: StepState) -> bool:
-        """Reuse a finished run if nothing that the step depends on has changed. Return whether a run was reused."""
-        step = state.step
-        decision = reuse.decide(self.plan, step, self._producers, self.store, self.experiment_id, self.memory)
-        state.decision = decision
+        """Reuse the finished run that `_decide` found. Return whether there is one."""
+        step, decision = state.step, _decision(state)
         if decision.run is None:
             return False
+        state.release()
         run = lineage.copy_run(self.store, decision.run, self.run_id, step.step_name, reuse.decision_tags(decision))
         self._producers |= dict.fromkeys(step.outputs, run)
         self._tell(StepEnded(step.step_name, "reused", None, run.data.tags.get("summary", ""), str(decision)))
@@ -142,7 +166,7 @@ class PipelineRun:
 
     def _take_in(self, state: StepState) -> None:
         """Record that a step has ended, or that the pause before its next try is over."""
-        if state.phase is Phase.retrying:
+        if state.phase is Phase.paused:
             state.phase = Phase.waiting
             return
         submitted, state.submitted = state.submitted, None
@@ -167,6 +191,7 @@ class PipelineRun:
             reuse.record(self.store, str(run.info.run_id), decision)
             run = self.store.get_run(run.info.run_id)
         state.phase = Phase.done
+        state.release()
         self._producers |= dict.fromkeys(step.outputs, run)
         reason = "" if decision.reason in OBVIOUS else str(decision)
         summary = run.data.tags.get("summary", "")
@@ -181,13 +206,11 @@ class PipelineRun:
                 step.step_name, "failed", run_page.duration_s(run), run.data.tags.get("cause", ""), next_try=again
             )
         )
-        state.phase = Phase.retrying
-        timer = Timer(delay_s, self._ended.put, (state,))
-        timer.daemon = True
-        timer.start()
+        self._pause(state, delay_s)
 
     def _fail(self, state: StepState, run: Run) -> None:
         state.phase = Phase.failed
+        state.release()
         state.exit_code = records.exit_code(run) or StepFailed.exit_code
         self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), run.data.tags.get("cause", "")))
         self.store.client.set_tag(self.run_id, "failed_step", state.name)
@@ -207,6 +230,7 @@ class PipelineRun:
         """Record the end of a step that was stopped because another step failed."""
         failed = min(other.name for other in self.scheduler.in_phase(Phase.failed))
         self._skip(state, failed, "stopped")
+        state.release()
         cause = f"stopped because {self.plan.config.steps[failed].step_name} failed"
         self.store.close(run.info.run_id, "KILLED", {"cause": cause})
 
@@ -261,7 +285,7 @@ class PipelineRun:
 
     def skip_rest(self) -> None:
         """Report each step that has not started as skipped, because an error outside of steps ends the pipeline run."""
-        for state in self.scheduler.in_phase(Phase.waiting, Phase.retrying):
+        for state in self.scheduler.in_phase(Phase.waiting, Phase.paused):
             self._tell(StepEnded(state.step.step_name, "skipped", None, "skipped (an error ended the pipeline run)"))
 
     def close(self) -> None:
@@ -374,6 +398,8 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
             raise
         raise failure from error
     finally:
+        for state in parent.scheduler.states.values() if parent else ():
+            state.release()
         with suppress(MlflowException, OSError):
             mlflow.end_run(store.get_run(parent.run_id).info.status if parent else "KILLED")
 

@@ -13,6 +13,7 @@ from ml_pipelines.config.schema import Step
 if TYPE_CHECKING:
     from ml_pipelines.planning.backend import SubmittedStep
     from ml_pipelines.planning.decisions import Decision
+    from ml_pipelines.system.locks import Lease
 
 
 class Phase(enum.Enum):
@@ -20,7 +21,7 @@ class Phase(enum.Enum):
 
     waiting = "waiting"
     running = "running"
-    retrying = "retrying"  # the step failed, and becomes waiting again after a pause
+    paused = "paused"  # becomes waiting again soon: the step failed, or another pipeline run is running it
     done = "done"  # its outputs exist: it succeeded or was reused
     failed = "failed"
     skipped = "skipped"
@@ -43,11 +44,20 @@ class StepState:
     broken: Exception | None = None  # why this process could not wait for the step's end
     is_overdue: bool = False  # whether the step was stopped because it exceeded its time limit
     is_stopped: bool = False  # whether the step was stopped because another step failed
+    lease: Lease | None = None  # the right to run the step, so that an equal pipeline run waits for its result
+    waits_since: float | None = None  # when the step began to wait for an equal pipeline run, by the monotonic clock
+    told_waiting: bool = False  # whether a person was told that the step waits
 
     @property
     def name(self) -> str:
         """The step's name."""
         return self.step.name
+
+    def release(self) -> None:
+        """Let equal pipeline runs run the step, or reuse its result."""
+        if self.lease:
+            self.lease.release()
+            self.lease = None
 
 
 class Scheduler:

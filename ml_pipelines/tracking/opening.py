@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_pipelines.errors import ConfigError, PipelineError, message_of
-from ml_pipelines.system import events, imports, paths, processes, shortage, signals
+from ml_pipelines.system import events, imports, locks, paths, processes, shortage, signals
 from ml_pipelines.text import credentials, hide
 from ml_pipelines.tracking import relocation, schema
 from ml_pipelines.tracking.store import Store, silence_database_errors
@@ -153,7 +153,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     try:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         # The first request imports SQLAlchemy, which is faster without garbage collection.
-        with processes.alone_at(uri), imports.without_garbage_collection():
+        with locks.alone_at(uri), imports.without_garbage_collection():
             relocation.check_places(uri)
             schema.prepare(uri, may_migrate)
             _limit_tries(uri)

@@ -26,7 +26,7 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.execution.context import TrackedContext
 from ml_pipelines.models import registry
 from ml_pipelines.models.registry import Version
-from ml_pipelines.system import processes
+from ml_pipelines.system import locks
 from ml_pipelines.tracking.store import Store as TrackingStore
 
 NAME = "local_pipeline_experiment"
@@ -296,7 +296,7 @@ def test_the_better_model_of_two_concurrent_pipelines_becomes_champion(
         return champion
 
     monkeypatch.setattr(registry, "_by_alias", look_together)
-    monkeypatch.setattr(processes, "alone_at", nullcontext)
+    monkeypatch.setattr(locks, "alone_at", nullcontext)
     areas = {pair[better].version: 0.9, pair[1 - better].version: 0.8}
     threads = [
         threading.Thread(
@@ -318,7 +318,7 @@ def test_a_pipeline_that_saw_an_old_champion_does_not_replace_the_better_model(
     """The worse pipeline reads the champion, then the better one finishes, then the worse one sets the alias."""
     config, (better, worse) = register_versions(store, 2)
     areas = {better.version: 0.9, worse.version: 0.8}
-    monkeypatch.setattr(processes, "alone_at", nullcontext)
+    monkeypatch.setattr(locks, "alone_at", nullcontext)
     store.client.set_registered_model_alias(NAME, "champion", str(better.version))
     monkeypatch.setattr(registry, "_by_alias", stale_once(registry._by_alias))
     registry.promote_best(store.opened, config, worse, lambda version: areas[version.version])
@@ -339,7 +339,7 @@ def test_a_lock_lets_one_pipeline_at_a_time_choose_the_champion(store: Store) ->
     thread = threading.Thread(
         target=registry.promote_best, args=(store.opened, config, pair[1], lambda version: float(version.version))
     )
-    with processes.alone_at(store.uri):
+    with locks.alone_at(store.uri):
         thread.start()
         thread.join(1)
         assert thread.is_alive()
@@ -351,7 +351,7 @@ def test_a_lock_lets_one_pipeline_at_a_time_choose_the_champion(store: Store) ->
 def test_whoever_moves_an_alias_holds_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config, (first, second) = register_versions(store, 2)
     opened, held, moved = store.opened, [], []
-    lock, set_alias = processes.alone_at, registry._set_alias
+    lock, set_alias = locks.alone_at, registry._set_alias
 
     @contextmanager
     def noted_lock(uri: str) -> Iterator[None]:
@@ -364,7 +364,7 @@ def test_whoever_moves_an_alias_holds_the_lock(store: Store, monkeypatch: pytest
         moved.append((alias, version, list(held)))
         set_alias(at, name, alias, version)
 
-    monkeypatch.setattr(processes, "alone_at", noted_lock)
+    monkeypatch.setattr(locks, "alone_at", noted_lock)
     monkeypatch.setattr(registry, "_set_alias", noted_alias)
     registry.register_version(opened, config, "", first.run_id, {})
     registry.promote_best(opened, config, first, lambda version: -float(version.version))

@@ -89,7 +89,7 @@ def test_with_fail_fast_any_failure_blocks_every_step() -> None:
 
 def test_a_step_that_waits_for_a_retry_delays_the_steps_that_need_it() -> None:
     order = scheduler(max_parallel=1)
-    end(order, "prepare", Phase.retrying)
+    end(order, "prepare", Phase.paused)
     assert start(order) == [] and not order.is_over
     end(order, "prepare", Phase.waiting)
     assert start(order) == ["prepare"]

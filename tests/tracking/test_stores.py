@@ -24,7 +24,7 @@ import pytest
 from blocking import begin_with
 from conftest import ROOT, Result, Store
 
-from ml_pipelines.system import processes
+from ml_pipelines.system import locks
 from ml_pipelines.tracking.opening import FIRST_BUDGET, SERVER_BUDGET
 
 AWAY_S = 20  # with the restart, 25 seconds and more
@@ -426,8 +426,8 @@ def locked(store: Store) -> Iterator[Path]:
 def test_a_store_that_stays_locked_ends_the_run_with_exit_code_4(
     store: Store, locked: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "LOCK_PATIENCE_S", 0.1)
-    monkeypatch.setattr(processes, "LOCK_LIMIT_S", 0.3)
+    monkeypatch.setattr(locks, "LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(locks, "LOCK_LIMIT_S", 0.3)
     result = drive("--only=prepare_data")
     assert result.code == 4
     database = locked.with_suffix("")
@@ -443,7 +443,7 @@ def test_a_store_that_stays_locked_ends_the_run_with_exit_code_4(
 def test_only_who_may_write_the_store_can_lock_it(store: Store, mode: int, expected: int) -> None:
     database = Path(store.uri.removeprefix("sqlite:///"))
     database.chmod(mode)
-    with processes.alone_at(store.uri):
+    with locks.alone_at(store.uri):
         pass
     lock = database.with_name("mlflow.db.lock")
     assert lock.stat().st_mode & 0o777 == expected
@@ -453,7 +453,7 @@ def test_only_who_may_write_the_store_can_lock_it(store: Store, mode: int, expec
 def test_who_can_only_read_the_folder_of_the_store_holds_nobody_up(store: Store) -> None:
     folder = os.open(Path(store.uri.removeprefix("sqlite:///")).parent, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)  # as a process of another user can do
-    with processes.alone_at(store.uri):
+    with locks.alone_at(store.uri):
         pass
     os.close(folder)
 
@@ -461,6 +461,6 @@ def test_who_can_only_read_the_folder_of_the_store_holds_nobody_up(store: Store)
 def test_a_link_in_place_of_the_lock_is_not_followed(store: Store, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db.lock").symlink_to(tmp_path / "precious")
     (tmp_path / "precious").write_text("mine")
-    with processes.alone_at(store.uri):
+    with locks.alone_at(store.uri):
         pass
     assert (tmp_path / "precious").read_text() == "mine"
