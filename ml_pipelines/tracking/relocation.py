@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ml_pipelines.errors import ConfigError, StepFailed, message_of
-from ml_pipelines.system import paths, processes
+from ml_pipelines.system import locks, paths
 from ml_pipelines.tracking import records, schema
 
 # The columns of MLflow's tables that hold paths. A store of another version of MLflow may lack some of them.
@@ -80,7 +80,7 @@ def relocate(dry_run: bool = False) -> Relocation:
     changed: Counter[tuple[str, str]] = Counter()
     if not database.is_file():
         return Relocation(database, [], new, changed, None)
-    with processes.alone_at(uri):
+    with locks.alone_at(uri):
         copy, old = None, _old_folders(database)
         if not old:
             return Relocation(database, [], new, changed, None)
