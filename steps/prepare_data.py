@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,6 @@ from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-    from ml_pipelines.data.origin import Origin
 
 BUCKETS = 10_000  # a hash puts each row into one of these buckets, so test_fraction works to four digits
 IS_TEST = "_is_test"  # the column that says on which side a row is
@@ -58,14 +56,17 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float, l
     return frame.withColumn(IS_TEST, bucket < F.lit(round(fraction * BUCKETS)))
 
 
-def check_split(counts: Mapping[tuple[bool, int], int], origin: Origin) -> None:
-    """Raise BadData unless both tables get enough rows of both classes; `counts` is (is_test, class) -> rows."""
+def check_split(counts: Mapping[tuple[bool, int], int], rows_of: Callable[[int], str]) -> None:
+    """Raise BadData unless both tables get enough rows of both classes.
+
+    `counts` is (is_test, class) -> rows, and `rows_of` returns the words for a class in the message: `left = yes`.
+    """
     for is_test, side in ((False, "training"), (True, "test")):
         for label in (0, 1):
             if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
                 total = sum(n for (_, of_class), n in counts.items() if of_class == label)
                 raise BadData(
-                    f"The {side} side has {rows} rows with {origin.rows_of(label)} (of {total} in all); at least "
+                    f"The {side} side has {rows} rows with {rows_of(label)} (of {total} in all); at least "
                     f"{MIN_PER_CLASS} are needed. Bring more rows, or change data.test_fraction or data.split_seed."
                 )
 
@@ -94,7 +95,7 @@ def run(step: StepContext[Params]) -> Outputs:
     frame = split_source(step)
     counts = {(is_test, label): n for is_test, label, n in frame.groupBy(IS_TEST, step.label).count().collect()}
     try:
-        check_split(counts, step.origin())
+        check_split(counts, step.origin().rows_of)
     except BadData as error:
         if step.key_column and frame.select(step.key_column).distinct().limit(2).count() == 1:
             raise BadData(

@@ -110,6 +110,10 @@ def _column_warnings(train: pl.LazyFrame, origin: Origin, declared: Collection[s
         value, source = total[f"{name} min"], origin.sources.get(name, name)
         if value == total[f"{name} max"]:
             message = f"Column {shown(source)} is constant: each row has the value {quoted(value)} or no value."
+            if value is None:
+                message = (
+                    f"Column {shown(source)} has no value in the training table. Fill it, or {origin.removal(name)}."
+                )
             yield DataWarning("constant", source, message)
         elif total.get(f"{name} dates") and source not in declared:
             message = (

@@ -92,6 +92,8 @@ def test_warnings_name_columns_and_classes_as_the_source_does() -> None:
     assert second.column == "loan id"
     assert second.message.startswith("Column loan id has a different value in each row.")
     assert second.message.endswith("set data.drop=[opened,loan id].")
+    [empty] = find(origin=origin, loan_id=pl.Series([None] * ROWS, dtype=pl.Float64), y=[0.5, 1.5] * (ROWS // 2))
+    assert empty.message.startswith("Column loan id has no value in the training table. Fill it, or set data.drop=[")
     [computed] = find(origin=origin, twice=list(range(ROWS)), y=[0.5, 1.5] * (ROWS // 2))
     assert computed.message.endswith("take twice out of add_features in steps/prepare_data.py.")
 
@@ -121,7 +123,7 @@ def test_warnings_appear_in_the_terminal_the_log_a_tag_and_an_artifact(
     source = f"data.source.kind=file,data.source.path={tmp_path / 'rows.csv'}"
     result = drive("--only=prepare_data", f"--set={source}")
     assert result.code == 0, result.text
-    assert "test rows · 2 warnings (data_warnings.json)" in result.out
+    assert " · 2 warnings (data_warnings.json)" in result.out
     run = store.child("prepare_data")
     assert run.data.tags["data_warnings"] == "2"
     artifact = json.loads(store.artifact(run, "data_warnings.json").read_text())

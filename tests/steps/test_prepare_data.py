@@ -11,7 +11,6 @@ from pyspark.sql import DataFrame, SparkSession
 from recording import RecordingContext
 
 from ml_pipelines.config.loading import load
-from ml_pipelines.data.origin import Origin
 from ml_pipelines.errors import BadData
 from steps import prepare_data
 from steps.prepare_data import assign_test, check_split
@@ -89,14 +88,14 @@ def test_without_a_key_equal_rows_are_on_one_side(spark: SparkSession) -> None:
 
 def test_a_side_without_two_rows_of_each_class_is_refused_by_name() -> None:
     enough = {(False, 0): 8, (False, 1): 8, (True, 0): 2, (True, 1): 2}
-    origin = Origin(label="left us", classes=("no", "yes"))
-    check_split(enough, origin)
+    rows_of = ("left us = no", "left us = yes").__getitem__
+    check_split(enough, rows_of)
     with pytest.raises(BadData, match=r"The test side has 1 rows with left us = yes \(of 9 in all\); at least 2"):
-        check_split({**enough, (True, 1): 1}, origin)
+        check_split({**enough, (True, 1): 1}, rows_of)
     with pytest.raises(BadData, match=r"The test side has 0 rows with left us = no \(of 8 in all\)"):
-        check_split({key: rows for key, rows in enough.items() if key != (True, 0)}, origin)
+        check_split({key: rows for key, rows in enough.items() if key != (True, 0)}, rows_of)
     with pytest.raises(BadData, match="The training side has 0 rows with left us = yes"):
-        check_split({**enough, (False, 1): 0}, origin)
+        check_split({**enough, (False, 1): 0}, rows_of)
 
 
 # -- what the split depends on
