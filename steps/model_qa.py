@@ -19,6 +19,7 @@ from ml_pipelines.checks.quality_checks import (
     Check,
     difference_text,
     facts_of,
+    rows_text,
     settings_of,
 )
 
@@ -96,9 +97,14 @@ def run(
 
 def against(champion: Champion | None, level: float) -> str:
     """Return the AUC's difference from the champion, with its paired interval, to add to the step's line."""
-    if champion is None or champion.difference is None or not math.isfinite(champion.difference.value):
+    if champion is None:
         return ""
-    return f" · auc {difference_text(champion.difference, level)}, against version {champion.version}"
+    if champion.difference is None:
+        return f" · not compared with version {champion.version}: {champion.problem}"
+    if not math.isfinite(champion.difference.value):
+        return ""
+    difference = difference_text(champion.difference, level)
+    return f" · auc {difference}, against version {champion.version}{rows_text(champion)}"
 
 
 def _problem(check: Check) -> str:
@@ -120,10 +126,10 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
 
 def _champion(champion: Champion) -> dict[str, Any]:
     """Return the champion's part of the report: its version, its AUC, and the challenger's AUC minus the champion's."""
-    version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id}
+    version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id, "rows": champion.rows}
     if champion.auc is None or champion.difference is None:
         names = ("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value")
-        return {**version, **dict.fromkeys(names)}
+        return {**version, **dict.fromkeys(names), "problem": champion.problem}
     auc, difference = champion.auc, champion.difference
     numbers = {"auc": auc.value, "low": auc.low, "high": auc.high, "difference": difference.value}
     numbers |= {"difference_low": difference.low, "difference_high": difference.high, "p_value": difference.p_value}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.keys import canonical_key
+from ml_pipelines.modelling.split import BUCKETS, Split, digest_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BUCKETS = 10_000  # a hash puts each row into one of these buckets, so test_fraction works to four digits
 IS_TEST = "_is_test"  # the column that says on which side a row is
 MIN_PER_CLASS = 2  # rows of each class in each table; with fewer rows, the metrics mean nothing
 
@@ -72,16 +72,23 @@ def check_split(counts: Mapping[tuple[bool, int], int], rows_of: Callable[[int],
 
 
 def split_source(step: StepContext[Params]) -> DataFrame:
-    """Return the rows of the source with their features and the column `_is_test`.
+    """Return the rows of the source with their features and the column `_is_test`. Log the split as split.json.
+
+    If you split in another way, log `{"split_kind": "own"}` and what decides your split, as `split_seed` for example.
+    Then the gate compares two models only if all these values are equal.
 
     Raises:
         BadData: the rows have no key, and `add_features` loses the column `_is_test`.
     """
     seed, fraction = step.data.split_seed, step.data.test_fraction
     if step.key_column:
+        step.log_json(Split(step.key_column, seed, fraction).tags(), "split.json")
         return assign_test(add_features(step.source()), step.key_column, seed, fraction)
     # Hash what the source has, so that another feature in `add_features` moves no row to the other side.
-    frame = add_features(assign_test(step.source(), None, seed, fraction, step.label))
+    source = step.source()
+    hashed = [(name, kind) for name, kind in source.dtypes if name != step.label]
+    step.log_json(Split("", seed, fraction, digest_of(hashed)).tags(), "split.json")
+    frame = add_features(assign_test(source, None, seed, fraction, step.label))
     if IS_TEST not in frame.columns:
         raise BadData(
             f"add_features loses the column {IS_TEST}, which says on which side a row is. Keep this column, or set "

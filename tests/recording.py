@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+# The split and the label of every table of the context, unless a test replaces it.
+IDENTITY = {
+    **{"split_kind": "key", "split_key": "id", "split_seed": "42", "split_fraction": "0.2"},
+    **{"label_name": "label", "label_0": "0", "label_1": "1"},
+}
+
+
 class RecordingContext(StepContext[Any]):
     """The StepContext of a test: the step reads frames, and attributes record what the step logs."""
 
@@ -93,6 +100,9 @@ class RecordingContext(StepContext[Any]):
     def origin(self, uri: str | None = None) -> Origin:
         return Origin(label=self.label, dropped=self.data.drop)
 
+    def identity(self, uri: str) -> Mapping[str, str]:
+        return IDENTITY
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.logged_params |= params
 
@@ -126,9 +136,16 @@ class RecordingContext(StepContext[Any]):
         return self._champion
 
     def register(
-        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: Callable[[Version], float | None],
+        tables: Mapping[str, str],
     ) -> None:
-        self.registered.append({"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables})
+        self.registered.append(
+            {"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables, "area_of": area_of}
+        )
 
     def load_model(self, train_run_id: str) -> Any:
         return self._models[train_run_id]

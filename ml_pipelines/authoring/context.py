@@ -103,6 +103,13 @@ class StepContext(ABC, Generic[P]):
         Without `uri`, return the names of the source that this step has read with `source`.
         """
 
+    @abstractmethod
+    def identity(self, uri: str) -> Mapping[str, str]:
+        """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
+
+        What nobody recorded is missing.
+        """
+
     # -- results
 
     @abstractmethod
@@ -153,11 +160,19 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def champion(self) -> Version | None:
-        """Return the version with the alias champion, if any. Declare `external: [champion]` in conf to call this."""
+        """Return the version with the alias champion, if any. Declare `external: [champion]` in conf to call this.
+
+        Its tags hold the identity of its split and its label, as `identity` returns them.
+        """
 
     @abstractmethod
     def register(
-        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: Callable[[Version], float | None],
+        tables: Mapping[str, str],
     ) -> None:
         """Register the model of a train run as challenger. If it passed and is the best, make it champion.
 
@@ -165,7 +180,8 @@ class StepContext(ABC, Generic[P]):
             train_run_id: the id of the train run. Its model is registered only once, even if this is called again.
             verdict: the quality gate's verdict. Only a model that `passed` can become champion.
             auc: the AUC of this model on the test table.
-            area_of: takes the id of another train run, and returns the AUC of its model on the test table.
+            area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
+                be compared.
             tables: `train` and `test` -> the URI of the table, for the version's tags.
         """
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring.context import StepContext, Version
 from ml_pipelines.checks import drift, measures
+from ml_pipelines.checks.comparison import find_unseen_rows
 from ml_pipelines.checks.quality_checks import Champion
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
@@ -48,7 +49,8 @@ class Facts:
     ) -> None:
         self._step, self._inputs = step, inputs
         self._level, self._slices, self._slice_rows = level, slices, slice_rows
-        self._areas: dict[str, float] = {}
+        self._areas: dict[str, float] = {}  # train run -> AUC of its model on the compared rows
+        self._compared: Array | None = None  # the rows on which the champion is judged, once it is; None: all
 
     # -- facts about the model
 
@@ -171,16 +173,21 @@ class Facts:
             return None
         of_version = version.name, version.version, version.run_id
         try:
-            score = self._score_of(version.run_id)
+            rows = self._unseen_by(version)
         except PipelineError as error:
-            other = "If this is another data set, set registry.model to another name"
+            return Champion(*of_version, None, None, str(error))
+        try:
+            score = self._score_of(version.run_id)[rows]
+        except PipelineError as error:
+            other = "If this is another data set, set registry.model to another name."
             return Champion(*of_version, None, None, f"it can't score this table: {error} {other}")
-        auc = roc_auc.interval(self.label, score, self._level, self._keys)
-        self._areas[version.run_id] = auc.value
-        difference = roc_auc.compare(self.label, self.score, score, self._level, self._keys)
+        label, keys = self.label[rows], None if self._keys is None else self._keys[rows]
+        auc = roc_auc.interval(label, score, self._level, keys)
+        difference = roc_auc.compare(label, self.score[rows], score, self._level, keys)
         if math.isfinite(difference.value) and math.isnan(difference.p_value):
-            return Champion(*of_version, auc, None, "all rows of a class have the same key")
-        return Champion(*of_version, auc, difference)
+            return Champion(*of_version, auc, None, "all test rows of a class have the same key.")
+        self._compared, self._areas[version.run_id] = rows, auc.value
+        return Champion(*of_version, auc, difference, rows=None if rows.all() else int(rows.sum()))
 
     @cached_property
     def since_champion(self) -> list[dict[str, Any]] | None:
@@ -198,11 +205,34 @@ class Facts:
             return None
         return drift.measure(_thinned(reference), _thinned(self._train), self._names)
 
-    def area_of(self, train_run_id: str) -> float:
-        """Return the AUC of a train run's model on the test table."""
-        if train_run_id not in self._areas:
-            self._areas[train_run_id] = roc_auc.area(self.label, self._score_of(train_run_id))
-        return self._areas[train_run_id]
+    def area_of(self, version: Version) -> float | None:
+        """Return a version's AUC on the rows that the champion has not seen, or None if it can't be compared."""
+        champion, run_id = self.champion, version.run_id
+        if run_id not in self._areas:
+            if champion and run_id == champion.run_id:  # scored, but not comparable
+                return None
+            try:
+                self._areas[run_id] = self._measured(version)
+            except PipelineError:
+                return None
+        return self._areas[run_id]
+
+    def _measured(self, version: Version) -> float:
+        rows = slice(None) if self._compared is None else self._compared
+        if version.run_id == self._inputs.train_run_id:
+            return roc_auc.area(self.label[rows], self.score[rows])
+        if not self._unseen_by(version)[rows].all():
+            raise BadData("it can have trained on rows on which the champion is judged.")
+        return roc_auc.area(self.label[rows], self._score_of(version.run_id)[rows])
+
+    def _unseen_by(self, version: Version) -> Array:
+        """Return for each row of the test table whether a version can't have trained on it."""
+        return find_unseen_rows(self._identity, version.tags, self._test, self.label)
+
+    @cached_property
+    def _identity(self) -> Mapping[str, str]:
+        """How the tables were split, and what their classes mean."""
+        return self._step.identity(self._inputs.train_uri)
 
     def _score_of(self, train_run_id: str) -> Array:
         model = self._step.load_model(train_run_id)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+BY_HAND = "Only a person can make this model champion (ml-pipelines promote)."
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SIMPLER = "Use more rows, or a simpler model: trees with fewer leaves, steps.train.params.options.max_leaf_nodes=7."
 TwoOrMore = Annotated[int, Limits(low=2)]
@@ -48,14 +49,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion, scored on the test table. `problem` is the reason if the two models are not compared."""
+    """The champion, scored on the rows of the test table that it can't have trained on.
+
+    `rows` is the number of these rows, None if these are all rows. `problem` says why the models are not compared.
+    """
 
     name: str
     version: int
     run_id: str
     auc: Interval | None
-    difference: Difference | None  # the challenger's AUC minus the champion's
+    difference: Difference | None  # the challenger's AUC minus the champion's, on these rows
     problem: str = ""
+    rows: int | None = None
 
 
 CHECKS: dict[str, Callable[..., Check]] = {}
@@ -172,7 +177,7 @@ def drift(
     if not moved:
         return Check(0.0, threshold, PASSED, "no column moved more than by chance")
     name, value = _largest({row["column"]: row["psi"] for row in moved})
-    advice = f"Split the rows in another way (another seed or data.key), or {removal(name)}."
+    advice = f"Split the rows in another way (another data.split_seed or data.key), or {removal(name)}."
     return _at_most(f"population stability index of {shown(name)}", value, threshold, advice)
 
 
@@ -183,9 +188,9 @@ def champion(champion: Champion | None, *, level: Share) -> Check:
         return Check(None, level, SKIPPED, "the model has no champion yet")
     version = f"version {champion.version}"
     if champion.difference is None or champion.auc is None:
-        return Check(None, level, SKIPPED, f"not compared with the champion, {version}: {champion.problem}")
+        return Check(None, level, SKIPPED, f"not compared with the champion, {version}: {champion.problem} {BY_HAND}")
     aucs = f"auc {champion.auc.value:.3f}, difference {difference_text(champion.difference, champion.auc.level)}"
-    what = f"p-value against the champion, {version} ({aucs}),"
+    what = f"p-value against the champion, {version} ({aucs}{rows_text(champion)}),"
     advice = "Keep the champion, or use more rows, other features or other options."
     return _at_least(what, champion.difference.p_value, level, advice)
 
@@ -225,6 +230,11 @@ def interval_text(low: float, high: float, level: float, form: str = ".3f") -> s
 def difference_text(difference: Difference, level: float) -> str:
     """Return the difference from the champion with its interval in words."""
     return f"{difference.value:+.3f}, {interval_text(difference.low, difference.high, level, '+.3f')}"
+
+
+def rows_text(champion: Champion) -> str:
+    """Return on how many rows the models are compared, to add to a text; empty if on all rows of the test table."""
+    return "" if champion.rows is None else f", on the {champion.rows:,} test rows that neither model has seen"
 
 
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:

@@ -57,6 +57,7 @@ class Ingested:
             "renamed": self.renamed,
             "features": kinds,
             "label": self.classes.mapping,
+            "label_name": self.classes.label,
             "class_1": str(self.classes),
         }
 

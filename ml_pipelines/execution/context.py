@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,8 +13,8 @@ from ml_pipelines.data import columns, contract, data_warnings, engines, ingest,
 from ml_pipelines.data.data_warnings import DataWarning
 from ml_pipelines.data.origin import Origin, origin_of
 from ml_pipelines.data.tables import Table
-from ml_pipelines.errors import BadData, ConfigError, PipelineError
-from ml_pipelines.models import model_files, registry
+from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.models import identity, model_files, registry
 from ml_pipelines.system import events
 from ml_pipelines.text import listed, quoted, shown
 from ml_pipelines.tracking import lineage, provenance
@@ -212,6 +211,14 @@ class TrackedContext(StepContext[P]):
         content = writer and lineage.load_own_json(self._store, writer[0], "columns.json")
         return origin_of(content, self.data)
 
+    def identity(self, uri: str) -> Mapping[str, str]:
+        """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
+
+        What nobody recorded is missing.
+        """
+        writer = lineage.find_writer(self._store, uri, self._step.inputs, self._experiment_id)
+        return identity.of_tables(self._store, writer[0]) if writer else {}
+
     def _recorded(self, uri: str) -> Table:
         if uri not in self._tables:
             self._tables[uri] = lineage.find_table(
@@ -282,14 +289,23 @@ class TrackedContext(StepContext[P]):
     # -- the registry
 
     def champion(self) -> Version | None:
-        """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`."""
+        """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`.
+
+        Its tags hold the identity of its split and its label, also if an earlier release registered it.
+        """
         champion = registry.current_champion(self._store, self._config)
-        if champion:
-            self._versions[champion.run_id] = champion
-        return champion
+        if champion is None:
+            return None
+        self._versions[champion.run_id] = champion
+        return champion._replace(tags={**champion.tags, **identity.of_version(self._store, champion)})
 
     def register(
-        self, train_run_id: str, verdict: str, auc: float, area_of: Callable[[str], float], tables: Mapping[str, str]
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: Callable[[Version], float | None],
+        tables: Mapping[str, str],
     ) -> None:
         """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
 
@@ -297,11 +313,12 @@ class TrackedContext(StepContext[P]):
             train_run_id: the train run. Its model is registered only once, even if this method is called again.
             verdict: only a model with the verdict `passed` can become the champion.
             auc: the AUC of this model on the test table.
-            area_of: takes the id of another train run, and returns the AUC of its model on the same rows.
+            area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
+                be compared.
             tables: `train` and `test` -> the URI of the table, for the tags of the version.
         """
         tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
-        tags |= {"test_auc": str(auc), **provenance.commit_tags()}
+        tags |= {"test_auc": str(auc), **provenance.commit_tags(), **self.identity(tables["train"])}
         for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
@@ -310,14 +327,8 @@ class TrackedContext(StepContext[P]):
         challenger = registry.register_version(self._store, self._config, logged.uri, train_run_id, tags)
 
         def auc_of(version: Version) -> float | None:
-            if "test_digest" in tags and version.tags.get("test_digest") == tags["test_digest"]:
-                with suppress(KeyError, ValueError):  # if a person has changed the tag, measure the AUC again below
-                    return float(version.tags["test_auc"])
             self._versions[version.run_id] = version
-            try:
-                return area_of(version.run_id)
-            except PipelineError:
-                return None
+            return area_of(version)
 
         before, now = registry.promote_best(self._store, self._config, challenger, auc_of)
         self._tags["conclusion"] = registry.champion_summary(self._store, challenger, before, now, auc_of)

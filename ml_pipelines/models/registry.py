@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
+from ml_pipelines.models.identity import version_tag
 from ml_pipelines.system import locks, paths
-from ml_pipelines.text import escaped
-from ml_pipelines.tracking.store import Store, shortened
+from ml_pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -32,7 +32,6 @@ BEFORE = "champion_before"  # the previous champion, which this version replaced
 MODEL_DIGEST = "model_digest"  # the SHA-256 of the model's file
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
-VERSION_TAG_LENGTH = 1_000  # the longest tag of a version in Unity Catalog; MLflow's own registry allows more
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
 
@@ -102,7 +101,7 @@ def register_version(
         ConfigError: the registry reports an error.
     """
     name, client = model_name(config), store.client
-    tags = {tag: _version_tag(value) for tag, value in tags.items()}
+    tags = {tag: version_tag(value) for tag, value in tags.items()}
     with _one_line_errors(store, name), locks.alone_at(store.models_uri):
         existing = _version_of_run(store, name, train_run_id)
         version = existing.version if existing else _create(store, name, model_uri, train_run_id, tags)
@@ -122,8 +121,8 @@ def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -
         store: the MLflow store with the registry.
         config: the configuration.
         mine: the version that this pipeline registered.
-        area_of: returns a version's AUC on the test table of `mine`, or None if it is unknown. If the champion's AUC
-            is unknown or equal to the best, the champion stays.
+        area_of: returns a version's AUC on rows that no candidate has seen, or None if it can't be compared. If the
+            champion can't be compared, or its AUC is equal to the best, the champion stays.
 
     Raises:
         ConfigError: the registry reports an error.
@@ -160,17 +159,18 @@ def champion_summary(store: Store, mine: Version, before: Version | None, now: V
 
     def auc(version: Version) -> str:
         area = area_of(version)
-        return "unknown on this table" if area is None else f"{area:.3f}"
+        return "not compared" if area is None else f"auc {area:.3f}"
 
-    challenger = f"version {mine.version} (auc {auc(mine)})"
+    challenger = f"version {mine.version} ({auc(mine)})"
     if now is None:
         return f"challenger is {challenger}"
     if now.version != mine.version:
-        score = "its files are lost" if is_lost(store, now) else f"auc {auc(now)}"
+        score = "its files are lost" if is_lost(store, now) else auc(now)
         return f"challenger is {challenger}, champion is version {now.version} ({score})"
     was = ""
     if before and before.version != mine.version:
-        was = f"; the files of version {before.version} are lost" if is_lost(store, before) else f", was {auc(before)}"
+        lost = f"; the files of version {before.version} are lost"
+        was = lost if is_lost(store, before) else f", was {auc(before).removeprefix('auc ')}"
     return f"champion is {challenger[:-1]}{was})"
 
 
@@ -210,16 +210,12 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
 
 def _by_hand(store: Store, chosen: Version, holder: Version | None, reason: str) -> None:
     """Record in tags who replaced `holder` with `chosen`, and why. No pipeline promotes the demoted `holder` again."""
-    client, note = store.client, _version_tag(f"{reason} ({getpass.getuser()})")
+    client, note = store.client, version_tag(f"{reason} ({getpass.getuser()})")
     client.set_model_version_tag(chosen.name, str(chosen.version), PROMOTED, note)
     if DEMOTED in chosen.tags:
         client.delete_model_version_tag(chosen.name, str(chosen.version), DEMOTED)
     if holder:
         client.set_model_version_tag(holder.name, str(holder.version), DEMOTED, note)
-
-
-def _version_tag(text: str) -> str:
-    return shortened(escaped(text), VERSION_TAG_LENGTH)
 
 
 def _set_champion(store: Store, chosen: Version, holder: Version | None) -> None:

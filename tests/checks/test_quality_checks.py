@@ -158,7 +158,10 @@ def test_the_champion_check_is_skipped_without_a_usable_champion() -> None:
     assert champion(None, level=0.05).verdict == "skipped"
     result = champion(Champion("model", 3, "a run", None, None, "its file is gone."), level=0.05)
     assert (result.verdict, result.value) == ("skipped", None)
-    assert result.reason == "not compared with the champion, version 3: its file is gone."
+    assert result.reason == (
+        "not compared with the champion, version 3: its file is gone. Only a person can make this model champion "
+        "(ml-pipelines promote)."
+    )
 
 
 def test_the_reason_shows_the_interval_of_the_difference() -> None:

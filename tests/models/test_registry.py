@@ -80,6 +80,9 @@ def test_the_first_model_that_passes_is_registered_as_champion(finished: Store) 
         assert version_tags[f"{side}_version"] == prepare_tags[f"output.{side}_uri.version"]
         assert version_tags[f"{side}_digest"] == prepare_tags[f"output.{side}_uri.digest"]
     assert finished.parent().data.tags["verdict"] == "passed"
+    split = {"split_kind": "key", "split_key": "id", "split_seed": "42", "split_fraction": "0.2"}
+    label = {"label_name": "label", "label_0": "0", "label_1": "1"}
+    assert version_tags.items() >= (split | label).items()
 
 
 def test_the_last_lines_name_the_champion(earlier: Store, drive_again: Drive) -> None:
@@ -142,6 +145,27 @@ def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("data.positive=0", "its class 1 is label = 1 (0: 0), but here it is label = 0 (0: 1)."),
+        (
+            "data.split_seed=7",
+            "its split was another one (data.split_seed 42 -> 7), and it can have trained on all but ",
+        ),
+    ],
+)
+def test_a_champion_that_can_t_be_compared_keeps_its_alias(
+    earlier: Store, drive_again: Drive, setting: str, reason: str
+) -> None:
+    result = drive_again(BETTER, f"--set={setting}")
+    assert result.code == 0, result.text
+    assert f"not compared with version 1: {reason}" in result.out
+    assert "challenger is version 2 (auc 0." in result.out and ", champion is version 1 (not compared)" in result.out
+    assert (versions(earlier), alias(earlier), alias(earlier, "challenger")) == ([1, 2], 1, 2)
+
+
 def test_a_champion_from_the_same_pipeline_run_does_not_run_the_gate_again(earlier: Store, drive_again: Drive) -> None:
     assert "Up to date" in drive_again().out
     assert drive_again(BETTER).code == 0
@@ -374,17 +398,20 @@ def test_whoever_moves_an_alias_holds_the_lock(store: Store, monkeypatch: pytest
     assert moved == [(name, version.version, [store.uri]) for name, version in aliases]
 
 
-def test_the_champion_s_auc_is_taken_from_its_tag_only_for_the_same_test_rows(store: Store) -> None:
-    """The champion's tag says 0.9, but on the test rows of the second model it is worse than this model."""
+@pytest.mark.parametrize("measured", [0.7, None])
+def test_the_champion_s_auc_is_measured_and_not_taken_from_its_tag(store: Store, measured: float | None) -> None:
+    """The champion's tag says 0.9, but it is measured again, on rows that neither model has seen."""
     config, pair = register_versions(store, 2)
-    for version, rows_digest, auc in zip(pair, ("d1", "d2"), (0.9, 0.8), strict=True):
+    areas = {pair[0].run_id: measured, pair[1].run_id: 0.8}
+    for version, rows_digest, auc in zip(pair, ("d1", "d1"), (0.9, 0.8), strict=True):
         uri, run_id = f"/tables/{rows_digest}", version.run_id
         model = {"output.model_uri": "models:/m-1", "output.model_uri.digest": "any"}
         store.opened.set_tags(run_id, {**model, **table_tags("test", 9, rows_digest), "output.test_uri": uri})
         experiment = store.opened.experiment_id("models")
         context: TrackedContext[Any] = TrackedContext(store.opened, config, "model_qa", run_id, run_id, experiment)
-        context.register(run_id, "passed", auc, lambda _: 0.7, {"test": uri})
-        assert alias(store) == version.version
+        now = {**areas, run_id: auc}
+        context.register(run_id, "passed", auc, lambda other, now=now: now[other.run_id], {"train": uri, "test": uri})
+    assert alias(store) == pair[0 if measured is None else 1].version
 
 
 def test_a_version_without_a_score_neither_gains_nor_loses_the_alias(store: Store) -> None:

@@ -226,6 +226,16 @@ def test_a_champion_without_a_score_is_named(store: Store) -> None:
     assert "its model can't score this test table" in section and "options.max_iter" in section
 
 
+def test_a_champion_that_is_not_compared_has_its_reason(store: Store) -> None:
+    numbers = dict.fromkeys(("auc", "low", "high", "difference", "p_value"))
+    section = part(report_with_champion(store, **numbers, problem="its class 1 is paid = no."), "champion")
+    assert "not compared, because its class 1 is paid = no." in section
+
+
+def test_a_comparison_on_some_of_the_rows_says_so(store: Store) -> None:
+    assert "on the 149 rows that neither has seen)" in part(report_with_champion(store, rows=149), "champion")
+
+
 def test_a_champion_whose_run_no_longer_exists_is_still_compared(store: Store) -> None:
     section = part(page(Made(artifacts=everything(qa_report(champion=CHAMPION)))), "champion")
     assert "+0.005" in section and "the changes are unknown" in section

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from recording import RecordingContext
+from recording import IDENTITY, RecordingContext
 
 from ml_pipelines.checks import facts
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData
+from ml_pipelines.modelling.split import Split
 from ml_pipelines.models.registry import Version
 from ml_pipelines.problems.roc_auc import area
 from steps import model_qa
@@ -52,7 +53,7 @@ FRAMES = {
     "e/predictions.parquet": TEST.select("label", score="chance"),
     "i/feature_importance.json": IMPORTANCE,
 }
-OLD = Version("model", 3, "old", 0, {"train_uri": "older"})
+OLD = Version("model", 3, "old", 0, {"train_uri": "older", **IDENTITY})
 
 
 def run_model_qa(
@@ -232,6 +233,37 @@ def test_rows_of_a_key_count_as_one_sample() -> None:
 
     alone = widths([str(i) for i in range(ROWS)])
     assert widths([f"{i % 2 * '0'}{i // 2}" for i in range(ROWS)]) != alone  # 0007 and 7 are one key
+
+
+def old_with(**tags: str) -> Version:
+    return OLD._replace(tags={**OLD.tags, **tags})
+
+
+def test_a_champion_of_another_split_is_judged_on_rows_that_it_has_not_seen() -> None:
+    champion = old_with(split_seed="7", split_fraction="0.5")
+    unseen = Split("id", 7, 0.5).is_test(TEST["id"])
+    step, report = run_model_qa(champion=champion)
+    expected = area(TEST["label"].to_numpy()[unseen], TEST["noisy"].to_numpy()[unseen])
+    assert (report["champion"]["rows"], report["champion"]["auc"]) == (unseen.sum(), pytest.approx(expected))
+    assert f"on the {unseen.sum()} test rows that neither model has seen" in str(step.summary_text)
+    [registration] = step.registered
+    assert registration["area_of"](champion) == pytest.approx(expected)
+    mine = area(TEST["label"].to_numpy()[unseen], TEST["chance"].to_numpy()[unseen])
+    assert registration["area_of"](Version("model", 4, "t", 0, {})) == pytest.approx(mine)
+    rival = Version("model", 5, "rival", 0, {**IDENTITY, "split_seed": "9"})
+    assert registration["area_of"](rival) is None  # it has seen rows on which the champion is judged
+
+
+@pytest.mark.parametrize("tags", [{"label_0": "1", "label_1": "0"}, {"split_key": "customer"}])
+def test_a_champion_that_can_t_be_compared_is_skipped_and_stays(tags: dict[str, str]) -> None:
+    step, report = run_model_qa(champion=old_with(**tags))
+    assert verdicts(report)["champion"] == "skipped"
+    [reason] = [check["reason"] for check in report["checks"] if check["check"] == "champion"]
+    assert reason.startswith("not compared with the champion, version 3: its ")
+    assert reason.endswith("Only a person can make this model champion (ml-pipelines promote).")
+    assert report["champion"]["problem"] in reason and report["champion"]["auc"] is None
+    assert "· not compared with version 3: its " in str(step.summary_text)
+    assert step.registered[0]["area_of"](old_with(**tags)) is None
 
 
 def test_a_test_table_with_few_events_has_no_interval() -> None:
