@@ -118,7 +118,7 @@ def _on_cluster(uri: str) -> str:
 def has_store(config: Config) -> bool:
     """Return whether the store is an existing sqlite file or a tracking server. This function creates no store."""
     uri = store_uri(config)
-    return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
+    return paths.sqlite_file(uri).is_file() if uri.startswith("sqlite:") else uri.startswith("http")
 
 
 def open_store(config: Config, may_migrate: bool = True) -> Store:

@@ -76,6 +76,13 @@ def test_a_partial_dry_run_lists_the_inputs_from_an_earlier_pipeline_run(
     assert (match and match[1]) == missing
 
 
+def test_a_dry_run_looks_into_a_store_whose_uri_has_options(
+    earlier: Store, drive: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{earlier.uri}?timeout=30")
+    assert "runs: upstream runs (prepare_data)" in drive("--dry-run").out  # the earlier run's tables are elsewhere
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
