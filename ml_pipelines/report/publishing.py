@@ -9,7 +9,7 @@ from ml_pipelines.errors import StepFailed, message_of
 from ml_pipelines.report.gather import gather
 from ml_pipelines.report.render import NAME, render
 from ml_pipelines.report.run_reader import PageAddress, RunReader, artifact_folder
-from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking import lineage, records
 from ml_pipelines.tracking.store import Store
 
 
@@ -24,6 +24,7 @@ def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
             f"them ({type(error).__name__}: {message_of(error)})."
         ) from error
     store.log_text(run_id, page, NAME)
+    store.set_tags(run_id, {records.REPORT: NAME})  # only now: a full disk can leave a part of the page behind
 
 
 def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:

@@ -48,6 +48,7 @@ class PipelineRun:
         self.resumed = plan.resumed.run_id if plan.resumed else None
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
+        self._in_own_experiment = store.experiment_name(self.experiment_id) == plan.config.experiment_name
         self.scheduler = Scheduler(plan.steps, plan.needs, plan.config.max_parallel, plan.config.fail_fast)
         self._producers = dict(inputs)  # output -> the run that wrote it
         outputs = {name: plan.config.steps[name].outputs for name in plan.kept}
@@ -306,15 +307,9 @@ class PipelineRun:
     def _report(self) -> str:
         """Make the report and return the command that shows it. If the report fails, say why and return no command."""
         config = self.plan.config
-        try:
-            from ml_pipelines.report import publishing  # imported after the steps, so that no step waits for it
-
-            publishing.publish(self.store, self.run_id, self.plan.backend.page_address)
-            own = self.store.experiment_name(self.experiment_id) == config.experiment_name
-        except (Exception, Interrupted) as error:  # no error of the report may change the run's result
-            events.report(events.Notice(f"There is no report: {one_line(error)}"))
+        if not _publish_report(self.plan, self.store, self.run_id):
             return ""
-        run = "" if own and "experiment_name=" not in config.overrides else f" {self.run_id}"
+        run = "" if self._in_own_experiment and "experiment_name=" not in config.overrides else f" {self.run_id}"
         profile = "" if config.profile == "local" else f" --profile {config.profile}"
         return f"ml-pipelines report{run}{profile} --open"
 
@@ -364,6 +359,7 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
     store.reap(experiment)
     plan, inputs, source = resuming.choose_inputs(plan, store, experiment)
     if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
+        _publish_missing_report(plan, store, current)
         raise NothingToDo(
             f"Up to date: nothing has changed since pipeline run {current} (--force runs everything again)."
         )
@@ -402,6 +398,29 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
             state.release()
         with suppress(MlflowException, OSError):
             mlflow.end_run(store.get_run(parent.run_id).info.status if parent else "KILLED")
+
+
+def _publish_report(plan: Plan, store: Store, run_id: str) -> bool:
+    """Make the report of a pipeline run. If that fails, say why and return False."""
+    place = ""
+    try:
+        from ml_pipelines.report import publishing  # imported after the steps, so that no step waits for it
+
+        place = str(store.get_run(run_id).info.artifact_uri)
+        publishing.publish(store, run_id, plan.backend.page_address)
+    except (Exception, Interrupted) as error:  # no error of the report may change the run's result
+        reason = one_line(shortage.explain(error, place=place) or error)
+        events.report(events.Notice(f"There is no report: {reason}"))
+        return False
+    return True
+
+
+def _publish_missing_report(plan: Plan, store: Store, run_id: str) -> None:
+    """Make the report of a finished pipeline run if it has none, for example because the disk was full."""
+    tags = store.get_run(run_id).data.tags
+    is_missing = records.REPORT not in tags or store.artifact_digest(run_id, tags[records.REPORT]) is None
+    if is_missing and _publish_report(plan, store, run_id):
+        events.report(events.Notice(f"Pipeline run {run_id[:8]} had no report. It has one now."))
 
 
 def _report_experiment(plan: Plan, name: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_CODE = "exit_code"
 KEPT, SKIPPED = "kept.", "skipped."  # the beginnings of tags; a step's name follows
+REPORT = "report"  # a tag of a pipeline run: the name of the artifact with its report, once the report is complete
 OLD_KEPT = "kept"  # one tag with all kept steps as JSON, in runs of earlier versions
 
 

@@ -1,5 +1,6 @@
 """report.html: what it shows of a pipeline run, what it leaves out, and that its content can't execute anything."""
 
+import errno
 import re
 import shlex
 from collections.abc import Callable
@@ -463,6 +464,34 @@ def test_an_error_in_the_report_does_not_fail_the_pipeline_run(
 
 
 @pytest.mark.slow
+def test_the_next_start_makes_a_report_that_failed(store: Store, drive: Drive) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/store/report.html")
+
+    def leave_half(self: TrackingStore, run_id: str, text: str, name: str) -> None:
+        self.client.log_text(run_id, text[:1000], name)
+        raise full
+
+    with patch.object(TrackingStore, "log_text", leave_half):
+        first = drive("--to=prepare_data")
+    assert first.code == 0
+    place = store.parent().info.artifact_uri
+    assert f"There is no report: No space left on device for /store/report.html. Free: {place} " in first.out
+    again = drive("--to=prepare_data")
+    assert again.code == 0
+    run_id = store.parent().info.run_id
+    assert again.out.splitlines()[0] == f"Pipeline run {run_id[:8]} had no report. It has one now."
+    assert f"Up to date: nothing has changed since pipeline run {run_id}" in again.out
+    assert report_of(store).endswith("</html>")
+    assert "report" not in drive("--to=prepare_data").out
+
+
+def test_the_next_start_makes_a_deleted_report(store: Store, drive: Drive) -> None:
+    assert drive("--to=prepare_data").code == 0
+    Path(store.parent().info.artifact_uri, render.NAME).unlink()
+    assert "had no report. It has one now." in drive("--to=prepare_data").out
+    assert sections(report_of(store)) == ["steps"]
+
+
 def test_the_printed_command_writes_the_report_again_and_opens_it(
     store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -38,6 +38,10 @@ def raised(outer: Exception, inner: BaseException) -> Exception:
             "No space left on device for /nowhere/file. Free: /",
         ),
         (
+            OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to/file"),
+            "No space left on device for /to/file. Free: /",
+        ),
+        (
             raised(mlflow.MlflowException("use cloudpickle"), OSError(errno.ENOSPC, "No space left on device")),
             "No space left on device. Free: /",
         ),
