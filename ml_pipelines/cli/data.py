@@ -42,7 +42,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
     from ml_pipelines.data import columns, contract_proposal, tables
     from ml_pipelines.tracking import lineage, opening
 
-    store = opening.open_store(config)
+    store = opening.open_store(config, may_migrate=False)
     experiment, names = store.experiment_id(config.experiment_name), ("train_uri", "test_uri")
     if run is None:
         run = lineage.latest_with(store, set(names), experiment, config.profile)
@@ -89,7 +89,8 @@ def clean_tables(profile: str, overrides: tuple[str, ...], older_than: str, keep
 
     config, seconds = loading.load(profile, overrides), cleaning.age_in_seconds(older_than)
     cleaning.check_local(config)
-    leftovers = cleaning.leftovers(opening.open_store(config), config, seconds, keep)
+    store = opening.open_store(config, may_migrate=False)
+    leftovers = cleaning.leftovers(store, config, seconds, keep)
     removed, failed = [], 0
     for leftover in leftovers:
         say(f"{leftover.size / 1e6:10,.1f} MB  {leftover.folder}")

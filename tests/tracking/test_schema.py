@@ -67,17 +67,17 @@ def test_a_run_migrates_an_older_store_and_names_the_copy_first(
     assert (copy.parent, revision(copy)) == (database.parent, before)
 
 
-@pytest.mark.parametrize("arguments", [["--dry-run"], None], ids=["dry run", "report"])
-def test_a_command_that_only_reads_does_not_migrate(old_store: Store, arguments: list[str] | None) -> None:
+@pytest.mark.parametrize("command_line", [["driver.py", "--dry-run"], ["report"], ["contract"], ["clean", "--delete"]])
+def test_a_command_that_only_reads_does_not_migrate(old_store: Store, command_line: list[str]) -> None:
     database = database_of(old_store)
     content = database.read_bytes()
-    if arguments:
-        result = drive_in(old_store, *arguments)
+    if command_line[0] == "driver.py":
+        result = drive_in(old_store, *command_line[1:])
         assert result.code == 2
         text = result.err
     else:
         with pytest.raises(ConfigError) as error:
-            main.commands(["report"], standalone_mode=False)
+            main.commands(command_line, standalone_mode=False)
         text = str(error.value)
     assert f"The MLflow store {database} is of an older MLflow, and this command does not change it." in text
     assert database.read_bytes() == content
