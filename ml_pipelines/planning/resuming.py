@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.config import loading
+from ml_pipelines.config import graph, loading
 from ml_pipelines.config.overrides import split_overrides
 from ml_pipelines.config.schema import LOCAL, Config
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning import fingerprint
-from ml_pipelines.planning.plan import Plan
+from ml_pipelines.planning.memory import Memory
+from ml_pipelines.planning.outputs import are_intact
+from ml_pipelines.planning.plan import Plan, graph_of
 from ml_pipelines.text import HIDDEN, listed, quoted, without_secrets
 from ml_pipelines.tracking import lineage, opening, run_page
 from ml_pipelines.tracking.store import PARAM_LENGTH, PROJECT_RUN, Store, flatten, shortened
@@ -160,12 +162,24 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     return flatten(json.loads(json.dumps(settings)))
 
 
-def choose_inputs(plan: Plan, store: Store, experiment: str) -> tuple[Plan, dict[str, Run], str | None]:
+def _intact(plan: Plan, producers: Mapping[str, Run], store: Store, memory: Memory) -> Mapping[str, Run]:
+    """Return the outputs of finished steps that are intact, and do not follow from outputs that are lost."""
+    if plan.backend.reads_tables_elsewhere:
+        return producers
+    steps, needs = plan.config.steps, graph.upstream(graph_of(plan.config))
+    writers = {run.data.tags.get("step", ""): run for run in producers.values()}
+    lost = {name for name in steps if name in writers and not are_intact(memory, store, steps[name], writers[name])}
+    again = {name for name in steps if lost & {name, *graph.closure(name, needs)}}
+    return {output: run for output, run in producers.items() if run.data.tags.get("step") not in again}
+
+
+def choose_inputs(plan: Plan, store: Store, experiment: str, memory: Memory) -> tuple[Plan, dict[str, Run], str | None]:
     """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
 
-    If the plan resumes an earlier run, the returned plan lacks the steps that the earlier run finished. Otherwise the
-    earlier run is the newest that has all inputs which no step of the plan writes. If every input is written by a step
-    of the plan, no earlier run is needed, and the returned id is None.
+    If the plan resumes an earlier run, the returned plan lacks the steps that the earlier run finished. A finished step
+    whose outputs are lost runs again, and so do the steps that need it. Without a run to resume, the earlier run is the
+    newest that has all inputs which no step of the plan writes. If every input is written by a step of the plan, no
+    earlier run is needed, and the returned id is None.
 
     Raises:
         ConfigError: no earlier run has the inputs.
@@ -178,7 +192,7 @@ def choose_inputs(plan: Plan, store: Store, experiment: str) -> tuple[Plan, dict
         return plan, {}, None
     producers = lineage.producers_of(store, source)
     if plan.resumed:
-        plan = plan.without_finished(producers)
+        plan = plan.without_finished(_intact(plan, producers, store, memory))
     if lost := plan.missing - producers.keys():
         raise ConfigError(f"Pipeline run {source} has no {', '.join(sorted(lost))}. Run the whole pipeline once.")
     needed = plan.missing | {name for step in plan.kept for name in plan.config.steps[step].outputs}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.data import locations
 from ml_pipelines.errors import ConfigError, PipelineError
-from ml_pipelines.models import model_files, registry
+from ml_pipelines.models import registry
 from ml_pipelines.planning import resuming
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
@@ -28,6 +28,7 @@ from ml_pipelines.planning.fingerprint import (
     readable,
 )
 from ml_pipelines.planning.memory import Memory
+from ml_pipelines.planning.outputs import are_intact
 from ml_pipelines.planning.plan import Plan
 from ml_pipelines.system import observed
 from ml_pipelines.tracking import lineage, opening
@@ -55,7 +56,7 @@ def decide(
     for run in lineage.finished_steps(store, experiment, step.name, fingerprint_of(parts)):
         whole = {**parts, **_observed_now(memory, store, run)}
         if fingerprint_of(whole) == run.data.tags["fingerprint"]:
-            if _is_intact(memory, store, config, step, run):
+            if _is_usable(memory, store, config, step, run):
                 return Decision(Reason.unchanged, run=run, parts=whole)
             is_damaged = True
     if is_damaged:
@@ -123,33 +124,14 @@ def _differing(old: Parts, new: Parts) -> list[str]:
     return [part for part in changed if not any(other.startswith(f"{part}.") for other in changed)]
 
 
-def _is_intact(memory: Memory, store: Store, config: Config, step: Step, run: Run) -> bool:
-    """Return whether all outputs of the run still exist, below this profile's prefix, as the run recorded them.
-
-    This also checks the tables that the run logged as artifacts, because a later step can load them.
-    """
-    if not set(step.outputs) <= lineage.outputs(run).keys():
+def _is_usable(memory: Memory, store: Store, config: Config, step: Step, run: Run) -> bool:
+    """Return whether all outputs of the run are intact, and its tables are below this profile's prefix."""
+    prefix = locations.absolute_prefix(config.table_prefix)
+    try:
+        tables = [table for name in lineage.outputs(run) if (table := lineage.table_of(run, name))]
+    except PipelineError:
         return False
-    origin = run.data.tags.get("reused_from", run.info.run_id)
-    for tag, digest in run.data.tags.items():
-        if tag.startswith(lineage.ARTIFACT) and digest != store.artifact_digest(
-            origin, tag.removeprefix(lineage.ARTIFACT)
-        ):
-            return False
-    for name in lineage.outputs(run):
-        try:
-            if table := lineage.table_of(run, name):
-                prefix = locations.absolute_prefix(config.table_prefix)
-                if not locations.is_below(table.uri, prefix) or memory.measure(table.uri, table.version) != (
-                    table.rows,
-                    table.digest,
-                ):
-                    return False
-            elif model := lineage.model_of(run, name):
-                model_files.check_model_file(model)
-        except PipelineError:
-            return False
-    return True
+    return all(locations.is_below(table.uri, prefix) for table in tables) and are_intact(memory, store, step, run)
 
 
 def preview(
@@ -244,5 +226,6 @@ def explain_plan(plan: Plan) -> str:
     if store.client.get_experiment_by_name(plan.config.experiment_name) is None:
         return plan.describe({})
     experiment = store.experiment_id(plan.config.experiment_name)  # a deleted one is refused
-    plan, producers, _ = resuming.choose_inputs(plan, store, experiment)
-    return plan.describe(preview(plan, producers, store, experiment, Memory()))
+    memory = Memory()
+    plan, producers, _ = resuming.choose_inputs(plan, store, experiment, memory)
+    return plan.describe(preview(plan, producers, store, experiment, memory))

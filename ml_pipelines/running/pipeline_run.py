@@ -357,7 +357,7 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
         experiment = store.experiment_id(plan.config.experiment_name)
     paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
     store.reap(experiment)
-    plan, inputs, source = resuming.choose_inputs(plan, store, experiment)
+    plan, inputs, source = resuming.choose_inputs(plan, store, experiment, memory)
     if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
         _publish_missing_report(plan, store, current)
         raise NothingToDo(

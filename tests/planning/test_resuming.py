@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_a_dry_run_shows_the_steps_that_remain_with_their_settings(failed: Store
     assert told(result) == ["max_parallel 2 -> 1"]
     assert f"From pipeline run {run[:8]}: test_uri, train_uri" in result.out
     assert len(failed.runs()) == count
+
+
+def test_a_finished_step_whose_files_are_gone_runs_again_and_so_do_the_steps_that_need_it(
+    store: Store, drive: Callable[..., Result]
+) -> None:
+    with failing("steps.model_qa.run_checks"):
+        assert drive().code == 4
+    file = Path(store.child("evaluate").info.artifact_uri, "predictions.parquet")
+    file.unlink()
+    assert re.findall(r"^  (0\d)_", resume(store, "--dry-run").out, re.MULTILINE) == ["03", "05"]
+    result = resume(store)
+    assert result.code == 0, result.text
+    assert re.findall(r"✓ (0\d)_", result.out) == ["03", "05"]
+    assert "ran: outputs are missing or damaged" in result.out
 
 
 def test_a_file_of_the_configuration_that_has_changed_counts_and_is_told(failed: Store, conf: Path) -> None:
@@ -173,6 +188,7 @@ def test_a_run_that_is_no_pipeline_run_or_deleted_is_refused(failed: Store) -> N
     assert len(failed.runs()) == count - 1
 
 
+@pytest.mark.slow
 def test_the_registry_of_the_run_is_used_again(failed: Store, migrated: Path, tmp_path: Path) -> None:
     """The command reads the run's settings from the store before it knows them, and so before it knows the registry."""
     shutil.copy(migrated, tmp_path / "registry.db")
