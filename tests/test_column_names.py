@@ -90,7 +90,9 @@ def test_features_may_have_the_names_that_the_code_uses(store: Store, drive: Dri
         assert sorted(written[standard_name(name)]) == sorted(values), name
 
 
-@pytest.mark.parametrize(("key", "label"), [("_is_test", "count"), ("label", "_IS_TEST")])
+@pytest.mark.parametrize(
+    ("key", "label"), [("_is_test", "count"), pytest.param("label", "_IS_TEST", marks=pytest.mark.slow)]
+)
 def test_key_and_label_may_have_the_names_that_the_code_uses(
     store: Store, drive: Drive, tmp_path: Path, key: str, label: str
 ) -> None:
