@@ -266,6 +266,14 @@ def test_a_champion_that_can_t_be_compared_is_skipped_and_stays(tags: dict[str, 
     assert step.registered[0]["area_of"](old_with(**tags)) is None
 
 
+def test_a_champion_is_not_compared_if_a_class_has_one_key() -> None:
+    keys = pl.when(pl.col("label") == 1).then(pl.lit("one")).otherwise(pl.int_range(ROWS).cast(pl.String))
+    predictions = TEST.select("label", score="chance", key=keys)
+    step, report = run_model_qa(champion=OLD, frames={"e/predictions.parquet": predictions})
+    assert report["champion"]["problem"] == "all test rows of a class have the same key."
+    assert step.registered[0]["area_of"](OLD) is None
+
+
 def test_a_test_table_with_few_events_has_no_interval() -> None:
     rows = TEST.with_columns(label=pl.int_range(ROWS).is_in([0, 1]).cast(int))
     auc = area(rows["label"].to_numpy(), rows["chance"].to_numpy())
