@@ -416,6 +416,7 @@ def test_a_check_removed_from_conf_invalidates_model_qa(finished: Finished, proj
         ({1: "x"}, {"(int 1)": "x"}),
         ({"a": [{1: 2}]}, {"a": [{"1": 2}]}),
         ({"a": [1, "2"]}, {"a": ["1", 2]}),
+        ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
         ({"a": ["1, 2"]}, {"a": ["1", "2"]}),
         ({"a": date(2026, 1, 2)}, {"a": "2026-01-02"}),
     ],
