@@ -189,12 +189,15 @@ def test_a_run_that_is_no_pipeline_run_or_deleted_is_refused(failed: Store) -> N
 
 
 @pytest.mark.slow
-def test_the_registry_of_the_run_is_used_again(failed: Store, migrated: Path, tmp_path: Path) -> None:
+def test_the_registry_of_the_run_is_used_again(
+    failed: Store, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command reads the run's settings from the store before it knows them, and so before it knows the registry."""
     shutil.copy(migrated, tmp_path / "registry.db")
     registry = f"sqlite:///{tmp_path / 'registry.db'}"
     with failing("steps.train.score_metrics"):
         assert drive_in(failed, "--from=train", f"--set=mlflow.registry_uri={registry}").code == 4
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")  # the first command of this process has set it for its children
     result = resume(failed)
     assert result.code == 0, result.text
     assert len(Store(registry, failed.tables).client.search_model_versions()) == 1
