@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test test-slow chaos load simulate check sync workspace lock bench bench-peers project.zip
+.PHONY: help setup run test test-slow chaos mutants load simulate check sync workspace lock bench bench-peers project.zip
 help: ## show this list
 	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -31,6 +31,9 @@ chaos: $(READY) ## run the marathon tests: 2,000 forks, 200 killed and repeated 
 	PYTHONPATH=.:tests $(BIN)/python -c "import sys; from chaos import forks; sys.exit(forks.main())"
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.kills
 	FUZZ=50 $(BIN)/pytest --timeout=0 tests/test_fuzz.py
+
+mutants: $(READY) ## change the code in a hundred places, one at a time, and count how often a test fails
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.mutants
 
 load: $(READY) ## run 50 pipelines one after another, and 8 at once, on one store
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.load

@@ -30,6 +30,8 @@ from serving import serve  # noqa: E402
 import driver  # noqa: E402
 from ml_pipelines.tracking.store import Store as TrackingStore  # noqa: E402
 
+# A copy of the project lacks these files and folders: they are large, or belong to one checkout.
+NOT_COPIED = (".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", ".hypothesis")
 LENIENT_BOUNDS = {"min_auc": 0.5, "train_test_gap": 1, "calibration": 1, "importance": 1, "drift": 9}
 SMALL = "data.source.rows=400,data.source.features=4,steps.train.params.options.max_iter=5"
 CHECKS = "steps.model_qa.params.checks"
@@ -252,10 +254,7 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[str]:
 def project(tmp_path: Path) -> Path:
     """Return a copy of the project that a test may change."""
     copy = tmp_path / "project"
-    skip = shutil.ignore_patterns(
-        ".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", ".hypothesis", "tests"
-    )
-    shutil.copytree(ROOT, copy, ignore=skip)
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED, "tests"))
     return copy
 
 
