@@ -96,6 +96,15 @@ def test_a_new_step_gets_a_task_a_cluster_for_its_branch_and_a_console_script(co
     assert scripts["score-bands"] == "ml_pipelines.cli.tasks:score_bands"
 
 
+def test_a_new_step_shares_the_cluster_of_steps_that_it_needs_only_indirectly(copy: Path) -> None:
+    with (copy / "conf" / "config.yaml").open("a") as file:
+        file.write(NEW_STEP.replace("[test_uri, train_run_id]", "[qa_passed]"))
+    sync_and_diff(copy)
+    tasks = job(copy)
+    assert [need["task_key"] for need in tasks["score_bands"]["depends_on"]] == ["model_qa"]
+    assert tasks["score_bands"]["job_cluster_key"] == tasks["train"]["job_cluster_key"] == "single_node"
+
+
 def test_sync_removes_all_lines_of_a_step_that_no_longer_exists(copy: Path) -> None:
     with (copy / "conf" / "config.yaml").open("a") as file:
         file.write(NEW_STEP)
