@@ -114,9 +114,11 @@ class Store:
 
     def artifact(self, run: Run, name: str) -> Path:
         """Return a local copy of an artifact."""
-        return Path(
-            mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name, tracking_uri=self.uri)
+        folder = self.tables.parent / "downloads" / run.info.run_id
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path=name, tracking_uri=self.uri, dst_path=str(folder)
         )
+        return Path(path)
 
 
 def rows(count: int, first: float = 0.5) -> str:

@@ -65,6 +65,7 @@ def test_the_sample_data_needs_no_download(store: Store, drive: Drive) -> None:
     assert store.child("train").data.metrics["features"] == 30
 
 
+@pytest.mark.slow
 def test_headers_of_any_script_and_length_go_through_the_whole_pipeline(
     store: Store, drive: Drive, tmp_path: Path
 ) -> None:
@@ -316,6 +317,7 @@ def test_a_refused_model_gives_exit_code_5(earlier: Store, drive: Drive) -> None
     assert "Continue with" not in result.out  # the same model would be refused again
 
 
+@pytest.mark.slow
 def test_the_advice_of_a_refusal_leads_to_a_model_that_passes(store: Store, drive: Drive, tmp_path: Path) -> None:
     lines = [f"{i},{i * 37 % 101},{'ab'[i % 7 % 2]},{i * 37 % 101 + i % 29 - 64}" for i in range(400)]
     lines = [f"{line},{'yes' if int(line.rpartition(',')[2]) > 0 else 'no'}" for line in lines]

@@ -77,6 +77,7 @@ def test_a_child_passes_on_its_output_and_its_exit_code(tmp_path: Path) -> None:
     assert python(script(tmp_path, body)).stdout.split() == ["got", "one", "got", "two", "7", "[7]"]
 
 
+@pytest.mark.slow
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     body = """
     import threading

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import tempfile
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,6 +27,12 @@ DATA = Data(
 )
 NUMBER, CATEGORY = Treatment.number, Treatment.category
 INFINITY, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this test's temporary folders a place that pytest clears."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def ingest_frame(spark: SparkSession, frame: pl.DataFrame, *, text: bool = False, **data: Any) -> Ingested:

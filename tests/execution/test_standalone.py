@@ -84,6 +84,7 @@ def test_the_value_none_means_no_input(earlier: Store, drive: Drive) -> None:
     assert drive("--step=train", "--train-uri=none", pipeline).code == 0
 
 
+@pytest.mark.slow
 def test_a_standalone_step_has_no_parent_run_and_prints_its_outputs(earlier: Store, drive: Drive) -> None:
     result = drive("--step=train", *input_options(earlier, "train"))
     run = earlier.child("train")

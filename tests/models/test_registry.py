@@ -110,6 +110,7 @@ def test_a_champion_whose_train_run_now_names_another_file_is_never_loaded(
     assert "was registered with another model file" in champion["reason"]
 
 
+@pytest.mark.slow
 def test_a_champion_whose_files_were_deleted_is_replaced_by_the_model_that_is_trained_anew(
     store: Store, drive: Drive
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_champion_that_can_t_be_compared_keeps_its_alias(
     assert (versions(earlier), alias(earlier), alias(earlier, "challenger")) == ([1, 2], 1, 2)
 
 
+@pytest.mark.slow
 def test_a_champion_from_the_same_pipeline_run_does_not_run_the_gate_again(earlier: Store, drive_again: Drive) -> None:
     assert "Up to date" in drive_again().out
     assert drive_again(BETTER).code == 0

@@ -88,6 +88,7 @@ def test_a_dry_run_shows_the_steps_that_remain_with_their_settings(failed: Store
     assert len(failed.runs()) == count
 
 
+@pytest.mark.slow
 def test_a_finished_step_whose_files_are_gone_runs_again_and_so_do_the_steps_that_need_it(
     store: Store, drive: Callable[..., Result]
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_run_of_another_profile_is_continued_with_its_own_profile(store: Store
     assert told(other) == ["profile loans -> local", "experiment_name loans -> local_pipeline_experiment"]
 
 
+@pytest.mark.slow
 def test_a_value_from_the_environment_is_read_anew_and_never_taken_from_the_store(
     earlier: Store, finished: Store, conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_an_unchanged_pipeline_creates_no_run_and_names_the_current_one(finished
     assert f"nothing has changed since pipeline run {finished.store.parent().info.run_id} " in finished.drive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deleted", "erased"])
 def test_a_pipeline_run_that_is_deleted_or_erased_is_not_current(own: Finished, how: str) -> None:
     first = own.store.parent().info.run_id

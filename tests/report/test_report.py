@@ -493,6 +493,7 @@ def test_the_next_start_makes_a_deleted_report(store: Store, drive: Drive) -> No
     assert sections(report_of(store)) == ["steps"]
 
 
+@pytest.mark.slow
 def test_the_printed_command_writes_the_report_again_and_opens_it(
     store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
 ) -> None:

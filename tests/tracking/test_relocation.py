@@ -128,6 +128,7 @@ def test_a_moved_project_works_as_before_once_its_store_is_mended(made: Path, ho
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_a_copy_writes_only_into_itself(made: Path, home: Home, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(made, copy)
