@@ -224,6 +224,7 @@ def test_the_printed_command_runs_only_the_missing_steps(
     assert store.parent().data.tags["inputs_from"] == failed_run[0].parent().info.run_id
 
 
+@pytest.mark.slow
 def test_a_resumed_run_can_be_resumed(failed_run: tuple[Store, Result], store: Store, drive: Drive) -> None:
     failed_run[0].copy_to(store)
     with failing("steps.model_qa.run_checks"):

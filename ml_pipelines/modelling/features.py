@@ -40,7 +40,10 @@ def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tup
 
 def _check_feature(column: pl.Series) -> None:
     if column.null_count() == len(column):
-        raise BadData(f"Feature {shown(column.name)} is empty in all {len(column)} rows. Add it to data.drop.")
+        raise BadData(
+            f"Feature {shown(column.name)} is empty in all {len(column)} rows. Add its "
+            "column of the source to data.drop."
+        )
     kind = column.dtype
     if not (kind.is_integer() or kind.is_float() or str(kind) in ("String", "Boolean")):
         raise BadData(

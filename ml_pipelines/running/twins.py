@@ -19,7 +19,7 @@ POLL_S = 0.2  # seconds between two tries of a step that waits
 
 
 def may_run(store: Store, experiment: str, state: StepState, decision: Decision) -> bool:
-    """Return whether the step may run now; if it may, take the lease for it. An equal pipeline run may have the lease.
+    """Take the lease of a step. Return false if an equal pipeline run has it: the step has to wait.
 
     A step whose result nobody reuses needs no lease.
     """

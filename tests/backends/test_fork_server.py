@@ -174,6 +174,7 @@ def test_parallel_steps_share_the_processors_and_the_last_step_gets_all(small: P
     assert result.code == 0, result.text
 
 
+@pytest.mark.slow
 def test_a_share_set_before_the_libraries_load_limits_their_threads(tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.write_text("1")
@@ -187,6 +188,7 @@ def test_a_share_set_before_the_libraries_load_limits_their_threads(tmp_path: Pa
     assert python(script(tmp_path, body)).stdout.strip() == "{1}"
 
 
+@pytest.mark.slow
 def test_a_share_that_changes_while_another_is_applied_is_not_lost(tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.write_text("2")

@@ -274,6 +274,7 @@ def test_sync_check_fails_if_the_job_is_wrong(shell: Callable[..., Result], proj
 # -- serverless
 
 
+@pytest.mark.slow
 def test_the_documented_change_to_serverless_works(shell: Callable[..., Result], copy: Path) -> None:
     section = (ROOT / "docs" / "bundle.md").read_text().partition("## Serverless")[2].partition("\n## ")[0]
     (command,) = re.findall(r"```\n(sed .*?)```", section, re.DOTALL)

@@ -90,6 +90,7 @@ def test_a_new_step_becomes_an_entry_point_and_nothing_else_changes(sync: Sync, 
     assert sync("--check").code == 0
 
 
+@pytest.mark.slow
 def test_sync_updates_the_parameters_and_the_command_of_a_changed_input(sync: Sync, project: Path) -> None:
     before = (project / "MLproject").read_text().splitlines()
     change(project / "conf" / "config.yaml", "inputs: [test_uri, train_run_id]", "inputs: [test_uri, model_uri]")
@@ -114,6 +115,7 @@ def test_check_names_file_and_line_changes_nothing_and_exits_1(sync: Sync, proje
     assert sync().code == 0 and sync("--check").code == 0
 
 
+@pytest.mark.slow
 def test_sync_keeps_what_people_wrote_byte_for_byte(sync: Sync, project: Path) -> None:
     path = project / "MLproject"
     command = POINTS["train"]["command"]
@@ -142,6 +144,7 @@ def test_sync_keeps_what_people_wrote_byte_for_byte(sync: Sync, project: Path) -
     assert len(lost_lines) == 1 and b"nice" in lost_lines[0]  # the command, which got its new input
 
 
+@pytest.mark.slow
 def test_sync_removes_quotes_around_a_placeholder(sync: Sync, project: Path) -> None:
     change(project / "MLproject", "--step=train --train-uri={train_uri}", "--step=train --train-uri='{train_uri}'")
     assert sync("--check").code == 1

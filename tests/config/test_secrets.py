@@ -86,6 +86,7 @@ def test_a_value_from_the_environment_is_neither_shown_nor_stored(
     assert stored(store) == []
 
 
+@pytest.mark.slow
 def test_another_value_from_the_environment_is_a_change(
     from_environment: Path, store: Store, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def server() -> Iterator[str]:
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_sail_server_in_another_process_writes_the_same_rows(drive: Drive, store: Store, server: str) -> None:
     digests = []
     for engine in ("sail", server):

@@ -85,6 +85,7 @@ def test_the_first_model_that_passes_is_registered_as_champion(finished: Store) 
     assert version_tags.items() >= (split | label).items()
 
 
+@pytest.mark.slow
 def test_the_last_lines_name_the_champion(earlier: Store, drive_again: Drive) -> None:
     line = drive_again(BETTER).out.splitlines()[-2]
     assert " · champion is version 2 (auc 0." in line and ", was 0." in line
@@ -92,6 +93,7 @@ def test_the_last_lines_name_the_champion(earlier: Store, drive_again: Drive) ->
     assert tags(earlier, 2)["champion_before"] == "1"
 
 
+@pytest.mark.slow
 def test_a_champion_whose_train_run_now_names_another_file_is_never_loaded(
     earlier: Store, drive_again: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_lost_champion_runs_the_gate_again_even_if_the_challenger_is_unchanged
     assert "= 02_train" in result.out
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_better_becomes_the_challenger(earlier: Store, drive_again: Drive) -> None:
     result = drive_again(WORSE, f"--set={CHECKS}.champion=null,{CHECKS}.min_auc=null")
     assert " · challenger is version 2 (auc 0." in result.out and ", champion is version 1 (auc 0." in result.out
@@ -228,6 +231,7 @@ def test_a_model_on_worse_data_is_refused_and_not_registered(store: Store, drive
     assert (versions(store), alias(store)) == ([1], 1)
 
 
+@pytest.mark.slow
 def test_a_warned_model_is_registered_but_not_champion(store: Store, drive: Drive) -> None:
     result = drive(f"--set={CHECKS}.min_auc.threshold=1,steps.model_qa.params.on_failure=warn")
     assert result.code == 0

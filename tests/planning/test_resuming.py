@@ -117,6 +117,7 @@ def test_a_file_of_the_configuration_that_has_changed_counts_and_is_told(failed:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_profile_is_continued_with_its_own_profile(store: Store, conf: Path) -> None:
     local = (conf / "local.yaml").read_text()
     (conf / "loans.yaml").write_text(local.replace("local_pipeline_experiment", "loans"))

@@ -224,6 +224,7 @@ def test_a_step_runs_again_if_a_table_that_a_later_step_loads_is_damaged(
         file.write_bytes(before)
 
 
+@pytest.mark.slow
 def test_a_reused_steps_tables_are_looked_at_in_the_run_that_computed_them(own: Finished) -> None:
     own.drive("--set=steps.model_qa.params.level=0.9")
     assert own.store.child("evaluate").data.tags["reused_from"]
@@ -254,6 +255,7 @@ def test_steps_are_reused_if_an_upstream_step_gives_the_same_result_again(own: F
     assert output.count("reused (unchanged)") == 4
 
 
+@pytest.mark.slow
 def test_a_reused_step_shows_the_data_of_the_run_that_computed_it(own: Finished) -> None:
     before, first = own.store.below(), own.store.parent()
     assert "= 02_train" in own.drive("--set=steps.evaluate.params.threshold=0.4")
@@ -310,6 +312,7 @@ def test_reusing_an_unchanged_step_does_not_read_its_parts(finished: Finished) -
         assert reason == "runs: unknown change: fingerprint.json of the earlier run is missing"
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_reused_step_are_read_from_its_origin(own: Finished) -> None:
     own.drive("--set=steps.train.params.options.max_iter=6")
     reused = own.store.child("prepare_data")

@@ -68,9 +68,9 @@ def attempts(store: Store) -> list[tuple[str, str | None]]:
                 requests.exceptions.ReadTimeout("of this test"),
                 Unreachable("of this test"),
                 caused_by(ConnectionRefusedError("of this test"), RuntimeError("no answer")),
+                RuntimeError("StatusCode.UNAVAILABLE"),
             )
         ),
-        RuntimeError("StatusCode.UNAVAILABLE"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -245,7 +245,8 @@ def other_project(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["forkserver", pytest.param("local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["forkserver", "local"])
 def test_a_driver_that_starts_in_another_project_runs_its_own_code(
     store: Store, small: Path, other_project: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:

@@ -131,6 +131,7 @@ def test_clean_keeps_the_tables_of_a_registered_model(own_store: Store, clean: C
     assert folders(own_store) == {oldest}
 
 
+@pytest.mark.slow
 def test_clean_keeps_the_tables_of_a_run_that_reused_a_registered_model(own_store: Store, clean: Clean) -> None:
     """The newer run wrote the same rows again, so its tables are those that its copy of the model belongs to."""
     assert drive_in(own_store, "--to=train", "--set=seed=1").code == 0

@@ -103,6 +103,7 @@ def test_a_moved_project_is_refused_in_one_line_before_anything_is_written(
     assert files(new) == before
 
 
+@pytest.mark.slow
 def test_a_moved_project_works_as_before_once_its_store_is_mended(made: Path, home: Home, tmp_path: Path) -> None:
     old, new = moved(made, tmp_path)
     store = home(new)
