@@ -233,7 +233,7 @@ def test_a_stopped_driver_leaves_no_run_running_and_no_process(
     os.mkfifo(ready)
     write_pid = f"os.write(os.open({str(ready)!r}, os.O_WRONLY), str(os.getpid()).encode())"
     block = f"    import os, threading\n    {write_pid}\n    threading.Event().wait()\n"
-    change(small / "steps" / "prepare_data.py", "    frame = assign_test", f"{block}    frame = assign_test")
+    change(small / "steps" / "prepare_data.py", "    frame = split_source", f"{block}    frame = split_source")
     reader = os.open(ready, os.O_RDONLY | os.O_NONBLOCK)
     command = [sys.executable, "driver.py", "--only=prepare_data", f"--backend={backend}"]
     with (tmp_path / "out").open("w") as out:

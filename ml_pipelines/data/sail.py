@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FOLDER = "ml-pipelines-sail-"
+SESSION_S = 7 * 24 * 3600  # how long the server keeps a session that nobody uses; a server ends with its step
 CHUNK = 1 << 18  # the most bytes that `_pass_on` reads at once
 AUTHORITY = ("grpc.default_authority", "localhost")  # by default, gRPC sends the socket's path, which Sail refuses
 SERVE = "import sys; from ml_pipelines.data import sail; sail.serve(*map(int, sys.argv[1:4]), sys.argv[4])"
@@ -143,6 +144,8 @@ def _ignore_signals() -> None:
 def listen() -> tuple[Any, int]:
     """Start the server on a free port of the loopback device, and return it with its port."""
     os.environ.setdefault("RUST_LOG", "error")
+    # By default, Sail forgets a session after minutes without a query, in which a step can be busy with other work.
+    os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(SESSION_S))
     from pysail.spark import SparkConnectServer
 
     server = SparkConnectServer("127.0.0.1", 0)

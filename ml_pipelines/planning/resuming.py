@@ -79,6 +79,8 @@ def load(
     config = loading.load(profile or LOCAL, overrides)
     if run is None:
         return config, None
+    if (uri := opening.store_uri(config)).startswith("sqlite:") and not opening.has_store(config):
+        raise ConfigError(f"--resume: there is no run to continue, because the MLflow store {uri} does not exist.")
     with _same_environment():
         store = opening.open_store(config, may_migrate)
         earlier, content = _find(store, config, run)

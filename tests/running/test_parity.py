@@ -85,7 +85,8 @@ def test_both_engines_write_the_same_rows(shell: Shell, tmp_path: Path, source: 
 def test_parity_shows_what_differs_between_the_engines(shell: Shell, project: Path) -> None:
     step = project / "steps" / "prepare_data.py"
     body = "from pyspark.sql import functions as F\n\n    high = F.when(F.col('f0') > 0, F.col('f0'))\n"
-    change(step, "    return frame\n", f"    {body}    return frame.withColumn('odd', F.isnan(high))\n")
+    split = "    frame = split_source(step)\n"
+    change(step, split, f"{split}    {body}    frame = frame.withColumn('odd', F.isnan(high))\n")
     result = run_parity(shell, "--set=data.source.rows=200,data.source.features=2", cwd=project)
     assert result.code == 1, result.text
     assert "train_uri: row id=" in result.err
