@@ -192,19 +192,20 @@ def _owner(frame: FrameType | None, listing: bool = False) -> str | None:
         frame: the frame to begin with.
         listing: whether a folder is listed. If so, return None during an import, because every import lists folders.
     """
+    project = paths.root()
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if listing and str(name).startswith(("importlib", "_frozen_importlib", "zipimport")):
             return None
-        if name != __name__ and (module := _module_of(frame.f_code.co_filename)):
+        if name != __name__ and (module := _module_of(frame.f_code.co_filename, project)):
             return module if is_for_steps(module) else None
         frame = frame.f_back
     return None
 
 
 @cache
-def _module_of(file: str) -> str | None:
-    """Return the name of the project's module in a file, or None for any other file."""
+def _module_of(file: str, _project: Path) -> str | None:
+    """Return the name of the module in a file if it is the project's, else None. Each project has its own answers."""
     root = f"{paths.code()}{os.sep}"
     if not file.startswith(root) or not file.endswith(".py"):
         return None
