@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ml_pipelines.system import paths
 
@@ -34,6 +35,10 @@ def without_garbage_collection() -> Iterator[None]:
     The collector would scan the new modules again and again. After the block, it still ignores these objects.
     """
     gc.disable()
+    # `import mlflow` would import this package deep inside other imports. There, CPython can map and unmap memory for
+    # each call of a loop in it, because the call crosses a border in the stack of frames: 0.6 s.
+    with suppress(ImportError):
+        importlib.import_module("charset_normalizer")
     try:
         yield
     finally:

@@ -79,6 +79,8 @@ def observed_by(step: str) -> dict[str, str]:
     Modules that an import statement names are left out: they are declared parts of the fingerprint.
     """
     code = SourceCode()
+    if not any(_is_news(code, module, name) for module, names in _reads.items() for name in names):
+        return {}  # usual, and found without parsing every module of the step
     waiting, reached, found = [f"steps.{step}"], set[str](), dict[str, str]()
     while waiting:
         for module in code.reachable(waiting.pop()) - reached:
@@ -92,6 +94,12 @@ def observed_by(step: str) -> dict[str, str]:
                     found[name] = digest
     extra = reached - code.reachable(f"steps.{step}")
     return found | {f"{MODULE} {module}": code.digest(module) for module in extra}
+
+
+def _is_news(code: SourceCode, reader: str, name: str) -> bool:
+    """Return whether a read is more than the import of a module that an import statement of the reader names."""
+    kind, _, module = name.partition(" ")
+    return kind != MODULE or not any(f"{named}.".startswith(f"{module}.") for named in code.imports(reader))
 
 
 def is_observed(name: str) -> bool:

@@ -41,6 +41,7 @@ class SourceCode:
         self.reachable = cache(self._reachable)
         self._states: dict[str, tuple[int, int, int]] = {}
         self._spec = cache(self._find)
+        self._bytes = cache(self._read)
         self._tree = cache(self._parse)
         self._finder = cache(lambda folder: machinery.FileFinder(folder, *LOADERS))
 
@@ -76,7 +77,7 @@ class SourceCode:
             return "none"
         self._states[module] = _state(file)
         tree = self._tree(module)
-        content = file.read_bytes() if tree is None else ast.dump(tree).encode()
+        content = self._bytes(module) if tree is None else ast.dump(tree).encode()
         return hashlib.sha256(content).hexdigest()[:12]
 
     def is_outdated(self, module: str) -> bool:
@@ -90,7 +91,9 @@ class SourceCode:
         """Return the modules that `module` imports. `from a import b` gives a and a.b, because b may be a module."""
         package = module if self._is_package(module) else module.rpartition(".")[0]
         modules: set[str] = set()
-        for node in self._nodes(module):
+        calls = any(name in self._bytes(module) for name in (b"import_module", b"__import__"))
+        tree = self._tree(module) or ast.Module([], [])
+        for node in ast.walk(tree) if calls else _statements(tree):
             if isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -107,7 +110,9 @@ class SourceCode:
     def _variables(self, module: str) -> frozenset[str]:
         """Return the names of the environment variables that a module reads. A computed name is not found."""
         read: set[str | None] = set()
-        for node in self._nodes(module):
+        if not any(name in self._bytes(module) for name in (b"environ", b"getenv")):
+            return frozenset()
+        for node in ast.walk(self._tree(module) or ast.Module([], [])):
             if isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
                 read.add(_text(node.slice))
             elif isinstance(node, ast.Call) and node.args:
@@ -118,14 +123,16 @@ class SourceCode:
                 read.add(_text(node.left))
         return frozenset(name for name in read if name)
 
-    def _nodes(self, module: str) -> Iterator[ast.AST]:
-        return ast.walk(self._tree(module) or ast.Module([], []))
+    def _read(self, module: str) -> bytes:
+        """Return the content of a module's file, or nothing if the project has no such module."""
+        file = self.file(module)
+        return file.read_bytes() if file else b""
 
     def _parse(self, module: str) -> ast.Module | None:
         """Return the syntax tree of a module, or None if it has no source that Python can read."""
         file = self.file(module)
         try:
-            return ast.parse(file.read_bytes()) if file and file.suffix == ".py" else None
+            return ast.parse(self._bytes(module)) if file and file.suffix == ".py" else None
         except (SyntaxError, ValueError):  # the step that imports the module fails with this error
             return None
 
@@ -167,6 +174,15 @@ class SourceCode:
         others = [folder for folder in sys.path if Path(folder).resolve() != paths.code()]
         other = machinery.PathFinder.find_spec(name, others)
         return not (other and other.loader)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements of a module. A walk through the expressions too takes ten times as long."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        yield (node := waiting.pop())
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, field, ())
 
 
 def _state(file: Path) -> tuple[int, int, int]:
