@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.authoring.context import AreaOf, StepContext, Version
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
 from ml_pipelines.data.origin import Origin
@@ -135,14 +135,7 @@ class RecordingContext(StepContext[Any]):
     def champion(self) -> Version | None:
         return self._champion
 
-    def register(
-        self,
-        train_run_id: str,
-        verdict: str,
-        auc: float,
-        area_of: Callable[[Version], float | None],
-        tables: Mapping[str, str],
-    ) -> None:
+    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
         self.registered.append(
             {"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables, "area_of": area_of}
         )

@@ -37,6 +37,10 @@ class Version(NamedTuple):
     tags: Mapping[str, str]
 
 
+# Returns a version's AUC on rows that no compared model has seen, or None if it can't be compared.
+AreaOf = Callable[[Version], float | None]
+
+
 class StepContext(ABC, Generic[P]):
     """The functions and values that a step can use in its run."""
 
@@ -166,14 +170,7 @@ class StepContext(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def register(
-        self,
-        train_run_id: str,
-        verdict: str,
-        auc: float,
-        area_of: Callable[[Version], float | None],
-        tables: Mapping[str, str],
-    ) -> None:
+    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
         """Register the model of a train run as challenger. If it passed and is the best, make it champion.
 
         Args:

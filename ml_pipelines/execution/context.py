@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.authoring.context import AreaOf, StepContext, Version
 from ml_pipelines.config.schema import Config, SourceKind
 from ml_pipelines.data import columns, contract, data_warnings, engines, ingest, locations, sources, tables
 from ml_pipelines.data.data_warnings import DataWarning
@@ -299,14 +299,7 @@ class TrackedContext(StepContext[P]):
         self._versions[champion.run_id] = champion
         return champion._replace(tags={**champion.tags, **identity.of_version(self._store, champion)})
 
-    def register(
-        self,
-        train_run_id: str,
-        verdict: str,
-        auc: float,
-        area_of: Callable[[Version], float | None],
-        tables: Mapping[str, str],
-    ) -> None:
+    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
         """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
 
         Args:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import getpass
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ml_pipelines.authoring.context import Version
+from ml_pipelines.authoring.context import AreaOf, Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
 from ml_pipelines.models.identity import version_tag
@@ -34,9 +34,6 @@ PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made thi
 RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes: no such model or alias
-
-
-AreaOf = Callable[[Version], float | None]
 
 
 def model_name(config: Config) -> str:
