@@ -107,7 +107,7 @@ def _column_warnings(train: pl.LazyFrame, origin: Origin, declared: Collection[s
     total = totals.collect(engine="streaming").row(0, named=True)
     candidates = []
     for name in train.collect_schema():
-        value, source = total[f"{name} min"], origin.sources.get(name, name)
+        value, source = total[f"{name} min"], origin.source(name)
         if value == total[f"{name} max"]:
             message = f"Column {shown(source)} is constant: each row has the value {quoted(value)} or no value."
             if value is None:
@@ -127,7 +127,7 @@ def _column_warnings(train: pl.LazyFrame, origin: Origin, declared: Collection[s
     for name in candidates:
         if distinct[name].item() == total[f"{name} rows"]:
             message = f"Column {origin.name(name)} has a different value in each row. If it is an id,"
-            yield DataWarning("id-like", origin.sources.get(name, name), f"{message} {origin.removal(name)}.")
+            yield DataWarning("id-like", origin.source(name), f"{message} {origin.removal(name)}.")
 
 
 def _overlap_warnings(train: pl.LazyFrame, test: pl.LazyFrame) -> Iterator[DataWarning]:

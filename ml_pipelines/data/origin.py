@@ -28,20 +28,24 @@ class Origin:
     classes: tuple[str, str] = ("0", "1")
     dropped: Sequence[str] = ()
 
+    def source(self, column: str) -> str:
+        """Return the name that the source has for a column; if the column is not from there, its name in our tables."""
+        return self.sources.get(column, column)
+
     def name(self, column: str) -> str:
         """Return the name of a column as a message shows it: that of the source, if the column comes from there."""
-        return shown(self.sources.get(column, column))
+        return shown(self.source(column))
 
     def also(self, column: str) -> str:
         """Return a column's name in our tables, with its name in the source if that is another."""
-        source = self.sources.get(column, column)
+        source = self.source(column)
         return shown(column) + (f" ({quoted(source)} in the source)" if source != column else "")
 
     def removal(self, column: str) -> str:
         """Return the advice that takes a feature away: `set data.drop=[bwt]`."""
         if self.sources and column not in self.sources:
             return f"take {shown(column)} out of add_features in steps/prepare_data.py"
-        return f"set {drop_setting(self.sources.get(column, column), self.dropped)}"
+        return f"set {drop_setting(self.source(column), self.dropped)}"
 
     def rows_of(self, class_: int) -> str:
         """Return the condition that rows of a class fulfil: `defaulted = yes`."""
