@@ -91,9 +91,7 @@ class SourceCode:
         """Return the modules that `module` imports. `from a import b` gives a and a.b, because b may be a module."""
         package = module if self._is_package(module) else module.rpartition(".")[0]
         modules: set[str] = set()
-        calls = any(name in self._bytes(module) for name in (b"import_module", b"__import__"))
-        tree = self._tree(module) or ast.Module([], [])
-        for node in ast.walk(tree) if calls else _statements(tree):
+        for node in self._nodes(module, b"import_module", b"__import__"):
             if isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -110,9 +108,7 @@ class SourceCode:
     def _variables(self, module: str) -> frozenset[str]:
         """Return the names of the environment variables that a module reads. A computed name is not found."""
         read: set[str | None] = set()
-        if not any(name in self._bytes(module) for name in (b"environ", b"getenv")):
-            return frozenset()
-        for node in ast.walk(self._tree(module) or ast.Module([], [])):
+        for node in self._nodes(module, b"environ", b"getenv"):
             if isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
                 read.add(_text(node.slice))
             elif isinstance(node, ast.Call) and node.args:
@@ -122,6 +118,11 @@ class SourceCode:
             elif isinstance(node, ast.Compare) and any(_name_of(other) == "environ" for other in node.comparators):
                 read.add(_text(node.left))
         return frozenset(name for name in read if name)
+
+    def _nodes(self, module: str, *names: bytes) -> Iterator[ast.AST]:
+        """Yield the nodes of a module; only its statements if none of the names is in its text."""
+        tree = self._tree(module) or ast.Module([], [])
+        return ast.walk(tree) if any(name in self._bytes(module) for name in names) else _statements(tree)
 
     def _read(self, module: str) -> bytes:
         """Return the content of a module's file, or nothing if the project has no such module."""
