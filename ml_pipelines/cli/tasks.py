@@ -185,9 +185,10 @@ def _run_pipeline(config: Config, resume: str | None, force: bool) -> None:
     from ml_pipelines.backends.inline import InlineBackend
     from ml_pipelines.running.pipeline_run import pipeline_run
 
-    inline = InlineBackend()
-    profile = None if config.profile == LOCAL else config.profile
-    config, resumed = resuming.load(profile, [config.overrides], resume)
+    inline, resumed = InlineBackend(), None
+    if resume:
+        profile = None if config.profile == LOCAL else config.profile
+        config, resumed = resuming.load(profile, [config.overrides], resume)
     planned = plan.make_plan(config, inline, resumed, force=[plan.EVERYTHING] if force else [])
     with pipeline_run(planned) as parent:
         for step in parent.schedule():
