@@ -100,7 +100,7 @@ def model_qa(test_auc: float) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ml_pipelines.checks.quality_checks import min_auc
-    from ml_pipelines.problems.roc_auc import Interval
+    from ml_pipelines.problems.intervals import Interval
 
     return asdict(min_auc(Interval(test_auc, test_auc, test_auc, 0.95), test_auc, threshold=MIN_AUC))
 

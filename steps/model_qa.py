@@ -13,15 +13,13 @@ from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.checks.facts import Facts, GateInputs
 from ml_pipelines.checks.quality_checks import (
     CHECKS,
-    FAILED,
-    SKIPPED,
     Champion,
-    Check,
     difference_text,
     facts_of,
     rows_text,
     settings_of,
 )
+from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, Check
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ def run(
     step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
     if "drift" in results:
         step.log_json({"train_test": facts.train_test, "champion": facts.since_champion}, "drift.json")
-    skipped = sum(check.verdict == SKIPPED for check in results.values())
-    decided = len(results) - skipped
-    counts = f"passed {decided - len(failed)} of {decided}" + (f", {skipped} skipped" if skipped else "")
+    without = sum(check.verdict == NOT_COMPARED for check in results.values())
+    decided = len(results) - without
+    counts = f"passed {decided - len(failed)} of {decided}" + (f", {without} not compared" if without else "")
     step.summary(counts + against(facts.champion, params.level))
     step.log_tags({"verdict": verdict, "failed_checks": ", ".join(failed) or "none"})
     if verdict == "refused":

@@ -16,7 +16,7 @@ from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
 from ml_pipelines.problems import roc_auc
-from ml_pipelines.problems.roc_auc import Interval
+from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The gate's checks: pure functions of facts about the model. A check passes, fails, or is skipped if it can't decide.
+"""The gate's checks: pure functions of facts about the model. verdicts.py has the four verdicts of a check.
 
 A check's parameters before the `*` are facts: facts.py has a property of the same name for each. The parameters after
 the `*` are settings: conf has their values below `steps.model_qa.params.checks.<name of the check>`. The annotation of
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
 from ml_pipelines.checks.measures import calibration_error
-from ml_pipelines.problems.roc_auc import Difference, Interval
+from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, Check, at_least, at_most, interval_text
+from ml_pipelines.problems.intervals import Difference, Interval
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -28,23 +29,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 BY_HAND = "Only a person can make this model champion (ml-pipelines promote)."
-PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 SIMPLER = "Use more rows, or a simpler model: trees with fewer leaves, steps.train.params.options.max_leaf_nodes=7."
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
 Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
 NotNegative = Annotated[float, Limits(low=0)]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of one check."""
-
-    value: float | None
-    threshold: float | None
-    verdict: str
-    reason: str
-    advice: str = ""  # what to do if the check failed
 
 
 @dataclass(frozen=True)
@@ -104,13 +93,13 @@ def min_auc(auc: Interval, test_auc: float, *, threshold: Share) -> Check:
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
     what = f"test auc ({interval_text(auc.low, auc.high, auc.level)})"
-    return _at_least(what, auc.value, threshold, "Use more rows, other features or another estimator.")
+    return at_least(what, auc.value, threshold, "Use more rows, other features or another estimator.")
 
 
 @check
 def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
     """Pass if the AUC on the training table is not much higher than on the test table."""
-    return _at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER)
+    return at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER)
 
 
 @check
@@ -118,7 +107,7 @@ def calibration(label: Array, score: Array, *, threshold: Share, bins: Bins) -> 
     """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1."""
     what, error = f"expected calibration error over {bins} bins", calibration_error(label, score, bins)
     advice = "Change steps.train.params.options. If only the order of the scores counts, set "
-    return _at_most(what, error, threshold, f"{advice}steps.model_qa.params.checks.calibration=null.")
+    return at_most(what, error, threshold, f"{advice}steps.model_qa.params.checks.calibration=null.")
 
 
 @check
@@ -126,7 +115,7 @@ def single_column(single_aucs: Mapping[str, float], removal: Callable[[str], str
     """Pass if no single column predicts the label almost perfectly."""
     name, value = _largest(single_aucs)
     advice = f"If the column gives the label away, {removal(name)}."
-    return _at_most(f"auc of {shown(name)} alone", value, threshold, advice)
+    return at_most(f"auc of {shown(name)} alone", value, threshold, advice)
 
 
 @check
@@ -136,26 +125,26 @@ def importance(
     """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
     name, value = _largest(importances)
     if len(importances) == 1:
-        return Check(None, threshold, SKIPPED, f"{shown(name)} is the only column")
+        return Check(None, threshold, NOT_COMPARED, f"{shown(name)} is the only column")
     if value < least:
         return Check(
             None,
             threshold,
-            SKIPPED,
+            NOT_COMPARED,
             f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {shown(name)}",
         )
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
     advice = f"If the column must not decide alone, {removal(name)}."
-    return _at_most(f"share of {shown(name)} in the importance of all columns", share, threshold, advice)
+    return at_most(f"share of {shown(name)} in the importance of all columns", share, threshold, advice)
 
 
 @check
 def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold: Gap) -> Check:
     """Pass if no slice (rows with one value of a declared column) has a much lower AUC than the whole table."""
     if not slices:
-        return Check(None, threshold, SKIPPED, "no slices are declared, or no slice has enough rows")
+        return Check(None, threshold, NOT_COMPARED, "no slices are declared, or no slice has enough rows")
     worst = min(slices, key=lambda row: float(row["auc"]))
-    return _at_most(
+    return at_most(
         f"test auc minus the auc of the slice {shown(worst['slice'])} ({worst['rows']:,} rows)",
         auc.value - worst["auc"],
         threshold,
@@ -178,21 +167,23 @@ def drift(
         return Check(0.0, threshold, PASSED, "no column moved more than by chance")
     name, value = _largest({row["column"]: row["psi"] for row in moved})
     advice = f"Split the rows in another way (another data.split_seed or data.key), or {removal(name)}."
-    return _at_most(f"population stability index of {shown(name)}", value, threshold, advice)
+    return at_most(f"population stability index of {shown(name)}", value, threshold, advice)
 
 
 @check
 def champion(champion: Champion | None, *, level: Share) -> Check:
     """Pass if the model is not significantly worse than the champion on the same rows (DeLong's one-sided test)."""
     if champion is None:
-        return Check(None, level, SKIPPED, "the model has no champion yet")
+        return Check(None, level, NOT_COMPARED, "the model has no champion yet")
     version = f"version {champion.version}"
     if champion.difference is None or champion.auc is None:
-        return Check(None, level, SKIPPED, f"not compared with the champion, {version}: {champion.problem} {BY_HAND}")
+        return Check(
+            None, level, NOT_COMPARED, f"not compared with the champion, {version}: {champion.problem} {BY_HAND}"
+        )
     aucs = f"auc {champion.auc.value:.3f}, difference {difference_text(champion.difference, champion.auc.level)}"
     what = f"p-value against the champion, {version} ({aucs}{rows_text(champion)}),"
     advice = "Keep the champion, or use more rows, other features or other options."
-    return _at_least(what, champion.difference.p_value, level, advice)
+    return at_least(what, champion.difference.p_value, level, advice)
 
 
 @check
@@ -203,7 +194,7 @@ def stability(
     import numpy as np
 
     spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1))
-    return _at_most(f"standard deviation of test auc over {seeds} seeds", spread, threshold, SIMPLER)
+    return at_most(f"standard deviation of test auc over {seeds} seeds", spread, threshold, SIMPLER)
 
 
 @check
@@ -217,14 +208,7 @@ def latency(predict: Callable[[int], object], *, rows: int, repeats: int, thresh
         return 1000 * (time.perf_counter() - started)
 
     time_ms = median(milliseconds() for _ in range(repeats))
-    return _at_most(f"time for {rows} rows in milliseconds", time_ms, threshold, "Use a smaller model.")
-
-
-def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
-    """Return an interval in words. `form` is the format of its ends; they are NaN if there are too few events."""
-    if math.isnan(low):
-        return "too few events for an interval"
-    return f"{level:.0%} interval {low:{form}} to {high:{form}}"
+    return at_most(f"time for {rows} rows in milliseconds", time_ms, threshold, "Use a smaller model.")
 
 
 def difference_text(difference: Difference, level: float) -> str:
@@ -240,29 +224,3 @@ def rows_text(champion: Champion) -> str:
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:
     """Return the name of the largest value, and the value. NaN counts as the largest, so that the check fails."""
     return max(values.items(), key=lambda item: (math.isnan(item[1]), item[1]))
-
-
-def _at_least(what: str, value: float, threshold: float, advice: str = "") -> Check:
-    return _compared(what, value, threshold, value >= threshold, ("at least", "below"), advice)
-
-
-def _at_most(what: str, value: float, threshold: float, advice: str = "") -> Check:
-    return _compared(what, value, threshold, value <= threshold, ("at most", "above"), advice)
-
-
-def _compared(what: str, value: float, threshold: float, holds: bool, relations: tuple[str, str], advice: str) -> Check:
-    if not math.isfinite(value):
-        return Check(None, threshold, FAILED, f"{what} is {value}, which is not a finite number")
-    if not math.isfinite(threshold):
-        return Check(
-            value, threshold, FAILED, f"{what} is {value:.3g}; the threshold {threshold} is not a finite number"
-        )
-    relation = relations[0] if holds else f"{relations[1]} the threshold of"
-    reason = f"{what} is {_rounded(value, threshold)}, {relation} {threshold}"
-    return Check(value, threshold, PASSED if holds else FAILED, reason, "" if holds else advice)
-
-
-def _rounded(value: float, threshold: float) -> str:
-    """Return the value with three significant digits, or with more if it would look equal to the threshold."""
-    texts = [f"{value:.{digits}g}" for digits in range(3, 18)]
-    return next(text for text in texts if abs(float(text) - value) <= abs(value - threshold) / 10)

@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ml_pipelines.problems.intervals import Difference, Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,32 +25,6 @@ if TYPE_CHECKING:
 # With fewer rows of a class there is no interval. Where keys repeat, the keys with a row of the class are counted.
 FEWEST_EVENTS = 10
 BISECTIONS = 60  # halve an interval from 0 to 1 to the precision of a float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An AUC with its confidence interval; `level` is 0.95 for an interval of 95 %.
-
-    With too few events for an interval, `low` and `high` are NaN.
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first AUC minus the second AUC, on the same rows, with its confidence interval.
-
-    `p_value` tests whether the first is smaller. With too few events for an interval, `low` and `high` are NaN.
-    """
-
-    value: float
-    p_value: float
-    low: float
-    high: float
 
 
 class _Spread(NamedTuple):

@@ -185,7 +185,7 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
     """Return the verdict of the quality gate, or the status of the pipeline run if the gate gave no verdict."""
     status, tags = parent.info.status, parent.data.tags
     verdicts = [check["verdict"] for check in qa.get("checks", [])]
-    counts = ((verdicts.count(verdict), verdict) for verdict in ("passed", "failed", "skipped"))
+    counts = ((verdicts.count(verdict), verdict) for verdict in ("passed", "failed", "undecided", "not compared"))
     counted = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     conclusion = f"; {tags['conclusion']}" if "conclusion" in tags else ""
     if status == "FAILED" and tags.get("verdict") == "refused":

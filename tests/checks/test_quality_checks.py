@@ -1,4 +1,4 @@
-"""Tests of the quality gate's checks: when each passes, fails or is skipped."""
+"""Tests of the quality gate's checks: when each passes, fails or is not compared."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ from ml_pipelines.checks.quality_checks import (
     train_test_gap,
     worst_slice,
 )
-from ml_pipelines.problems.roc_auc import Difference, Interval
+from ml_pipelines.problems.intervals import Difference, Interval
 
 
 def auc(value: float) -> Interval:
@@ -119,9 +119,9 @@ def test_a_model_that_depends_on_one_column_fails() -> None:
     assert importance({"a": 0.3, "b": 0.01}, removal, threshold=0.9, least=0.01).verdict == "failed"
 
 
-def test_importance_is_skipped_if_all_are_tiny_or_only_one_exists() -> None:
-    assert importance({"a": 0.009, "b": 0.0}, removal, threshold=0.9, least=0.01).verdict == "skipped"
-    assert importance({"a": 0.3}, removal, threshold=0.9, least=0.01).verdict == "skipped"
+def test_importance_is_not_compared_if_all_are_tiny_or_only_one_exists() -> None:
+    assert importance({"a": 0.009, "b": 0.0}, removal, threshold=0.9, least=0.01).verdict == "not compared"
+    assert importance({"a": 0.3}, removal, threshold=0.9, least=0.01).verdict == "not compared"
 
 
 def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
@@ -130,7 +130,7 @@ def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
     assert result.verdict == "failed"
     assert "k=b (1,200 rows)" in result.reason
     assert worst_slice(auc(0.85), slices[:1], threshold=0.1).verdict == "passed"
-    assert worst_slice(auc(0.85), [], threshold=0.1).verdict == "skipped"
+    assert worst_slice(auc(0.85), [], threshold=0.1).verdict == "not compared"
     long = worst_slice(auc(0.85), [{"slice": "k=" + "c" * 9_000, "rows": 9, "auc": 0.5}], threshold=0.1)
     assert "k=ccc" in long.reason and len(long.reason) < 200
 
@@ -154,10 +154,10 @@ def test_a_challenger_fails_only_if_it_is_significantly_worse(p_value: float, ve
     assert champion(champion_with_p_value(p_value), level=0.05).verdict == verdict
 
 
-def test_the_champion_check_is_skipped_without_a_usable_champion() -> None:
-    assert champion(None, level=0.05).verdict == "skipped"
+def test_the_champion_check_is_not_compared_without_a_usable_champion() -> None:
+    assert champion(None, level=0.05).verdict == "not compared"
     result = champion(Champion("model", 3, "a run", None, None, "its file is gone."), level=0.05)
-    assert (result.verdict, result.value) == ("skipped", None)
+    assert (result.verdict, result.value) == ("not compared", None)
     assert result.reason == (
         "not compared with the champion, version 3: its file is gone. Only a person can make this model champion "
         "(ml-pipelines promote)."

@@ -13,7 +13,8 @@ from conftest import ROOT, Result, Store
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.rules import Limits, Share
-from ml_pipelines.checks.quality_checks import CHECKS, Check, settings_of
+from ml_pipelines.checks.quality_checks import CHECKS, settings_of
+from ml_pipelines.checks.verdicts import Check
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import ConfigError
 from steps.model_qa import Params

@@ -94,7 +94,7 @@ def test_the_report_of_a_complete_run_has_every_section(store: Store) -> None:
     parts = ["checks", "champion", "metrics", "curves", "importance", "slices", "data", "steps"]
     assert sections(html) == parts
     assert re.findall(r'<a href="#(\w+)"', html) == parts
-    assert "5 passed, 1 skipped; champion is version 3 (auc 0.884)" in text(html)
+    assert "5 passed, 1 not compared; champion is version 3 (auc 0.884)" in text(html)
     assert "AUC 0.884 (0.870 to 0.898, 95% interval)" in text(html)
 
 

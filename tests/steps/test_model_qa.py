@@ -88,7 +88,7 @@ def test_a_good_model_passes_and_is_registered() -> None:
     step, report = run_model_qa()
     assert report["verdict"] == "passed"
     assert step.refusal is None
-    assert step.summary_text == "passed 7 of 7, 2 skipped"
+    assert step.summary_text == "passed 7 of 7, 2 not compared"
     assert step.logged_tags == {"verdict": "passed", "failed_checks": "none"}
     [registration] = step.registered
     assert registration["auc"] == pytest.approx(AUC)
@@ -101,7 +101,7 @@ def test_a_bad_model_is_refused_with_its_failed_checks_and_not_registered() -> N
     assert step.refusal and step.refusal.startswith("min_auc: test auc (95% interval ")
     assert "another estimator. train_test_gap: training auc minus test auc is " in step.refusal
     assert step.refusal.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7.")
-    assert step.summary_text == "passed 5 of 7, 2 skipped"
+    assert step.summary_text == "passed 5 of 7, 2 not compared"
     assert step.logged_tags == {"verdict": "refused", "failed_checks": "min_auc, train_test_gap"}
     assert step.registered == []
 
@@ -221,7 +221,7 @@ def test_a_better_challenger_passes_and_the_report_shows_the_difference() -> Non
     assert champion["difference_low"] < champion["difference"] < champion["difference_high"]
     ends = f"{champion['difference_low']:+.3f} to {champion['difference_high']:+.3f}"
     difference = f"auc {champion['difference']:+.3f}, 95% interval {ends}, against version 3"
-    assert step.summary_text == f"passed 8 of 8, 1 skipped · {difference}"
+    assert step.summary_text == f"passed 8 of 8, 1 not compared · {difference}"
 
 
 def test_rows_of_a_key_count_as_one_sample() -> None:
@@ -257,7 +257,7 @@ def test_a_champion_of_another_split_is_judged_on_rows_that_it_has_not_seen() ->
 @pytest.mark.parametrize("tags", [{"label_0": "1", "label_1": "0"}, {"split_key": "customer"}])
 def test_a_champion_that_can_t_be_compared_is_skipped_and_stays(tags: dict[str, str]) -> None:
     step, report = run_model_qa(champion=old_with(**tags))
-    assert verdicts(report)["champion"] == "skipped"
+    assert verdicts(report)["champion"] == "not compared"
     [reason] = [check["reason"] for check in report["checks"] if check["check"] == "champion"]
     assert reason.startswith("not compared with the champion, version 3: its ")
     assert reason.endswith("Only a person can make this model champion (ml-pipelines promote).")
@@ -298,7 +298,7 @@ def test_a_champion_with_other_columns_is_skipped() -> None:
         feature_names_in_ = ("chance", "income")
 
     step, report = run_model_qa(champion=OLD, old=Other())
-    assert verdicts(report)["champion"] == "skipped"
+    assert verdicts(report)["champion"] == "not compared"
     assert "it takes columns that the test table does not have (income)" in str(report["checks"])
     assert report["champion"]["auc"] is None
     assert step.registered

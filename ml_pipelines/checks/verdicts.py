@@ -1,0 +1,122 @@
+"""The result of a check, and how a number or an interval is judged against a bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ml_pipelines.problems.intervals import Interval
+
+# undecided: too little evidence; the reason says how much would do. not compared: nothing to compare with; it says why.
+PASSED, FAILED, UNDECIDED, NOT_COMPARED = "passed", "failed", "undecided", "not compared"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check."""
+
+    value: float | None
+    threshold: float | None
+    verdict: str
+    reason: str
+    advice: str = ""  # what to do if the check failed
+
+
+def not_below(
+    what: str, interval: Interval, bound: float, rows: int, *, noun: str = "test rows", advice: str = ""
+) -> Check:
+    """Judge an interval that must not lie below a bound.
+
+    The check passes if the whole interval is at or above the bound, fails if the whole interval is below it, and is
+    undecided in between, or without an interval.
+
+    Args:
+        what: what was measured, for the reason.
+        interval: the measured value with its interval.
+        bound: the bound.
+        rows: the number of rows (or other things) that were measured; `noun` is their name. The reason of an undecided
+            check says how many would do.
+        noun: see `rows`.
+        advice: what to do if the check fails.
+    """
+    return _judged(what, interval, bound, rows, noun, advice, 1)
+
+
+def not_above(
+    what: str, interval: Interval, bound: float, rows: int, *, noun: str = "test rows", advice: str = ""
+) -> Check:
+    """Judge an interval that must not lie above a bound. The arguments are those of `not_below`."""
+    return _judged(what, interval, bound, rows, noun, advice, -1)
+
+
+def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
+    """Return an interval in words. `form` is the format of its ends; they are NaN if there are too few events."""
+    if math.isnan(low):
+        return "too few events for an interval"
+    return f"{level:.0%} interval {low:{form}} to {high:{form}}"
+
+
+def at_least(what: str, value: float, threshold: float, advice: str = "") -> Check:
+    return _compared(what, value, threshold, value >= threshold, ("at least", "below"), advice)
+
+
+def at_most(what: str, value: float, threshold: float, advice: str = "") -> Check:
+    return _compared(what, value, threshold, value <= threshold, ("at most", "above"), advice)
+
+
+def rows_needed(value: float, end: float, bound: float, rows: int) -> int | None:
+    """Return how many rows would put the end of an interval on the bound, if the value stayed as it is.
+
+    The width of an interval shrinks with the square root of the rows. None: no number is known, because there is no
+    interval, or because the value lies on the bound.
+    """
+    if math.isnan(end) or math.isclose(value, bound, abs_tol=1e-9):
+        return None
+    return math.ceil(rows * ((value - end) / (value - bound)) ** 2)
+
+
+def needed_text(needed: int | None, noun: str) -> str:
+    """Return how many rows are needed, in words, to add to a reason; `noun` is their name."""
+    if needed is None:
+        return ""
+    digits = max(0, len(str(needed)) - 2)
+    about = math.ceil(needed / 10**digits) * 10**digits  # two significant digits: it is an estimate
+    return f"; about {about:,} {noun} would be enough"
+
+
+def _compared(what: str, value: float, threshold: float, holds: bool, relations: tuple[str, str], advice: str) -> Check:
+    if not math.isfinite(value):
+        return Check(None, threshold, FAILED, f"{what} is {value}, which is not a finite number")
+    if not math.isfinite(threshold):
+        return Check(
+            value, threshold, FAILED, f"{what} is {value:.3g}; the threshold {threshold} is not a finite number"
+        )
+    relation = relations[0] if holds else f"{relations[1]} the threshold of"
+    reason = f"{what} is {_rounded(value, threshold)}, {relation} {threshold}"
+    return Check(value, threshold, PASSED if holds else FAILED, reason, "" if holds else advice)
+
+
+def _rounded(value: float, threshold: float) -> str:
+    """Return the value with three significant digits, or with more if it would look equal to the threshold."""
+    texts = [f"{value:.{digits}g}" for digits in range(3, 18)]
+    return next(text for text in texts if abs(float(text) - value) <= abs(value - threshold) / 10)
+
+
+def _judged(what: str, interval: Interval, bound: float, rows: int, noun: str, advice: str, sign: int) -> Check:
+    if not (math.isfinite(interval.value) and math.isfinite(bound)):
+        return _compared(what, interval.value, bound, False, ("", ""), advice)
+    value, shown = interval.value, _rounded(interval.value, bound)
+    ends = interval_text(interval.low, interval.high, interval.level, ".3g")
+    relations = ("not below", "below") if sign > 0 else ("not above", "above")
+    nearest, farthest = (interval.low, interval.high) if sign > 0 else (interval.high, interval.low)
+    if sign * nearest >= sign * bound:
+        return Check(value, bound, PASSED, f"{what} is {shown} ({ends}), {relations[0]} {bound:g}")
+    if sign * farthest < sign * bound:
+        return Check(value, bound, FAILED, f"{what} is {shown} ({ends}), {relations[1]} {bound:g}", advice)
+    needed = rows_needed(value, nearest, bound, rows)
+    return Check(
+        value,
+        bound,
+        UNDECIDED,
+        f"{what} is {shown} ({ends}), too little evidence for {bound:g}{needed_text(needed, noun)}",
+    )
