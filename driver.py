@@ -34,7 +34,7 @@ def run_pipeline(planned: plan.Plan) -> int:
     """Run the plan's steps under one parent run, each as soon as its inputs exist; return the exit code."""
     backend = planned.backend
     backend.prepare(planned.config, planned.steps)  # a fork server imports modules while this process does
-    with imports.without_garbage_collection():
+    with imports.many_at_once():
         import mlflow
 
         from ml_pipelines.running.pipeline_run import pipeline_run

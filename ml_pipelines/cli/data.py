@@ -43,7 +43,7 @@ def _contract_of_run(config: Config, run: str | None) -> str:
     from ml_pipelines.tracking import lineage, opening
 
     store = opening.open_store(config, may_migrate=False)
-    experiment, names = store.experiment_id(config.experiment_name), ("train_uri", "test_uri")
+    experiment, names = store.existing_experiment(config.experiment_name), ("train_uri", "test_uri")
     if run is None:
         run = lineage.latest_with(store, set(names), experiment, config.profile)
     run = lineage.find_pipeline_run(store, run, experiment)

@@ -118,12 +118,10 @@ def _find(store: Store, config: Config, run: str) -> tuple[Run, Any]:
     from mlflow.exceptions import MlflowException
 
     try:
-        experiment, name = "", config.experiment_name
-        if store.client.get_experiment_by_name(name):  # else `experiment_id` would create it
-            experiment = store.experiment_id(name)
-        elif len(run) != ID_LENGTH:
+        experiment, name = store.find_experiment(config.experiment_name), config.experiment_name
+        if experiment is None and len(run) != ID_LENGTH:
             raise ConfigError(f"--resume: no run begins with {quoted(run)}: the store has no experiment {name}.")
-        run_id = lineage.find_pipeline_run(store, run, experiment)
+        run_id = lineage.find_pipeline_run(store, run, experiment or "")
         earlier = store.get_run(run_id)
         content = store.load_json(run_id, "config.json")
     except MlflowException as error:

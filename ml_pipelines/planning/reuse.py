@@ -223,9 +223,8 @@ def explain_plan(plan: Plan) -> str:
     if not plan.resumed and not opening.has_store(plan.config):
         return plan.describe({})
     store = opening.open_store(plan.config, may_migrate=False)
-    if store.client.get_experiment_by_name(plan.config.experiment_name) is None:
+    if (experiment := store.find_experiment(plan.config.experiment_name)) is None:
         return plan.describe({})
-    experiment = store.experiment_id(plan.config.experiment_name)  # a deleted one is refused
     memory = Memory()
     plan, producers, _ = resuming.choose_inputs(plan, store, experiment, memory)
     return plan.describe(preview(plan, producers, store, experiment, memory))

@@ -41,7 +41,7 @@ def publish_again(store: Store, config: Config, run: str | None, page_address: P
     """
     import mlflow.artifacts
 
-    experiment = store.experiment_id(config.experiment_name)
+    experiment = store.existing_experiment(config.experiment_name)
     run_or_prefix = run or lineage.latest_with(store, set(), experiment, config.profile)
     run_id = lineage.find_pipeline_run(store, run_or_prefix, experiment)
     publish(store, run_id, page_address)

@@ -358,6 +358,11 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
     paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
     store.reap(experiment)
     plan, inputs, source = resuming.choose_inputs(plan, store, experiment, memory)
+    if not adopted and plan.resumed and not plan.steps and store.get_run(plan.resumed.run_id).info.status == "FINISHED":
+        raise NothingToDo(
+            f"Nothing to resume: pipeline run {plan.resumed.run_id} finished all of these steps. "
+            "To start a new run, leave --resume out."
+        )
     if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
         _publish_missing_report(plan, store, current)
         raise NothingToDo(

@@ -29,10 +29,11 @@ def environment_of_child() -> dict[str, str]:
 
 
 @contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Turn the garbage collector off inside the block, which makes `import mlflow` a quarter faster.
+def many_at_once() -> Iterator[None]:
+    """Speed up large imports inside the block: `import mlflow` takes a quarter less time.
 
-    The collector would scan the new modules again and again. After the block, it still ignores these objects.
+    The garbage collector is off, because it would scan the new modules again and again. After the block, it still
+    ignores these objects.
     """
     gc.disable()
     # `import mlflow` would import this package deep inside other imports. There, CPython can map and unmap memory for

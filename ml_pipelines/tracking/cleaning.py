@@ -62,8 +62,9 @@ def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> l
     A pipeline run is kept if it is among the newest `keep`, younger than `older_than_s`, still running, or the origin
     of a registered model. Tables of runs that this store does not know are not returned: another store can need them.
     """
-    experiment = store.experiment_id(config.experiment_name)
-    store.reap(experiment)
+    experiment = store.find_experiment(config.experiment_name)
+    if experiment:
+        store.reap(experiment)
     groups = _groups(store)
     # The keys of `groups` can't be used for this: a key is a parent id from a tag, and can belong to another store.
     known = {run.info.run_id for runs in groups.values() for run in runs}
@@ -110,7 +111,7 @@ def _groups(store: Store) -> dict[str, list[Run]]:
 
 
 def _kept_roots(
-    store: Store, groups: dict[str, list[Run]], experiment: str, here: set[str], before_s: float, keep: int
+    store: Store, groups: dict[str, list[Run]], experiment: str | None, here: set[str], before_s: float, keep: int
 ) -> set[str]:
     """Return the ids of the pipeline runs to keep: the newest `keep`, and all that are young, running or registered.
 

@@ -152,7 +152,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
     try:
         os.environ |= {name: value for name, value in FIRST_BUDGET.items() if name in budget}
         # The first request imports SQLAlchemy, which is faster without garbage collection.
-        with locks.alone_at(uri), imports.without_garbage_collection():
+        with locks.alone_at(uri), imports.many_at_once():
             relocation.check_places(uri)
             schema.prepare(uri, may_migrate)
             _limit_tries(uri)

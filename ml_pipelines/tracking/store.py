@@ -109,6 +109,31 @@ class Store:
 
     # -- experiments
 
+    def find_experiment(self, name: str) -> str | None:
+        """Return the id of the experiment, or None if it does not exist.
+
+        Raises:
+            ConfigError: the experiment is deleted.
+        """
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment and experiment.lifecycle_stage == "deleted":
+            raise ConfigError(
+                f"Experiment {name} is deleted. Restore it "
+                f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`), "
+                "or set experiment_name to another name."
+            )
+        return str(experiment.experiment_id) if experiment else None
+
+    def existing_experiment(self, name: str) -> str:
+        """Return the id of the experiment.
+
+        Raises:
+            ConfigError: the experiment does not exist, or is deleted.
+        """
+        if experiment := self.find_experiment(name):
+            return experiment
+        raise ConfigError(f"The store {self.uri} has no experiment {name}. Run the pipeline once, or choose a profile.")
+
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment, and create the experiment if it does not exist.
 
@@ -120,21 +145,15 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
-        if experiment := self.client.get_experiment_by_name(name):
-            if experiment.lifecycle_stage == "deleted":
-                raise ConfigError(
-                    f"Experiment {name} is deleted. Restore it "
-                    f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`), "
-                    "or set experiment_name to another name."
-                )
-            return str(experiment.experiment_id)
+        if experiment := self.find_experiment(name):
+            return experiment
         database = re.fullmatch(r"sqlite:///(/[^?]+).*", self.uri)
         location = str(Path(database[1]).parent / "mlruns" / paths.slug(name)) if database else None
         try:
             return str(self.client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
-            if experiment := self.client.get_experiment_by_name(name):  # another pipeline created it first
-                return str(experiment.experiment_id)
+            if experiment := self.find_experiment(name):  # another pipeline created it first
+                return experiment
             raise ConfigError(f"Experiment {name} can't be created: {message_of(error)}") from error
 
     def experiment_name(self, experiment: str) -> str:

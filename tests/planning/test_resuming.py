@@ -179,6 +179,15 @@ def test_overrides_that_are_too_long_for_a_param_are_checked_by_their_digest(fai
     assert "its artifact config.json is missing or was changed" in result.err
 
 
+def test_a_finished_run_is_not_resumed(store: Store, drive: Callable[..., Result]) -> None:
+    assert drive("--to=prepare_data").code == 0
+    count, run = len(store.runs()), store.parent().info.run_id
+    result = drive(f"--resume={run}", "--to=prepare_data")
+    assert result.code == 0, result.text
+    assert f"Nothing to resume: pipeline run {run} finished all of these steps." in result.out
+    assert len(store.runs()) == count
+
+
 def test_a_run_that_is_no_pipeline_run_or_deleted_is_refused(failed: Store) -> None:
     count = len(failed.runs())
     step, parent = failed.child("train").info.run_id, failed.parent().info.run_id

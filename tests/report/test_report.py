@@ -493,6 +493,13 @@ def test_the_next_start_makes_a_deleted_report(store: Store, drive: Drive) -> No
     assert sections(report_of(store)) == ["steps"]
 
 
+@pytest.mark.parametrize("command", ["report", "contract"])
+def test_without_a_pipeline_run_a_command_says_so_and_creates_nothing(store: Store, command: str) -> None:
+    with pytest.raises(ConfigError, match=r"has no experiment \S+\. Run the pipeline once, or choose a profile\."):
+        main.commands([command], standalone_mode=False)
+    assert [experiment.name for experiment in store.client.search_experiments()] == ["Default"]
+
+
 @pytest.mark.slow
 def test_the_printed_command_writes_the_report_again_and_opens_it(
     store: Store, drive: Drive, shell: Callable[..., Result], tmp_path: Path
