@@ -18,8 +18,9 @@ from ml_pipelines.checks.quality_checks import (
     facts_of,
     rows_text,
     settings_of,
+    unproven,
 )
-from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, Check
+from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,46 @@ def run(
     inputs = GateInputs(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id, test_auc)
     facts = Facts(step, inputs, params.level, params.slices, params.slice_rows)
     results = run_checks(params, facts)
-    failed = {name: f"{name}: {_problem(check)}" for name, check in results.items() if check.verdict == FAILED}
-    verdict = "passed" if not failed else "refused" if params.on_failure == "fail" else "warned"
+    failed, undecided = _named(results, FAILED), _named(results, UNDECIDED)
+    pending = unproven(results, has_champion=facts.champion is not None)
+    verdict = gate_verdict(results, pending, params.on_failure)
     step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
     if "drift" in results:
         step.log_json({"train_test": facts.train_test, "champion": facts.since_champion}, "drift.json")
-    without = sum(check.verdict == NOT_COMPARED for check in results.values())
-    decided = len(results) - without
-    counts = f"passed {decided - len(failed)} of {decided}" + (f", {without} not compared" if without else "")
-    step.summary(counts + against(facts.champion, params.level))
-    step.log_tags({"verdict": verdict, "failed_checks": ", ".join(failed) or "none"})
-    if verdict == "refused":
+    step.summary(" · ".join([counts(results) + against(facts.champion, params.level), *shown_problems(results)]))
+    checks = {"failed_checks": failed, "undecided_checks": undecided}
+    step.log_tags({"verdict": verdict, **{tag: ", ".join(names) or "none" for tag, names in checks.items()}})
+    if verdict == REFUSED:
         step.refuse(" ".join(failed.values()))
     else:
-        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, {"train": train_uri, "test": test_uri})
-    return {"qa_complete": True, "qa_passed": not failed}
+        tables = {"train": train_uri, "test": test_uri}
+        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, tables, list(pending))
+    return {"qa_complete": True, "qa_passed": verdict == PASSED}
+
+
+def _named(results: Mapping[str, Check], verdict: str) -> dict[str, str]:
+    """Return the checks with a verdict: name -> name, reason and advice."""
+    return {
+        name: f"{name}: {check.reason}. {check.advice}".strip()
+        for name, check in results.items()
+        if check.verdict == verdict
+    }
+
+
+def counts(results: Mapping[str, Check]) -> str:
+    """Return how many checks have which verdict: `passed 5 of 7, 1 undecided, 2 not compared`."""
+    verdicts = [check.verdict for check in results.values()]
+    others = [f", {n} {verdict}" for verdict in (UNDECIDED, WARNED, NOT_COMPARED) if (n := verdicts.count(verdict))]
+    return f"passed {verdicts.count(PASSED)} of {len(verdicts) - verdicts.count(NOT_COMPARED)}{''.join(others)}"
+
+
+def shown_problems(results: Mapping[str, Check]) -> list[str]:
+    """Return the undecided checks and the warnings for the step's line, each with its reason."""
+    return [
+        f"{word}: {text.rstrip('.')}"
+        for verdict, word in ((UNDECIDED, "undecided"), (WARNED, "warning"))
+        for text in _named(results, verdict).values()
+    ]
 
 
 def against(champion: Champion | None, level: float) -> str:
@@ -103,11 +129,6 @@ def against(champion: Champion | None, level: float) -> str:
         return ""
     difference = difference_text(champion.difference, level)
     return f" · auc {difference}, against version {champion.version}{rows_text(champion)}"
-
-
-def _problem(check: Check) -> str:
-    """Return the reason of a failed check, and what to do."""
-    return f"{check.reason}. {check.advice}".strip()
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:

@@ -135,9 +135,20 @@ class RecordingContext(StepContext[Any]):
     def champion(self) -> Version | None:
         return self._champion
 
-    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
+    def register(
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: AreaOf,
+        tables: Mapping[str, str],
+        undecided: Sequence[str] = (),
+    ) -> None:
         self.registered.append(
-            {"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables, "area_of": area_of}
+            {
+                **{"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables},
+                **{"area_of": area_of, "undecided": list(undecided)},
+            }
         )
 
     def load_model(self, train_run_id: str) -> Any:

@@ -170,7 +170,15 @@ class StepContext(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
+    def register(
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: AreaOf,
+        tables: Mapping[str, str],
+        undecided: Sequence[str] = (),
+    ) -> None:
         """Register the model of a train run as challenger. If it passed and is the best, make it champion.
 
         Args:
@@ -180,6 +188,7 @@ class StepContext(ABC, Generic[P]):
             area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
                 be compared.
             tables: `train` and `test` -> the URI of the table, for the version's tags.
+            undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.
         """
 
     # -- tags, summary, refusal

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.authoring.context import StepContext, Version
 from ml_pipelines.checks import drift, measures
 from ml_pipelines.checks.comparison import find_unseen_rows
-from ml_pipelines.checks.quality_checks import Champion
+from ml_pipelines.checks.quality_checks import Champion, Sample
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
@@ -103,6 +103,14 @@ class Facts:
             return None
         codes = key_codes(self._predictions["key"])
         return codes if codes.max() + 1 < len(codes) else None
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The number of rows of the test table, or of its keys if keys repeat."""
+        count = len(self.label) if self._keys is None else int(self._keys.max()) + 1
+        events = roc_auc.count_events(self.label, self._keys)
+        least = math.ceil(count * roc_auc.FEWEST_EVENTS / events) if events else None
+        return Sample(count, "test rows" if self._keys is None else "keys in the test table", least)
 
     @cached_property
     def _names(self) -> list[str]:

@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
 from ml_pipelines.checks.measures import calibration_error
-from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, Check, at_least, at_most, interval_text
+from ml_pipelines.checks.verdicts import (
+    FAILED,
+    NOT_COMPARED,
+    PASSED,
+    UNDECIDED,
+    Check,
+    at_least,
+    at_most,
+    interval_text,
+    not_below,
+    only_warning,
+)
 from ml_pipelines.problems.intervals import Difference, Interval
 from ml_pipelines.text import shown
 
@@ -52,13 +63,40 @@ class Champion:
     rows: int | None = None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """How many independent things the test table has: its rows, or its keys if keys repeat; `noun` is their name.
+
+    `least` is about how many of them give an interval, None if nobody knows.
+    """
+
+    count: int
+    noun: str
+    least: int | None
+
+
 CHECKS: dict[str, Callable[..., Check]] = {}
+# A model becomes champion only if these checks pass, as far as they are on. Other undecided checks are only shown.
+DECISIVE = ("min_auc", "champion")
 
 
 def check(function: Callable[..., Check]) -> Callable[..., Check]:
     """Register the function as a check that conf can turn on by its name."""
     CHECKS[function.__name__] = function
     return function
+
+
+def unproven(results: Mapping[str, Check], has_champion: bool) -> dict[str, Check]:
+    """Return the decisive checks that neither passed nor failed. They keep the model from becoming champion.
+
+    `champion` is one of them also if there is a champion, but the models can't be compared.
+    """
+    skipped = {"champion": NOT_COMPARED} if has_champion else {}
+    return {
+        name: check
+        for name, check in results.items()
+        if name in DECISIVE and check.verdict in (UNDECIDED, skipped.get(name))
+    }
 
 
 def facts_of(name: str) -> list[str]:
@@ -88,18 +126,18 @@ def signature(has_signature: bool) -> Check:
 
 
 @check
-def min_auc(auc: Interval, test_auc: float, *, threshold: Share) -> Check:
-    """Pass if the AUC on the test table is high enough, and agrees with the predictions of the step evaluate."""
+def min_auc(auc: Interval, test_auc: float, sample: Sample, *, threshold: Share) -> Check:
+    """Pass if the AUC on the test table is clearly high enough, and agrees with the predictions of step evaluate."""
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
-    what = f"test auc ({interval_text(auc.low, auc.high, auc.level)})"
-    return at_least(what, auc.value, threshold, "Use more rows, other features or another estimator.")
+    advice = "Use more rows, other features or another estimator."
+    return not_below("test auc", auc, threshold, sample.count, noun=sample.noun, least=sample.least, advice=advice)
 
 
 @check
 def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
-    """Pass if the AUC on the training table is not much higher than on the test table."""
-    return at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER)
+    """Warn if the AUC on the training table is much higher than on the test table. This never refuses a model."""
+    return only_warning(at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER))
 
 
 @check

@@ -1,14 +1,17 @@
-"""The result of a check, and how a number or an interval is judged against a bound."""
+"""The result of a check, how a number or an interval is judged against a bound, and the verdict of the whole gate."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from ml_pipelines.problems.intervals import Interval
 
 # undecided: too little evidence; the reason says how much would do. not compared: nothing to compare with; it says why.
-PASSED, FAILED, UNDECIDED, NOT_COMPARED = "passed", "failed", "undecided", "not compared"
+# warned: a check that never refuses a model has found something.
+PASSED, FAILED, UNDECIDED, NOT_COMPARED, WARNED = "passed", "failed", "undecided", "not compared", "warned"
+REFUSED = "refused"  # only the gate: a check failed, and on_failure is `fail`
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,36 @@ class Check:
     threshold: float | None
     verdict: str
     reason: str
-    advice: str = ""  # what to do if the check failed
+    advice: str = ""  # what to do if the check failed or warned
+
+
+def gate_verdict(results: Mapping[str, Check], unproven: Mapping[str, Check], on_failure: str) -> str:
+    """Return the verdict of the whole gate: refused, warned, undecided or passed.
+
+    Args:
+        results: check -> its result.
+        unproven: the decisive checks among them that neither passed nor failed.
+        on_failure: what a failed check does: `fail` refuses the model, `warn` only warns.
+    """
+    if any(check.verdict == FAILED for check in results.values()):
+        return REFUSED if on_failure == "fail" else WARNED
+    return UNDECIDED if unproven else PASSED
+
+
+def only_warning(check: Check) -> Check:
+    """Return the check with the verdict `warned` if it failed. A value that is not finite still fails."""
+    return replace(check, verdict=WARNED) if check.verdict == FAILED and check.value is not None else check
 
 
 def not_below(
-    what: str, interval: Interval, bound: float, rows: int, *, noun: str = "test rows", advice: str = ""
+    what: str,
+    interval: Interval,
+    bound: float,
+    rows: int,
+    *,
+    noun: str = "test rows",
+    least: int | None = None,
+    advice: str = "",
 ) -> Check:
     """Judge an interval that must not lie below a bound.
 
@@ -37,16 +65,24 @@ def not_below(
         rows: the number of rows (or other things) that were measured; `noun` is their name. The reason of an undecided
             check says how many would do.
         noun: see `rows`.
+        least: without an interval, about how many rows give one.
         advice: what to do if the check fails.
     """
-    return _judged(what, interval, bound, rows, noun, advice, 1)
+    return _judged(what, interval, bound, rows, noun, least, advice, 1)
 
 
 def not_above(
-    what: str, interval: Interval, bound: float, rows: int, *, noun: str = "test rows", advice: str = ""
+    what: str,
+    interval: Interval,
+    bound: float,
+    rows: int,
+    *,
+    noun: str = "test rows",
+    least: int | None = None,
+    advice: str = "",
 ) -> Check:
     """Judge an interval that must not lie above a bound. The arguments are those of `not_below`."""
-    return _judged(what, interval, bound, rows, noun, advice, -1)
+    return _judged(what, interval, bound, rows, noun, least, advice, -1)
 
 
 def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
@@ -102,7 +138,9 @@ def _rounded(value: float, threshold: float) -> str:
     return next(text for text in texts if abs(float(text) - value) <= abs(value - threshold) / 10)
 
 
-def _judged(what: str, interval: Interval, bound: float, rows: int, noun: str, advice: str, sign: int) -> Check:
+def _judged(
+    what: str, interval: Interval, bound: float, rows: int, noun: str, least: int | None, advice: str, sign: int
+) -> Check:
     if not (math.isfinite(interval.value) and math.isfinite(bound)):
         return _compared(what, interval.value, bound, False, ("", ""), advice)
     value, shown = interval.value, _rounded(interval.value, bound)
@@ -113,7 +151,7 @@ def _judged(what: str, interval: Interval, bound: float, rows: int, noun: str, a
         return Check(value, bound, PASSED, f"{what} is {shown} ({ends}), {relations[0]} {bound:g}")
     if sign * farthest < sign * bound:
         return Check(value, bound, FAILED, f"{what} is {shown} ({ends}), {relations[1]} {bound:g}", advice)
-    needed = rows_needed(value, nearest, bound, rows)
+    needed = least if math.isnan(nearest) else rows_needed(value, nearest, bound, rows)
     return Check(
         value,
         bound,

@@ -299,7 +299,15 @@ class TrackedContext(StepContext[P]):
         self._versions[champion.run_id] = champion
         return champion._replace(tags={**champion.tags, **identity.of_version(self._store, champion)})
 
-    def register(self, train_run_id: str, verdict: str, auc: float, area_of: AreaOf, tables: Mapping[str, str]) -> None:
+    def register(
+        self,
+        train_run_id: str,
+        verdict: str,
+        auc: float,
+        area_of: AreaOf,
+        tables: Mapping[str, str],
+        undecided: Sequence[str] = (),
+    ) -> None:
         """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
 
         Args:
@@ -309,6 +317,7 @@ class TrackedContext(StepContext[P]):
             area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
                 be compared.
             tables: `train` and `test` -> the URI of the table, for the tags of the version.
+            undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.
         """
         tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
         tags |= {"test_auc": str(auc), **provenance.commit_tags(), **self.identity(tables["train"])}
@@ -324,7 +333,8 @@ class TrackedContext(StepContext[P]):
             return area_of(version)
 
         before, now = registry.promote_best(self._store, self._config, challenger, auc_of)
-        self._tags["conclusion"] = registry.champion_summary(self._store, challenger, before, now, auc_of)
+        conclusion = registry.champion_summary(self._store, challenger, before, now, auc_of)
+        self._tags["conclusion"] = conclusion + (f"; undecided: {', '.join(undecided)}" if undecided else "")
         self._tags["external.champion"] = registry.champion_identity(self._store, self._config)
 
     # -- tags, summary, refusal

@@ -185,7 +185,8 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
     """Return the verdict of the quality gate, or the status of the pipeline run if the gate gave no verdict."""
     status, tags = parent.info.status, parent.data.tags
     verdicts = [check["verdict"] for check in qa.get("checks", [])]
-    counts = ((verdicts.count(verdict), verdict) for verdict in ("passed", "failed", "undecided", "not compared"))
+    words = ("passed", "failed", "undecided", "warned", "not compared")
+    counts = ((verdicts.count(verdict), verdict) for verdict in words)
     counted = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     conclusion = f"; {tags['conclusion']}" if "conclusion" in tags else ""
     if status == "FAILED" and tags.get("verdict") == "refused":
@@ -201,6 +202,9 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
         return Verdict("Finished", "none", "No step of this pipeline run checked the model.")
     if qa["verdict"] == "passed":
         return Verdict("Passed", "good", f"Checks: {counted}{conclusion}.")
+    if qa["verdict"] == "undecided":
+        why = "The model is not champion, because the test table has too little evidence"
+        return Verdict("Undecided", "warn", f"Checks: {counted}. {why}{conclusion}.")
     return Verdict("Warned", "warn", f"Checks: {counted}. The gate only warns (on_failure: warn){conclusion}.")
 
 

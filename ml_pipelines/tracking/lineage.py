@@ -32,7 +32,7 @@ NEWEST_FIRST = ["attributes.start_time DESC"]
 # Tags that the copy of a reused run keeps.
 COPIED_TAGS = (
     *("step", "summary", "mlflow.note.content", "fingerprint", DECLARED, OBSERVED, POLARS),
-    *("verdict", "failed_checks", "conclusion", "external.champion"),
+    *("verdict", "failed_checks", "undecided_checks", "conclusion", "external.champion"),
 )
 
 

@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from ml_pipelines.checks.verdicts import FAILED, PASSED, UNDECIDED, not_above, not_below
+from ml_pipelines.checks.verdicts import (
+    FAILED,
+    NOT_COMPARED,
+    PASSED,
+    REFUSED,
+    UNDECIDED,
+    WARNED,
+    Check,
+    gate_verdict,
+    not_above,
+    not_below,
+)
 from ml_pipelines.problems.intervals import Interval, mean_interval
 
 
@@ -37,6 +48,23 @@ def test_without_an_interval_nothing_is_decided() -> None:
 
 def test_a_value_that_is_not_a_number_fails() -> None:
     assert not_below("auc", Interval(math.nan, math.nan, math.nan, 0.95), 0.7, 9).verdict == FAILED
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "unproven", "verdict"),
+    [
+        ([PASSED, NOT_COMPARED, WARNED], False, PASSED),
+        ([PASSED, UNDECIDED], False, PASSED),  # an undecided check that is not decisive
+        ([PASSED, UNDECIDED], True, UNDECIDED),
+        ([FAILED, UNDECIDED], True, REFUSED),
+    ],
+)
+def test_the_gate_refuses_what_failed_and_passes_only_what_is_proven(
+    verdicts: list[str], unproven: bool, verdict: str
+) -> None:
+    results = {str(i): Check(None, None, word, "") for i, word in enumerate(verdicts)}
+    assert gate_verdict(results, results if unproven else {}, "fail") == verdict
+    assert gate_verdict(results, results if unproven else {}, "warn") == verdict.replace(REFUSED, WARNED)
 
 
 def test_the_interval_of_a_mean_covers_it_and_widens_where_keys_repeat() -> None:

@@ -241,6 +241,17 @@ def test_a_warned_model_is_registered_but_not_champion(store: Store, drive: Driv
     assert registry.current_champion(store.opened, load("local")) is None
 
 
+def test_an_undecided_model_is_registered_and_the_alias_stays(earlier: Store, drive_again: Drive) -> None:
+    auc = earlier.child("evaluate").data.metrics["test_auc"]
+    result = drive_again(BETTER, f"--set={CHECKS}.min_auc.threshold={auc - 0.01}")
+    assert result.code == 0, result.text
+    assert " 1 undecided" in result.out and " · undecided: min_auc: test auc is 0." in result.out
+    assert " · challenger is version 2 (auc 0." in result.out
+    assert re.search(r", champion is version 1 \(auc 0\.\d+\); undecided: min_auc · ", result.out)
+    assert earlier.parent().data.tags["verdict"] == earlier.child("model_qa").data.tags["verdict"] == "undecided"
+    assert (versions(earlier), alias(earlier), tags(earlier, 2)["verdict"]) == ([1, 2], 1, "undecided")
+
+
 @pytest.mark.slow
 def test_the_profile_sets_the_name_of_the_model(store: Store, drive: Drive) -> None:
     assert drive("--set=registry.model=loans").code == 0

@@ -80,13 +80,19 @@ class Parsed(HTMLParser):
 
 @pytest.mark.parametrize(
     ("verdict", "status", "word"),
-    [("passed", "FINISHED", "Passed"), ("warned", "FINISHED", "Warned"), ("refused", "FAILED", "Refused")],
+    [
+        ("passed", "FINISHED", "Passed"),
+        ("undecided", "FINISHED", "Undecided"),
+        ("warned", "FINISHED", "Warned"),
+        ("refused", "FAILED", "Refused"),
+    ],
 )
 def test_the_verdict_comes_first(store: Store, verdict: str, status: str, word: str) -> None:
     html = page(Made(artifacts=everything(qa_report(verdict)), parent_status=status, tags={"": {"verdict": verdict}}))
     assert text(html).startswith(word)
     assert re.search(rf"<title>{word}: pipeline run \w{{8}}</title>", html)
-    assert ("✗ drift : income has moved most" in text(html)) == (verdict != "passed")
+    assert ("✗ drift : income has moved most" in text(html)) == (verdict in ("warned", "refused"))
+    assert ("? min_auc (undecided): about 800 test rows would be enough" in text(html)) == (verdict == "undecided")
 
 
 def test_the_report_of_a_complete_run_has_every_section(store: Store) -> None:

@@ -89,21 +89,41 @@ def test_a_good_model_passes_and_is_registered() -> None:
     assert report["verdict"] == "passed"
     assert step.refusal is None
     assert step.summary_text == "passed 7 of 7, 2 not compared"
-    assert step.logged_tags == {"verdict": "passed", "failed_checks": "none"}
+    assert step.logged_tags == {"verdict": "passed", "failed_checks": "none", "undecided_checks": "none"}
     [registration] = step.registered
     assert registration["auc"] == pytest.approx(AUC)
     assert registration["tables"] == {"train": "train", "test": "test"}
 
 
 def test_a_bad_model_is_refused_with_its_failed_checks_and_not_registered() -> None:
-    step, report = run_model_qa("checks.min_auc.threshold=0.99", "checks.train_test_gap.threshold=-1")
+    step, report = run_model_qa("checks.min_auc.threshold=0.99", "checks.single_column.threshold=0.5")
     assert report["verdict"] == "refused"
-    assert step.refusal and step.refusal.startswith("min_auc: test auc (95% interval ")
-    assert "another estimator. train_test_gap: training auc minus test auc is " in step.refusal
-    assert step.refusal.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7.")
+    assert step.refusal and step.refusal.startswith("min_auc: test auc is 0.")
+    assert "another estimator. single_column: auc of chance alone is " in step.refusal
     assert step.summary_text == "passed 5 of 7, 2 not compared"
-    assert step.logged_tags == {"verdict": "refused", "failed_checks": "min_auc, train_test_gap"}
+    assert step.logged_tags["failed_checks"] == "min_auc, single_column"
     assert step.registered == []
+
+
+def test_an_undecided_model_stays_challenger_and_the_line_says_how_many_rows_would_do() -> None:
+    step, report = run_model_qa(f"checks.min_auc.threshold={AUC - 0.01}")
+    assert (report["verdict"], step.refusal) == ("undecided", None)
+    assert step.logged_tags == {"verdict": "undecided", "failed_checks": "none", "undecided_checks": "min_auc"}
+    [registration] = step.registered
+    assert (registration["verdict"], registration["undecided"]) == ("undecided", ["min_auc"])
+    assert step.summary_text and step.summary_text.startswith(
+        "passed 6 of 7, 1 undecided, 2 not compared · undecided: min_auc: test auc is 0."
+    )
+    assert step.summary_text.endswith(" test rows would be enough")
+
+
+def test_a_gap_between_training_and_test_only_warns() -> None:
+    step, report = run_model_qa("checks.train_test_gap.threshold=-1")
+    assert (report["verdict"], verdicts(report)["train_test_gap"]) == ("passed", "warned")
+    assert step.summary_text and step.summary_text.startswith(
+        "passed 6 of 7, 1 warned, 2 not compared · warning: train_test_gap: training auc minus test auc is "
+    )
+    assert step.summary_text.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7")
 
 
 def test_on_failure_warn_registers_a_bad_model_with_a_warning() -> None:
@@ -257,7 +277,8 @@ def test_a_champion_of_another_split_is_judged_on_rows_that_it_has_not_seen() ->
 @pytest.mark.parametrize("tags", [{"label_0": "1", "label_1": "0"}, {"split_key": "customer"}])
 def test_a_champion_that_can_t_be_compared_is_skipped_and_stays(tags: dict[str, str]) -> None:
     step, report = run_model_qa(champion=old_with(**tags))
-    assert verdicts(report)["champion"] == "not compared"
+    assert (report["verdict"], verdicts(report)["champion"]) == ("undecided", "not compared")
+    assert step.registered[0]["undecided"] == ["champion"]
     [reason] = [check["reason"] for check in report["checks"] if check["check"] == "champion"]
     assert reason.startswith("not compared with the champion, version 3: its ")
     assert reason.endswith("Only a person can make this model champion (ml-pipelines promote).")
@@ -281,6 +302,7 @@ def test_a_test_table_with_few_events_has_no_interval() -> None:
     step, report = run_model_qa("checks.calibration=null", "slices=[kind]", frames=frames, test_auc=auc, champion=OLD)
     assert (report["auc"]["low"], report["champion"]["difference_low"]) == (None, None)
     assert [row["low"] for row in report["slices"]] == [None] * len(report["slices"])
+    assert (report["verdict"], verdicts(report)["min_auc"]) == ("undecided", "undecided")
     assert "too few events for an interval" in report["checks"][1]["reason"]
     assert step.summary_text and ", too few events for an interval, against version 3" in step.summary_text
 
