@@ -15,7 +15,7 @@ from ml_pipelines.checks.quality_checks import Champion, Sample
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
-from ml_pipelines.problems import roc_auc
+from ml_pipelines.problems import binary, roc_auc
 from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed
 
@@ -68,6 +68,14 @@ class Facts:
     def test_auc(self) -> float:
         """The AUC on the test table, as the step evaluate returned it."""
         return self._inputs.test_auc
+
+    @cached_property
+    def baseline_gain(self) -> Interval:
+        """By how much the log loss is below that of the baseline, which gives each row the training table's rate."""
+        import numpy as np
+
+        baseline = np.full(len(self.label), self._train[self._step.label].mean())
+        return binary.loss_gain(self.label, self.score, baseline, self._level, self._keys)
 
     @cached_property
     def train_auc(self) -> float:

@@ -77,7 +77,7 @@ class Sample:
 
 CHECKS: dict[str, Callable[..., Check]] = {}
 # A model becomes champion only if these checks pass, as far as they are on. Other undecided checks are only shown.
-DECISIVE = ("min_auc", "champion")
+DECISIVE = ("min_auc", "beats_baseline", "champion")
 
 
 def check(function: Callable[..., Check]) -> Callable[..., Check]:
@@ -132,6 +132,15 @@ def min_auc(auc: Interval, test_auc: float, sample: Sample, *, threshold: Share)
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
     advice = "Use more rows, other features or another estimator."
     return not_below("test auc", auc, threshold, sample.count, noun=sample.noun, least=sample.least, advice=advice)
+
+
+@check
+def beats_baseline(baseline_gain: Interval, sample: Sample) -> Check:
+    """Pass if the log loss is clearly below the baseline's: a model that gives each row the training table's rate."""
+    what, advice = "log loss of the baseline minus that of the model", "Use more rows, other features or other options."
+    if baseline_gain.low == baseline_gain.high == 0:
+        return Check(0.0, 0.0, FAILED, "the model's log loss is that of the baseline in each row", advice)
+    return not_below(what, baseline_gain, 0, sample.count, noun=sample.noun, least=sample.least, advice=advice)
 
 
 @check

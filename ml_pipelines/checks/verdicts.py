@@ -151,7 +151,8 @@ def _judged(
         return Check(value, bound, PASSED, f"{what} is {shown} ({ends}), {relations[0]} {bound:g}")
     if sign * farthest < sign * bound:
         return Check(value, bound, FAILED, f"{what} is {shown} ({ends}), {relations[1]} {bound:g}", advice)
-    needed = least if math.isnan(nearest) else rows_needed(value, nearest, bound, rows)
+    deciding = nearest if sign * value >= sign * bound else farthest  # the end that more rows would move past the bound
+    needed = least if math.isnan(deciding) else rows_needed(value, deciding, bound, rows)
     return Check(
         value,
         bound,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.problems.intervals import Interval, mean_interval
+from ml_pipelines.problems.roc_auc import FEWEST_EVENTS, count_events
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +43,25 @@ def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, floa
         f"{prefix}_log_loss": float(metrics.log_loss(truth, score)),
         f"{prefix}_brier": float(metrics.brier_score_loss(truth, score)),
     }
+
+
+def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Array | None = None) -> Interval:
+    """Return by how much the log loss of `score` is below that of `other`, as the mean over the rows.
+
+    The interval is paired: both scores are of the same rows. With fewer than FEWEST_EVENTS events it has no ends.
+    `keys` are the keys of `roc_auc.interval`.
+    """
+    gain = mean_interval(_losses(label, other) - _losses(label, score), level, keys)
+    return gain if count_events(label, keys) >= FEWEST_EVENTS else Interval(gain.value, math.nan, math.nan, level)
+
+
+def _losses(label: Array, score: Array) -> Array:
+    """Return the log loss of each row. As in scikit-learn, a score of 0 or 1 is moved inwards by a tiny number."""
+    import numpy as np
+
+    tiny = np.finfo(float).eps
+    score = np.clip(score, tiny, 1 - tiny)
+    return -np.log(np.where(label == 1, score, 1 - score))
 
 
 def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ from ml_pipelines.checks.quality_checks import (
     Champion,
     Check,
     Sample,
+    beats_baseline,
     champion,
     drift,
     importance,
@@ -41,6 +42,7 @@ def champion_with_p_value(p_value: float) -> Champion:
 
 NAN_MAKERS = {
     "min_auc": lambda x: min_auc(auc(x), x, SAMPLE, threshold=0.7),
+    "beats_baseline": lambda x: beats_baseline(auc(x), SAMPLE),
     "train_test_gap": lambda x: train_test_gap(auc(0.8), x, threshold=0.1),
     "calibration": lambda x: CHECKS["calibration"](np.array([0, 1]), np.array([0.5, x]), threshold=1, bins=1),
     "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
@@ -102,6 +104,14 @@ def test_an_auc_without_an_interval_is_undecided_and_says_how_many_rows_would_gi
 def test_an_auc_that_differs_from_the_predictions_fails() -> None:
     result = min_auc(auc(0.8), 0.9, SAMPLE, threshold=0.7)
     assert (result.verdict, result.reason) == ("failed", "test_auc is 0.9, but the AUC of the predictions is 0.8")
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(0.11, "passed"), (0.09, "undecided"), (-0.09, "undecided"), (-0.11, "failed")]
+)
+def test_a_model_must_clearly_beat_the_baseline(value: float, verdict: str) -> None:
+    assert beats_baseline(auc(value), SAMPLE).verdict == verdict
+    assert beats_baseline(Interval(0, 0, 0, 0.95), SAMPLE).verdict == "failed"
 
 
 def test_an_overfitted_model_gives_a_warning() -> None:
@@ -183,6 +193,7 @@ def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
     slices = [{"slice": "k=a", "rows": 9, "auc": 0.5}]
     checks = [
         *(min_auc(auc(value), value, SAMPLE, threshold=0.7) for value in (0.9, 0.5)),
+        *(beats_baseline(Interval(x, x - 0.1, x + 0.1, 0.95), SAMPLE) for x in (0.2, -0.2)),
         *(CHECKS["calibration"](np.array([0]), np.array([x]), threshold=0.1, bins=1) for x in (0.0, 0.9)),
         *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
         *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
@@ -192,8 +203,8 @@ def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
         *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
         *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
     ]
-    assert [check.verdict for check in checks] == ["passed", "failed"] * 9
-    assert [bool(check.advice) for check in checks] == [False, True] * 9
+    assert [check.verdict for check in checks] == ["passed", "failed"] * 10
+    assert [bool(check.advice) for check in checks] == [False, True] * 10
 
 
 def test_a_model_without_a_signature_fails() -> None:

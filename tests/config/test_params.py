@@ -67,6 +67,7 @@ WRONG = [
     ("model_qa.params.checks.calibration.bins=10.5", "10.5 is not a whole number."),
     ("model_qa.params.checks.calibration.bins=1001", "1001 is not from 1 to 1000."),
     ("model_qa.params.checks.min_auc.threshold=70", "70 is not from 0 to 1."),
+    ("model_qa.params.checks.beats_baseline.threshold=1", "unknown key. checks.beats_baseline has no keys: write {}."),
     ("model_qa.params.checks.train_test_gap.threshold=-1.1", "-1.1 is not from -1 to 1."),
     ("model_qa.params.checks.drift.threshold=-0.1", "-0.1 is not at least 0."),
     ("model_qa.params.checks.latency={rows: 1, repeats: 2, threshold: -1}", ".threshold: -1 is not at least 0."),

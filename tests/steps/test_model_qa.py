@@ -88,7 +88,7 @@ def test_a_good_model_passes_and_is_registered() -> None:
     step, report = run_model_qa()
     assert report["verdict"] == "passed"
     assert step.refusal is None
-    assert step.summary_text == "passed 7 of 7, 2 not compared"
+    assert step.summary_text == "passed 8 of 8, 2 not compared"
     assert step.logged_tags == {"verdict": "passed", "failed_checks": "none", "undecided_checks": "none"}
     [registration] = step.registered
     assert registration["auc"] == pytest.approx(AUC)
@@ -100,7 +100,7 @@ def test_a_bad_model_is_refused_with_its_failed_checks_and_not_registered() -> N
     assert report["verdict"] == "refused"
     assert step.refusal and step.refusal.startswith("min_auc: test auc is 0.")
     assert "another estimator. single_column: auc of chance alone is " in step.refusal
-    assert step.summary_text == "passed 5 of 7, 2 not compared"
+    assert step.summary_text == "passed 6 of 8, 2 not compared"
     assert step.logged_tags["failed_checks"] == "min_auc, single_column"
     assert step.registered == []
 
@@ -112,16 +112,32 @@ def test_an_undecided_model_stays_challenger_and_the_line_says_how_many_rows_wou
     [registration] = step.registered
     assert (registration["verdict"], registration["undecided"]) == ("undecided", ["min_auc"])
     assert step.summary_text and step.summary_text.startswith(
-        "passed 6 of 7, 1 undecided, 2 not compared · undecided: min_auc: test auc is 0."
+        "passed 7 of 8, 1 undecided, 2 not compared · undecided: min_auc: test auc is 0."
     )
     assert step.summary_text.endswith(" test rows would be enough")
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"),
+    [
+        (pl.col("chance"), "passed"),
+        (pl.lit(TRAIN["label"].mean()), "failed"),  # the baseline itself
+        (pl.col("chance") * 0.0001, "failed"),  # a good order, but no probabilities
+        (pl.col("id") % 7 * 0.01 + 0.46, "undecided"),  # noise
+    ],
+)
+def test_a_model_is_compared_with_the_rate_of_the_training_table(scores: pl.Expr, verdict: str) -> None:
+    predictions = TEST.select("label", score=scores)
+    auc = area(TEST["label"].to_numpy(), predictions["score"].to_numpy())
+    _, report = run_model_qa(frames={"e/predictions.parquet": predictions}, test_auc=auc)
+    assert verdicts(report)["beats_baseline"] == verdict
 
 
 def test_a_gap_between_training_and_test_only_warns() -> None:
     step, report = run_model_qa("checks.train_test_gap.threshold=-1")
     assert (report["verdict"], verdicts(report)["train_test_gap"]) == ("passed", "warned")
     assert step.summary_text and step.summary_text.startswith(
-        "passed 6 of 7, 1 warned, 2 not compared · warning: train_test_gap: training auc minus test auc is "
+        "passed 7 of 8, 1 warned, 2 not compared · warning: train_test_gap: training auc minus test auc is "
     )
     assert step.summary_text.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7")
 
@@ -241,7 +257,7 @@ def test_a_better_challenger_passes_and_the_report_shows_the_difference() -> Non
     assert champion["difference_low"] < champion["difference"] < champion["difference_high"]
     ends = f"{champion['difference_low']:+.3f} to {champion['difference_high']:+.3f}"
     difference = f"auc {champion['difference']:+.3f}, 95% interval {ends}, against version 3"
-    assert step.summary_text == f"passed 8 of 8, 1 not compared · {difference}"
+    assert step.summary_text == f"passed 9 of 9, 1 not compared · {difference}"
 
 
 def test_rows_of_a_key_count_as_one_sample() -> None:
@@ -302,7 +318,7 @@ def test_a_test_table_with_few_events_has_no_interval() -> None:
     step, report = run_model_qa("checks.calibration=null", "slices=[kind]", frames=frames, test_auc=auc, champion=OLD)
     assert (report["auc"]["low"], report["champion"]["difference_low"]) == (None, None)
     assert [row["low"] for row in report["slices"]] == [None] * len(report["slices"])
-    assert (report["verdict"], verdicts(report)["min_auc"]) == ("undecided", "undecided")
+    assert report["verdict"] == verdicts(report)["min_auc"] == verdicts(report)["beats_baseline"] == "undecided"
     assert "too few events for an interval" in report["checks"][1]["reason"]
     assert step.summary_text and ", too few events for an interval, against version 3" in step.summary_text
 
@@ -310,7 +326,8 @@ def test_a_test_table_with_few_events_has_no_interval() -> None:
 def test_a_worse_challenger_is_refused() -> None:
     frames = {"e/predictions.parquet": TEST.select("label", score="noisy")}
     auc = area(TEST["label"].to_numpy(), TEST["noisy"].to_numpy())
-    step, report = run_model_qa("checks.calibration=null", champion=OLD, old=Echo(), frames=frames, test_auc=auc)
+    off = ("checks.calibration=null", "checks.beats_baseline=null")
+    step, report = run_model_qa(*off, champion=OLD, old=Echo(), frames=frames, test_auc=auc)
     assert step.logged_tags["failed_checks"] == "champion"
     assert report["champion"]["p_value"] < 0.05
 
