@@ -32,12 +32,16 @@ from ml_pipelines.tracking.store import Store as TrackingStore  # noqa: E402
 
 # A copy of the project lacks these files and folders: they are large, or belong to one checkout.
 NOT_COPIED = (".git", ".venv", ".data", "mlruns", "mlflow.db*", "__pycache__", ".*_cache", ".hypothesis")
-LENIENT_BOUNDS = {"min_auc": 0.5, "train_test_gap": 1, "calibration": 1, "importance": 1, "drift": 9}
+LENIENT_BOUNDS = {"min_auc": 0.5, "train_test_gap": 1, "importance": 1, "drift": 9}
 SMALL = "data.source.rows=400,data.source.features=4,steps.train.params.options.max_iter=5"
 CHECKS = "steps.model_qa.params.checks"
 # Results on a few rows and trees vary by chance: these bounds let the quality gate pass.
 LENIENT = ",".join(
-    [*(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()), f"{CHECKS}.champion.level=0"]
+    [
+        *(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()),
+        *(f"{CHECKS}.calibration.{name}={x}" for name, x in {"ratio": 99, "slope": 0.01, "error": 99}.items()),
+        f"{CHECKS}.champion.level=0",
+    ]
 )
 FEW_ROWS = """
 data: {source: {rows: 400, features: 4}}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.split import Split
-from ml_pipelines.problems.roc_auc import FEWEST_EVENTS
+from ml_pipelines.problems.intervals import FEWEST_EVENTS
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
 from ml_pipelines.problems import binary, roc_auc
-from ml_pipelines.problems.intervals import Interval
+from ml_pipelines.problems.calibration import Calibration, calibration
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
@@ -112,12 +113,16 @@ class Facts:
         codes = key_codes(self._predictions["key"])
         return codes if codes.max() + 1 < len(codes) else None
 
+    def calibrated(self, bins: int) -> Calibration:
+        """Return how well the scores of the test table agree with its labels."""
+        return calibration(self.label, self.score, bins, self._level, self._keys)
+
     @cached_property
     def sample(self) -> Sample:
         """The number of rows of the test table, or of its keys if keys repeat."""
         count = len(self.label) if self._keys is None else int(self._keys.max()) + 1
         events = roc_auc.count_events(self.label, self._keys)
-        least = math.ceil(count * roc_auc.FEWEST_EVENTS / events) if events else None
+        least = math.ceil(count * FEWEST_EVENTS / events) if events else None
         return Sample(count, "test rows" if self._keys is None else "keys in the test table", least)
 
     @cached_property

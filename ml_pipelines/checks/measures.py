@@ -17,21 +17,6 @@ if TYPE_CHECKING:
 VALUES = 20  # a number column with more distinct values than this has four slices, its quarters
 
 
-def calibration_error(label: Array, score: Array, bins: int) -> float:
-    """Return the expected calibration error (Naeini et al. 2015), with bins of equal width, weighted by rows.
-
-    The error of a bin is the difference between its mean score and its share of class 1. The result is NaN if a score
-    is not finite.
-    """
-    import numpy as np
-
-    if not np.isfinite(score).all():
-        return math.nan
-    place = np.minimum((score * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, score - label, bins)
-    return float(np.abs(gaps).sum() / len(label))
-
-
 def single_auc(column: pl.Series, label: pl.Series) -> float:
     """Return the AUC of one column, used as the score. A number column gets at least 0.5: its sign doesn't matter.
 

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
-from ml_pipelines.checks.measures import calibration_error
 from ml_pipelines.checks.verdicts import (
     FAILED,
     NOT_COMPARED,
@@ -28,10 +27,15 @@ from ml_pipelines.checks.verdicts import (
     at_least,
     at_most,
     interval_text,
+    most_serious,
+    needed_text,
+    not_above,
     not_below,
     only_warning,
+    within,
 )
-from ml_pipelines.problems.intervals import Difference, Interval
+from ml_pipelines.problems.calibration import Calibration, events_needed
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Difference, Interval
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -41,10 +45,16 @@ if TYPE_CHECKING:
 
 BY_HAND = "Only a person can make this model champion (ml-pipelines promote)."
 SIMPLER = "Use more rows, or a simpler model: trees with fewer leaves, steps.train.params.options.max_leaf_nodes=7."
+RAW_SCORES = (
+    "Change steps.train.params.options. If only the order of the scores counts, set "
+    "steps.model_qa.params.checks.calibration=null."
+)
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
 Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
 NotNegative = Annotated[float, Limits(low=0)]
+Factor = Annotated[float, Limits(low=1)]
+Slope = Annotated[float, Limits(low=0.01, high=1)]
 
 
 @dataclass(frozen=True)
@@ -150,11 +160,33 @@ def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
 
 
 @check
-def calibration(label: Array, score: Array, *, threshold: Share, bins: Bins) -> Check:
-    """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1."""
-    what, error = f"expected calibration error over {bins} bins", calibration_error(label, score, bins)
-    advice = "Change steps.train.params.options. If only the order of the scores counts, set "
-    return at_most(what, error, threshold, f"{advice}steps.model_qa.params.checks.calibration=null.")
+def calibration(
+    calibrated: Callable[[int], Calibration], *, ratio: Factor, slope: Slope, error: NotNegative, bins: Bins
+) -> Check:
+    """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1.
+
+    The check judges three intervals, and fails if one of them lies outside of its range.
+
+    Args:
+        calibrated: number of bins -> the three intervals.
+        ratio: the rows of the rarer class, divided by the number that the scores expect, are from 1 / ratio to ratio.
+        slope: the calibration slope is from slope to 1 / slope.
+        error: the calibration error beyond chance is at most this part of the share of the rarer class.
+        bins: the number of bins of the error.
+    """
+    table, noun = calibrated(bins), "test rows of the rarer class"
+    if not math.isnan(table.ratio.value) and table.events < FEWEST_EVENTS:
+        needed = needed_text(events_needed(ratio, table.ratio.level), noun)
+        return Check(None, ratio, UNDECIDED, f"{table.events} {noun} are too few for an interval{needed}")
+    what = "ratio of observed to expected rows of the rarer class"
+    rule: dict[str, Any] = {"rows": table.events, "noun": noun, "advice": RAW_SCORES}
+    judged = [within(what, table.ratio, 1 / ratio, ratio, **rule)]
+    if not math.isnan(table.slope.value):
+        judged.append(within("calibration slope", table.slope, slope, 1 / slope, **rule))
+    if not math.isnan(table.error.value):
+        what = "calibration error beyond chance, as a part of the rarer class's share,"
+        judged.append(not_above(what, table.error, error, **rule))
+    return most_serious(judged)
 
 
 @check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ml_pipelines.problems.intervals import Interval
@@ -83,6 +83,26 @@ def not_above(
 ) -> Check:
     """Judge an interval that must not lie above a bound. The arguments are those of `not_below`."""
     return _judged(what, interval, bound, rows, noun, least, advice, -1)
+
+
+def within(what: str, interval: Interval, low: float, high: float, rows: int, *, noun: str, advice: str) -> Check:
+    """Judge an interval that must lie from `low` to `high`. The other arguments are those of `not_below`."""
+    below = not_below(what, interval, low, rows, noun=noun, advice=advice)
+    above = not_above(what, interval, high, rows, noun=noun, advice=advice)
+    if below.verdict == above.verdict == PASSED:
+        ends = interval_text(interval.low, interval.high, interval.level, ".3g")
+        return Check(interval.value, high, PASSED, f"{what} is {interval.value:.3g} ({ends}), from {low:g} to {high:g}")
+    return below if below.verdict == FAILED or above.verdict == PASSED else above
+
+
+def most_serious(checks: Sequence[Check]) -> Check:
+    """Return one check for several: failed if one failed, else undecided if one is undecided, else passed.
+
+    Its reason is that of all checks with this verdict; value, threshold and advice are those of the first of them.
+    """
+    verdict = next(verdict for verdict in (FAILED, UNDECIDED, PASSED) if verdict in {check.verdict for check in checks})
+    chosen = [check for check in checks if check.verdict == verdict]
+    return replace(chosen[0], reason="; ".join(check.reason for check in chosen))
 
 
 def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:

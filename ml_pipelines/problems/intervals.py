@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+# With fewer rows of a class there is no interval. Where keys repeat, the keys with a row of the class are counted.
+FEWEST_EVENTS = 10
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ml_pipelines.problems.intervals import Difference, Interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Difference, Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     Placements = tuple[Array, Array]  # of the rows of class 1, and of the rows of class 0
 
-# With fewer rows of a class there is no interval. Where keys repeat, the keys with a row of the class are counted.
-FEWEST_EVENTS = 10
 BISECTIONS = 60  # halve an interval from 0 to 1 to the precision of a float
 
 

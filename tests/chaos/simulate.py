@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from conftest import ROOT
 
-from ml_pipelines.problems.roc_auc import FEWEST_EVENTS, compare, interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS
+from ml_pipelines.problems.roc_auc import compare, interval
 
 LEVEL = 0.95
 LEAST = 92.0  # percent: what every interval that the gate prints must cover at least

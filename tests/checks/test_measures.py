@@ -1,31 +1,10 @@
-"""Tests of the numbers that quality checks compare: calibration error, the AUC of one column, the AUC of slices."""
+"""Tests of the numbers that quality checks compare: the AUC of one column, the AUC of slices."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from ml_pipelines.checks.measures import calibration_error, single_auc, slices_of
-
-
-def test_the_calibration_error_is_the_mean_distance_of_score_and_share() -> None:
-    label = np.array([0, 0, 1, 1, 1, 0, 1, 1])
-    score = np.array([0.1, 0.3, 0.2, 0.4, 1.0, 0.9, 0.8, 0.9])
-    # below 0.5: mean score 0.25, share 0.5; from 0.5 on: mean score 0.9, share 0.75
-    assert calibration_error(label, score, 2) == pytest.approx(0.5 * 0.25 + 0.5 * 0.15)
-
-
-def test_a_score_of_1_is_in_the_last_bin() -> None:
-    label, score = np.array([0, 1, 1, 1]), np.array([1.0, 0.7, 0.6, 0.7])  # all from 0.5 on: mean score and share 0.75
-    assert calibration_error(label, score, 2) == pytest.approx(0)
-
-
-def test_true_probabilities_are_calibrated() -> None:
-    draw = np.random.default_rng(1)
-    score = draw.random(50_000)
-    label = (draw.random(50_000) < score).astype(int)
-    assert calibration_error(label, score, 10) < 0.01
-    assert calibration_error(label, score**3, 10) > 0.1
-
+from ml_pipelines.checks.measures import single_auc, slices_of
 
 LABEL = pl.Series("label", [0, 1] * 200)
 

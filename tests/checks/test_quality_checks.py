@@ -23,6 +23,7 @@ from ml_pipelines.checks.quality_checks import (
     train_test_gap,
     worst_slice,
 )
+from ml_pipelines.problems.calibration import calibration
 from ml_pipelines.problems.intervals import Difference, Interval
 
 SAMPLE = Sample(400, "test rows", None)
@@ -40,11 +41,16 @@ def champion_with_p_value(p_value: float) -> Champion:
     return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value, -0.03, 0.01))
 
 
+def calibrated(label: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> Check:
+    settings = {"ratio": 1.25, "slope": 0.7, "error": 0.25, "bins": 10}
+    return CHECKS["calibration"](lambda bins: calibration(label, score, bins, 0.95), **settings)
+
+
 NAN_MAKERS = {
     "min_auc": lambda x: min_auc(auc(x), x, SAMPLE, threshold=0.7),
     "beats_baseline": lambda x: beats_baseline(auc(x), SAMPLE),
     "train_test_gap": lambda x: train_test_gap(auc(0.8), x, threshold=0.1),
-    "calibration": lambda x: CHECKS["calibration"](np.array([0, 1]), np.array([0.5, x]), threshold=1, bins=1),
+    "calibration": lambda x: calibrated(np.array([0, 1] * 20), np.array([0.5] * 39 + [x])),
     "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
     "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
     "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
@@ -58,8 +64,6 @@ NAN_MAKERS = {
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_no_check_passes_a_number_that_is_not_finite(name: str, value: float) -> None:
-    if name == "calibration" and math.isinf(value):
-        return  # a score is a probability
     result = NAN_MAKERS[name](value)
     assert (result.verdict, result.value) == ("failed", None)
     assert "not a finite number" in result.reason or name == "min_auc"
@@ -120,11 +124,25 @@ def test_an_overfitted_model_gives_a_warning() -> None:
     assert train_test_gap(auc(0.9), 0.8, threshold=0.25).value == pytest.approx(-0.1)
 
 
-def test_scores_that_are_not_probabilities_fail() -> None:
-    label = np.array([0, 0, 1, 1, 1, 0, 1, 1])
-    score = np.array([0.1, 0.3, 0.2, 0.4, 1.0, 0.9, 0.8, 0.9])
-    assert CHECKS["calibration"](label, score, threshold=0.2, bins=2).verdict == "passed"
-    assert CHECKS["calibration"](label, score, threshold=0.19, bins=2).verdict == "failed"
+def test_calibration_fails_only_if_an_interval_is_outside_of_its_range() -> None:
+    label, score = np.array([0, 0, 0, 1] * 100), np.full(400, 0.25)
+    assert calibrated(label, score).verdict == "passed"
+    result = calibrated(label, score / 2)
+    assert (result.value, result.threshold, result.verdict) == (pytest.approx(2), 1.25, "failed")
+    assert result.reason.startswith("ratio of observed to expected rows of the rarer class is 2 (95% interval ")
+    assert "; calibration error beyond chance" in result.reason  # both are outside of their ranges
+    undecided = calibrated(label[:100], score[:100])
+    assert undecided.verdict == "undecided" and "test rows of the rarer class would be enough" in undecided.reason
+
+
+def test_calibration_says_how_many_events_it_needs() -> None:
+    for label in (np.array([0] * 50 + [1] * 9), np.zeros(59, int)):
+        result = calibrated(label, np.full(59, 0.9))
+        assert (result.value, result.verdict) == (None, "undecided")
+        assert result.reason == (
+            f"{label.sum()} test rows of the rarer class are too few for an interval; about 78 test rows of the rarer "
+            "class would be enough"
+        )
 
 
 def test_the_reason_names_the_column_that_reveals_the_label() -> None:
@@ -194,7 +212,7 @@ def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
     checks = [
         *(min_auc(auc(value), value, SAMPLE, threshold=0.7) for value in (0.9, 0.5)),
         *(beats_baseline(Interval(x, x - 0.1, x + 0.1, 0.95), SAMPLE) for x in (0.2, -0.2)),
-        *(CHECKS["calibration"](np.array([0]), np.array([x]), threshold=0.1, bins=1) for x in (0.0, 0.9)),
+        *(calibrated(np.array([0, 0, 0, 1] * 100), np.full(400, x)) for x in (0.25, 0.9)),
         *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
         *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
         *(worst_slice(auc(x), slices, threshold=0.1) for x in (0.5, 0.9)),

@@ -12,8 +12,8 @@ from conftest import ROOT
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from ml_pipelines.problems.intervals import Difference
-from ml_pipelines.problems.roc_auc import FEWEST_EVENTS, area, compare, interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Difference
+from ml_pipelines.problems.roc_auc import area, compare, interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,0 +1,161 @@
+"""Whether scores are probabilities: three numbers with their intervals, which hold with few events too.
+
+The events are the rows of the rarer class, so that a rate of 97 % is judged like a rate of 3 %.
+
+- Ratio: the number of events over the number that the scores expect. Its interval is symmetric in the logarithm.
+- Slope: the slope of a logistic regression of the events on the scores' log-odds (Cox, Two further applications of a
+  model for binary regression, Biometrika, 1958). Below 1 the scores are too extreme, above 1 too moderate.
+- Error: the expected calibration error (Naeini et al. 2015) over bins with equally many rows. Its mean for scores that
+  are true probabilities is subtracted: that part is chance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well scores agree with the labels of a table.
+
+    With too few events, only the ratio has a value, and there is no interval. If a score is not a probability, all
+    numbers are NaN. The slope is NaN too if the scores are all equal, or separate the classes without a mistake.
+    """
+
+    events: int  # rows of the rarer class; if keys repeat, keys with such a row
+    ratio: Interval
+    slope: Interval
+    error: Interval  # beyond chance, as a part of the share of events
+
+
+def calibration(label: Array, score: Array, bins: int, level: float, keys: Array | None = None) -> Calibration:
+    """Return the ratio, the slope and the error of scores.
+
+    Args:
+        label: the class of each row, 0 or 1.
+        score: the probability of class 1 of each row.
+        bins: the number of bins of the error. Rows with equal scores share a bin.
+        level: the level of the intervals.
+        keys: the key of each row, as a number from 0; rows with the same key are not independent. None: all rows are.
+    """
+    import numpy as np
+
+    if 2 * label.sum() > len(label):
+        label, score = 1 - label, 1 - score
+    keys = np.arange(len(label)) if keys is None else keys
+    events = len(np.unique(keys[label == 1]))
+    nothing = Interval(math.nan, math.nan, math.nan, level)
+    if not ((score >= 0) & (score <= 1)).all():
+        return Calibration(events, nothing, nothing, nothing)
+    if events < FEWEST_EVENTS:
+        return Calibration(events, Interval(_quotient(label, score), math.nan, math.nan, level), nothing, nothing)
+    return Calibration(
+        events,
+        _ratio(label, score, level, keys, events),
+        _slope(label, score, level, keys, events),
+        _error(label, score, bins, level, keys),
+    )
+
+
+def events_needed(ratio: float, level: float) -> int | None:
+    """Return how many events put the interval of a ratio of 1 between 1 / ratio and ratio; None if no number does."""
+    return math.ceil((_reach(level) / math.log(ratio)) ** 2) if ratio > 1 else None
+
+
+def _ratio(label: Array, score: Array, level: float, keys: Array, events: int) -> Interval:
+    value = _quotient(label, score)
+    if math.isinf(value):
+        return Interval(value, math.nan, math.nan, level)
+    error = math.sqrt(_clustered(label / label.sum() - score / score.sum(), keys))
+    factor = math.exp(_reach(level, events) * error)
+    return Interval(value, value / factor, value * factor, level)
+
+
+def _quotient(label: Array, score: Array) -> float:
+    observed, expected = float(label.sum()), float(score.sum())
+    return observed / expected if expected else math.inf
+
+
+def _slope(label: Array, score: Array, level: float, keys: Array, events: int) -> Interval:
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
+    least = 0.5 / len(score)  # this many rows can't tell a smaller probability from 0
+    odds = logit(np.clip(score, least, 1 - least))
+    ones, zeros = odds[label == 1], odds[label == 0]
+    if ones.min() >= zeros.max() or zeros.min() >= ones.max():
+        return Interval(math.nan, math.nan, math.nan, level)
+    spread = float(odds.std())
+    columns = np.column_stack([np.ones(len(odds)), (odds - odds.mean()) / spread])
+
+    def hessian(weights: Array) -> Array:
+        chance = expit(columns @ weights)
+        return np.asarray((columns * (chance * (1 - chance))[:, None]).T @ columns / len(label))
+
+    fit = minimize(
+        lambda weights: float(np.mean(np.logaddexp(0, columns @ weights) - label * (columns @ weights))),
+        np.array([logit(label.mean()), 0.0]),
+        jac=lambda weights: columns.T @ (expit(columns @ weights) - label) / len(label),
+        hess=hessian,
+        method="trust-exact",
+        options={"gtol": 1e-8},
+    )
+    inverse = np.linalg.pinv(hessian(fit.x))[1]
+    influence = (label - expit(columns @ fit.x)) * (columns @ inverse) / len(label)
+    # The model's variance holds with few events, the rows' own variance where the model does not fit or keys repeat.
+    error = math.sqrt(max(float(inverse[1]) / len(label), _clustered(influence, keys)))
+    value, reach = float(fit.x[1]), _reach(level, events) * error
+    return Interval(value / spread, (value - reach) / spread, (value + reach) / spread, level)
+
+
+def _error(label: Array, score: Array, bins: int, level: float, keys: Array) -> Interval:
+    import numpy as np
+
+    place = np.searchsorted(np.quantile(score, np.arange(1, bins) / bins), score, side="right")
+    rows, events, sums = np.bincount(place), np.bincount(place, label), np.bincount(place, score)
+    rows, events, sums = (numbers[rows > 0] for numbers in (rows, events, sums))
+    residual = label - score
+    plain = _clustered(residual, np.arange(len(residual)))
+    effect = math.sqrt(max(1.0, _clustered(residual, keys) / plain)) if plain else 1.0  # how repeated keys widen it
+    by_chance = effect * float(_mean_distance(rows, np.minimum(sums / rows, 1)).sum())
+    variances = [float((numbers * (1 - numbers / rows)).sum()) for numbers in (events, sums)]
+    reach = _reach(level) * effect * math.sqrt(max(variances))
+    value, total = float(np.abs(events - sums).sum()) - by_chance, float(label.sum())
+    return Interval(value / total, (value - reach) / total, (value + reach) / total, level)
+
+
+def _mean_distance(rows: Array, chance: Array) -> Array:
+    """Return the mean distance of a binomial number from its mean (de Moivre 1730)."""
+    import numpy as np
+    from scipy.special import gammaln, xlog1py, xlogy
+
+    above = np.minimum(np.floor(rows * chance) + 1, rows)
+    ways = gammaln(rows + 1) - gammaln(above + 1) - gammaln(rows - above + 1)
+    distance: Array = 2 * above * (1 - chance) * np.exp(ways + xlogy(above, chance) + xlog1py(rows - above, -chance))
+    return distance
+
+
+def _clustered(parts: Array, keys: Array) -> float:
+    """Return the variance of the sum of the parts of all rows; the parts of a key depend on each other."""
+    import numpy as np
+
+    sums = np.bincount(keys, parts)
+    count = int((np.bincount(keys) > 0).sum())
+    return float(sums @ sums) * count / max(1, count - 1)
+
+
+def _reach(level: float, events: int | None = None) -> float:
+    """Return how many standard errors an interval reaches: more if the variance comes from few events."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(math.inf if events is None else max(1, events - 1), (1 + level) / 2))
