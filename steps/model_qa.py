@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.checks.drift import drift_report
 from ml_pipelines.checks.facts import Facts, GateInputs
 from ml_pipelines.checks.quality_checks import (
     CHECKS,
@@ -82,7 +83,7 @@ def run(
     verdict = gate_verdict(results, pending, params.on_failure)
     step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
     if "drift" in results:
-        step.log_json({"train_test": facts.train_test, "champion": facts.since_champion}, "drift.json")
+        step.log_json(drift_report(facts.train_test, facts.since_champion, params.checks["drift"]), "drift.json")
     step.summary(" · ".join([counts(results) + against(facts.champion, params.level), *shown_problems(results)]))
     checks = {"failed_checks": failed, "undecided_checks": undecided}
     step.log_tags({"verdict": verdict, **{tag: ", ".join(names) or "none" for tag, names in checks.items()}})

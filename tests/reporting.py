@@ -86,12 +86,13 @@ def drift_row(column: str, psi: float, moved: float = 0.0) -> dict[str, Any]:
         "column": column,
         "kind": "category" if column == "purpose" else "number",
         "psi": psi,
-        "test": "chi2" if column == "purpose" else "ks",
         "statistic": 0.02,
         "p_value": 0.4 if psi < 0.1 else 1e-9,
         "bins": [dict(zip(("label", "reference", "current"), share, strict=True)) for share in shares],
         "missing_reference": shares[-1][1],
         "missing_current": shares[-1][2],
+        "missing_p_value": 1.0,
+        "moved": ["values"] if psi > 0.1 else [],
     }
 
 
@@ -100,6 +101,9 @@ def drift(columns: Sequence[str] = COLUMNS, champion: bool = True) -> dict[str, 
     return {
         "train_test": rows,
         "champion": [drift_row(row["column"], row["psi"] / 2) for row in rows] if champion else None,
+        "only_before": ["region"],
+        "only_now": [],
+        "problem": "",
     }
 
 

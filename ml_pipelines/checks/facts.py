@@ -133,8 +133,7 @@ class Facts:
     def _test(self) -> pl.DataFrame:
         """The test table. Its rows have the order of evaluate's predictions, because evaluate read the same columns."""
         step, uri = self._step, self._inputs.test_uri
-        key = [step.key_column] if step.key_column in step.table_columns(uri) else []
-        table = step.read(uri, [*key, *self._names, step.label])
+        table = self._with_key(uri, [*self._names, step.label])
         if not table[step.label].cast(int).equals(self._predictions["label"]):
             raise BadData(
                 f"The predictions of run {self._inputs.evaluate_run_id} don't belong to the rows of table {uri}."
@@ -143,7 +142,12 @@ class Facts:
 
     @cached_property
     def _train(self) -> pl.DataFrame:
-        return self._step.read(self._inputs.train_uri, [*self._names, self._step.label])
+        return self._with_key(self._inputs.train_uri, [*self._names, self._step.label])
+
+    def _with_key(self, uri: str, names: Sequence[str]) -> pl.DataFrame:
+        """Return these columns of a table, and its key if it has one."""
+        key = [self._step.key_column] if self._step.key_column in self._step.table_columns(uri) else []
+        return self._step.read(uri, [*key, *names])
 
     @cached_property
     def _origin(self) -> Origin:
@@ -178,7 +182,8 @@ class Facts:
     @cached_property
     def train_test(self) -> list[dict[str, Any]]:
         """The drift of each column from the training table to the test table."""
-        return drift.measure(_thinned(self._train), _thinned(self._test), self._names)
+        key = self._step.key_column
+        return drift.measure(_sample(self._train, key), _sample(self._test, key), self._names)
 
     # -- facts about the champion
 
@@ -211,20 +216,30 @@ class Facts:
         return Champion(*of_version, auc, difference, rows=None if rows.all() else int(rows.sum()))
 
     @cached_property
-    def since_champion(self) -> list[dict[str, Any]] | None:
-        """The drift of each column from the champion's training table to the training table of this model.
-
-        None if both models have the same training table, or if the champion's training table is unknown.
-        """
-        version = self._champion_version
-        uri = version.tags.get("train_uri") if version else None
-        if uri in (None, self._inputs.train_uri):
-            return None
+    def since_champion(self) -> drift.Comparison:
+        """The drift of the common columns from the champion's training table to the training table of this model."""
+        step, version = self._step, self._champion_version
+        if version is None:
+            return drift.Comparison(problem="the model has no champion yet")
+        uri = version.tags.get("train_uri")
+        if uri is None:
+            return drift.Comparison(problem=f"nobody recorded the training table of version {version.version}")
+        if uri == self._inputs.train_uri:
+            return drift.Comparison(problem=f"version {version.version} has the same training table")
         try:
-            reference = self._step.read(str(uri), self._names)
-        except BadData:  # the champion's table is gone, or has other columns
-            return None
-        return drift.measure(_thinned(reference), _thinned(self._train), self._names)
+            theirs = [name for name in step.table_columns(uri) if name not in (step.label, step.key_column)]
+            common = [name for name in self._names if name in set(theirs)]
+            reference = self._with_key(uri, common)
+        except PipelineError as error:
+            problem = f"the training table of version {version.version} can't be read: {error}"
+            return drift.Comparison(problem=problem.rstrip("."))
+        only_before, only_now = ([n for n in names if n not in set(common)] for names in (theirs, self._names))
+        if not (common and reference.height):
+            lack = "no rows" if common else "no column in common with this one"
+            problem = f"the training table of version {version.version} has {lack}"
+            return drift.Comparison((), (0, 0), only_before, only_now, problem)
+        old, new = (_sample(table, step.key_column) for table in (reference, self._train))
+        return drift.Comparison(drift.measure(old, new, common), (old.height, new.height), only_before, only_now)
 
     def area_of(self, version: Version) -> float | None:
         """Return a version's AUC on the rows that the champion has not seen, or None if it can't be compared."""
@@ -280,6 +295,16 @@ class Facts:
         return positive_score(self._model, self._test.select(self._names).head(rows))
 
 
-def _thinned(table: pl.DataFrame) -> pl.DataFrame:
-    """Return every n-th row of a table, with n such that about DRIFT_ROWS rows remain."""
-    return table.gather_every(max(1, table.height // DRIFT_ROWS))
+def _sample(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
+    """Return every n-th row of a table, with n such that about DRIFT_ROWS rows remain.
+
+    If keys repeat, return one row of each key, at random: a test takes all rows to be independent.
+    """
+    import numpy as np
+
+    table = table.gather_every(max(1, table.height // DRIFT_ROWS))
+    if key not in table.columns:
+        return table
+    order = np.random.default_rng(0).permutation(table.height)
+    kept = np.unique(key_codes(table[key])[order], return_index=True)[1]
+    return table if len(kept) == table.height else table[np.sort(order[kept])]

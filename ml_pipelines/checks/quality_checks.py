@@ -18,11 +18,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
+from ml_pipelines.checks.drift import Comparison, moved, rows_needed
 from ml_pipelines.checks.verdicts import (
     FAILED,
     NOT_COMPARED,
     PASSED,
     UNDECIDED,
+    WARNED,
     Check,
     at_least,
     at_most,
@@ -36,7 +38,7 @@ from ml_pipelines.checks.verdicts import (
 )
 from ml_pipelines.problems.calibration import Calibration, events_needed
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, Difference, Interval
-from ml_pipelines.text import shown
+from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +51,7 @@ RAW_SCORES = (
     "Change steps.train.params.options. If only the order of the scores counts, set "
     "steps.model_qa.params.checks.calibration=null."
 )
+MOST_SHOWN = 5  # a reason names at most this many columns
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
 Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
@@ -232,21 +235,43 @@ def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold
 
 
 @check
-def drift(
-    train_test: Sequence[Mapping[str, Any]], removal: Callable[[str], str], *, threshold: NotNegative, p_value: Share
-) -> Check:
-    """Pass if no column's distribution differs much between the training table and the test table.
+def drift(since_champion: Comparison, *, threshold: NotNegative, missing: Share, p_value: Share) -> Check:
+    """Warn if a column has moved from the champion's training table to the training table of this model.
 
-    The population stability index (PSI) measures the difference. With few rows, PSI can be large by chance. So a column
-    counts only if the p-value of its test is below `p_value` divided by the number of columns (Bonferroni), or if its
-    test has no p-value.
+    drift.py says when a column has moved. Only a person knows whether newer data are worse, so the check never fails.
+    With so few rows that a PSI of `threshold` would go unseen, it is undecided. Its value is the number of columns that
+    have moved.
     """
-    moved = [row for row in train_test if row["p_value"] is None or row["p_value"] < p_value / len(train_test)]
-    if not moved:
-        return Check(0.0, threshold, PASSED, "no column moved more than by chance")
-    name, value = _largest({row["column"]: row["psi"] for row in moved})
-    advice = f"Split the rows in another way (another data.split_seed or data.key), or {removal(name)}."
-    return at_most(f"population stability index of {shown(name)}", value, threshold, advice)
+    if since_champion.problem:
+        return Check(None, 0, NOT_COMPARED, f"not compared: {since_champion.problem}{_other_columns(since_champion)}")
+    rows = since_champion.rows
+    limits = {"threshold": threshold, "missing": missing, "p_value": p_value}
+    columns = [(row, parts) for row in rows if (parts := moved(row, **limits))]
+    columns.sort(key=lambda column: -(column[0]["psi"] or 0))
+    what = f"{len(columns)} of {len(rows)} columns moved since the champion's training table"
+    others = _other_columns(since_champion)
+    if columns:
+        texts = [f"{shown(row['column'])} ({', '.join(_move(row, part) for part in parts)})" for row, parts in columns]
+        more = f" and {len(texts) - MOST_SHOWN} more" if len(texts) > MOST_SHOWN else ""
+        advice = "If these data are right, nothing needs to change. If not, mend the source."
+        return Check(len(columns), 0, WARNED, f"{what}: {', '.join(texts[:MOST_SHOWN])}{more}{others}", advice)
+    if needed := rows_needed(rows, since_champion.sizes, threshold=threshold, p_value=p_value):
+        few = f"too few rows to see a population stability index of {threshold:g}"
+        return Check(0, 0, UNDECIDED, f"{what}{others}, but {few}{needed_text(needed, 'rows in each table')}")
+    return Check(0, 0, PASSED, f"{what}{others}")
+
+
+def _move(row: Mapping[str, Any], part: str) -> str:
+    """Return in words how a column has moved; `part` is a result of drift.moved."""
+    if part == "missing":
+        return f"missing {row['missing_reference']:.3g} to {row['missing_current']:.3g}"
+    return f"psi {row['psi']:.3g}" if part == "values" else "a number in only one table"
+
+
+def _other_columns(comparison: Comparison) -> str:
+    """Return which columns only one table has, to add to a reason."""
+    sides = (("only in the champion's table", comparison.only_before), ("only in this table", comparison.only_now))
+    return "".join(f"; {side}: {listed(names, most=MOST_SHOWN)}" for side, names in sides if names)
 
 
 @check

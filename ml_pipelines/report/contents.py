@@ -92,8 +92,11 @@ class Report:
     qa: Mapping[str, Any]
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     importances: Sequence[Mapping[str, Any]]
-    drift: Sequence[Mapping[str, Any]]  # drift from train to test, the largest first
+    drift: Sequence[
+        Mapping[str, Any]
+    ]  # drift from train to test; first what moved since the champion, then the largest
     champion_drift: Mapping[str, Mapping[str, Any]]  # column -> drift since the champion's training table
+    champion_columns: Mapping[str, Sequence[str]]  # only_before and only_now: columns that one training table lacks
     warnings: Sequence[str]  # data warnings, the first ones
     more_warnings: int  # number of data warnings that the page does not show
     hidden: int  # number of columns whose drift the page does not show

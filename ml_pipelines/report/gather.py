@@ -57,7 +57,8 @@ def gather(reader: RunReader, parent: Run) -> Report:
 
     qa, drift = artifact("model_qa", "qa_report.json"), artifact("model_qa", "drift.json")
     table = artifact("feature_importance", "feature_importance.json")
-    drifted = sorted(drift.get("train_test") or [], key=lambda row: -row["psi"])
+    champion_drift = {row["column"]: row for row in drift.get("champion") or []}
+    drifted = sorted(drift.get("train_test") or [], key=lambda row: _size(row, champion_drift), reverse=True)
     steps = [_step(reader, name, declared, parent, step_runs.get(name), name in kept_runs) for name in declared]
     failed = (run for run in step_runs.values() if run.info.status == "FAILED")
     resumable = records.resuming_can_help(map(records.exit_code, failed))
@@ -83,11 +84,18 @@ def gather(reader: RunReader, parent: Run) -> Report:
             dict(zip(table["columns"], row, strict=True)) for row in table.get("data", [])[:SHOWN_IMPORTANCES]
         ],
         drift=drifted[:SHOWN],
-        champion_drift={row["column"]: row for row in drift.get("champion") or []},
+        champion_drift=champion_drift,
+        champion_columns={name: drift.get(name, []) for name in ("only_before", "only_now")},
         hidden=max(0, len(drifted) - SHOWN),
         warnings=warnings[:SHOWN_WARNINGS],
         more_warnings=max(0, len(warnings) - SHOWN_WARNINGS),
     )
+
+
+def _size(row: Mapping[str, Any], champion_drift: Mapping[str, Mapping[str, Any]]) -> tuple[bool, bool, float]:
+    """Return by what the drift of columns is sorted: what moved since the champion, what moved, and the larger PSI."""
+    since = champion_drift.get(row["column"], {})
+    return bool(since.get("moved")), bool(row.get("moved")), max(drift.get("psi") or 0.0 for drift in (row, since))
 
 
 def _overrides(parent: Run, config: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml_pipelines.checks.drift import Comparison
 from ml_pipelines.checks.quality_checks import (
     CHECKS,
     Champion,
@@ -46,6 +47,18 @@ def calibrated(label: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> Chec
     return CHECKS["calibration"](lambda bins: calibration(label, score, bins, 0.95), **settings)
 
 
+DRIFT = {"threshold": 0.1, "missing": 0.1, "p_value": 0.01}
+
+
+def drift_row(column: str, psi: float | None, p_value: float | None = 0.0, **changed: Any) -> dict[str, Any]:
+    missing = {"missing_reference": 0.0, "missing_current": 0.0, "missing_p_value": None}
+    return {"column": column, "kind": "number", "psi": psi, "p_value": p_value, **missing, **changed}
+
+
+def since_champion(*rows: dict[str, Any], sizes: tuple[int, int] = (8000, 8000), **changed: Any) -> Comparison:
+    return Comparison(rows, sizes, **changed)
+
+
 NAN_MAKERS = {
     "min_auc": lambda x: min_auc(auc(x), x, SAMPLE, threshold=0.7),
     "beats_baseline": lambda x: beats_baseline(auc(x), SAMPLE),
@@ -54,7 +67,7 @@ NAN_MAKERS = {
     "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
     "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
     "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
-    "drift": lambda x: drift([{"column": "a", "psi": x, "p_value": 0.0}], removal, threshold=0.25, p_value=0.01),
+    "drift": lambda x: drift(since_champion(drift_row("a", x)), **DRIFT),
     "champion": lambda x: champion(champion_with_p_value(x), level=0.05),
     "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
 }
@@ -65,8 +78,8 @@ NAN_MAKERS = {
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_no_check_passes_a_number_that_is_not_finite(name: str, value: float) -> None:
     result = NAN_MAKERS[name](value)
-    assert (result.verdict, result.value) == ("failed", None)
-    assert "not a finite number" in result.reason or name == "min_auc"
+    assert (result.verdict, result.value) == (("warned", 1) if name == "drift" else ("failed", None))
+    assert "not a finite number" in result.reason or name in ("min_auc", "drift")
 
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
@@ -173,18 +186,50 @@ def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
     assert "k=ccc" in long.reason and len(long.reason) < 200
 
 
-def drift_rows(psi: float, p_value: float | None) -> list[dict[str, Any]]:
-    return [{"column": "x", "psi": psi, "p_value": p_value}, {"column": "y", "psi": 0.01, "p_value": 0.5}]
-
-
 @pytest.mark.parametrize(
-    ("psi", "p_value", "verdict"),
-    [(0.3, 1e-9, "failed"), (0.3, None, "failed"), (0.2, 1e-9, "passed"), (0.3, 0.006, "passed")],
+    ("row", "move"),
+    [
+        (drift_row("x", 0.3), "x (psi 0.3)"),
+        (drift_row("x", 0.1), ""),
+        (drift_row("x", 0.3, 0.02), ""),
+        (drift_row("x", None, None), ""),
+        (
+            drift_row("x", 0.3, missing_current=0.6, missing_p_value=1e-9),
+            "x (psi 0.3, missing 0 to 0.6)",
+        ),
+        (drift_row("x", 0.0, 1.0, missing_current=0.6, missing_p_value=0.02), ""),
+        (drift_row("x", 0.0, 1.0, missing_reference=0.1, missing_p_value=0.0), ""),
+        (drift_row("x", None, None, kind="changed"), "x (a number in only one table)"),
+    ],
 )
-def test_drift_fails_only_if_a_column_moved_far_and_not_by_chance(
-    psi: float, p_value: float | None, verdict: str
-) -> None:
-    assert drift(drift_rows(psi, p_value), removal, threshold=0.25, p_value=0.01).verdict == verdict
+def test_drift_warns_only_if_a_column_moved_clearly_and_far(row: dict[str, Any], move: str) -> None:
+    result = drift(since_champion(drift_row("y", 0.01, 1.0), row), **DRIFT)
+    assert (result.verdict, result.value) == (("warned", 1) if move else ("passed", 0))
+    what = f"{1 if move else 0} of 2 columns moved since the champion's training table"
+    assert result.reason == what + (f": {move}" if move else "")
+
+
+def test_drift_names_the_columns_that_moved_most_and_those_of_one_table() -> None:
+    rows = [drift_row(f"c{i}", 0.2 + i / 100) for i in range(7)]
+    reason = drift(since_champion(*rows, only_before=["old"], only_now=["new", "newer"]), **DRIFT).reason
+    assert reason.startswith("7 of 7 columns moved since the champion's training table: c6 (psi 0.26), c5 (psi 0.25), ")
+    assert reason.endswith(" and 2 more; only in the champion's table: old; only in this table: new, newer")
+
+
+def test_drift_is_undecided_with_too_few_rows() -> None:
+    rows = [drift_row(f"c{i}", 0.0, 1.0) for i in range(30)]
+    result = drift(since_champion(*rows, sizes=(200, 100)), **DRIFT)
+    assert result.verdict == "undecided"
+    assert result.reason.endswith(
+        "but too few rows to see a population stability index of 0.1; about 440 rows in each table would be enough"
+    )
+    assert drift(since_champion(*rows, sizes=(450, 450)), **DRIFT).verdict == "passed"
+
+
+def test_drift_is_not_compared_without_a_champion() -> None:
+    result = drift(Comparison(problem="the model has no champion yet", only_now=["x"]), **DRIFT)
+    assert (result.verdict, result.value) == ("not compared", None)
+    assert result.reason == "not compared: the model has no champion yet; only in this table: x"
 
 
 @pytest.mark.parametrize(("p_value", "verdict"), [(0.05, "passed"), (0.0499, "failed")])
@@ -216,12 +261,13 @@ def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
         *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
         *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
         *(worst_slice(auc(x), slices, threshold=0.1) for x in (0.5, 0.9)),
-        *(drift(drift_rows(x, 0.0), removal, threshold=0.25, p_value=0.01) for x in (0.1, 0.4)),
+        *(drift(since_champion(drift_row("a", x)), **DRIFT) for x in (0.1, 0.4)),
         *(champion(champion_with_p_value(x), level=0.05) for x in (0.5, 0.0)),
         *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
         *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
     ]
-    assert [check.verdict for check in checks] == ["passed", "failed"] * 10
+    verdicts = ["passed", "failed"] * 6 + ["passed", "warned"] + ["passed", "failed"] * 3
+    assert [check.verdict for check in checks] == verdicts
     assert [bool(check.advice) for check in checks] == [False, True] * 10
 
 

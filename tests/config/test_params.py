@@ -79,6 +79,7 @@ WRONG = [
     ("model_qa.params.checks.worst_slice.threshold=[1]", "[1] is not a number."),
     ("model_qa.params.checks.drift.threshold=.nan", "nan is not a finite number."),
     ("model_qa.params.checks.drift.p_value=1.5", "1.5 is not from 0 to 1."),
+    ("model_qa.params.checks.drift.missing=20", "20 is not from 0 to 1."),
     ("model_qa.params.checks.champion.level=-0.1", "-0.1 is not from 0 to 1."),
     ("model_qa.params.checks.stability={seeds: 1, rows: 9, threshold: 1}", ".seeds: 1 is not at least 2."),
     ("model_qa.params.checks.stability={seeds: 2, rows: 1, threshold: 1}", ".rows: 1 is not at least 2."),

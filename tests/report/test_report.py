@@ -361,6 +361,25 @@ def test_only_the_columns_with_the_largest_drift_are_shown(store: Store) -> None
     assert len(html) < 200_000
 
 
+def test_the_colour_of_a_column_follows_what_has_moved(store: Store) -> None:
+    drift = reporting.drift(("a", "b", "c", "d"))
+    for row in (*drift["train_test"], *drift["champion"]):
+        row |= {"psi": 0.2, "moved": []}
+    drift["train_test"][1]["moved"] = ["values"]
+    drift["champion"][2] |= {"moved": ["missing"], "missing_reference": 0.02, "missing_current": 0.6}
+    drift["champion"][3] |= {"moved": ["type"], "kind": "changed", "psi": None, "p_value": None}
+    artifacts = everything()
+    artifacts["model_qa"]["drift.json"] = drift
+    html = page(Made(artifacts=artifacts))
+    rows = re.findall(
+        r'<tr><th scope="row">([a-d])</th><td class="picture">.*?<rect class="(bad|warn|now)"', html, re.S
+    )
+    assert rows == [("c", "bad"), ("d", "bad"), ("b", "warn"), ("a", "now")]
+    section = part(html, "data")
+    assert "missing 2% to 60% moved: missing" in section and "a number in only one table moved: type" in section
+    assert "Only in the training table of the champion: region" in section
+
+
 # -- the HTML
 
 

@@ -88,7 +88,7 @@ def test_a_good_model_passes_and_is_registered() -> None:
     step, report = run_model_qa()
     assert report["verdict"] == "passed"
     assert step.refusal is None
-    assert step.summary_text == "passed 8 of 8, 2 not compared"
+    assert step.summary_text == "passed 7 of 7, 3 not compared"
     assert step.logged_tags == {"verdict": "passed", "failed_checks": "none", "undecided_checks": "none"}
     [registration] = step.registered
     assert registration["auc"] == pytest.approx(AUC)
@@ -100,7 +100,7 @@ def test_a_bad_model_is_refused_with_its_failed_checks_and_not_registered() -> N
     assert report["verdict"] == "refused"
     assert step.refusal and step.refusal.startswith("min_auc: test auc is 0.")
     assert "another estimator. single_column: auc of chance alone is " in step.refusal
-    assert step.summary_text == "passed 6 of 8, 2 not compared"
+    assert step.summary_text == "passed 5 of 7, 3 not compared"
     assert step.logged_tags["failed_checks"] == "min_auc, single_column"
     assert step.registered == []
 
@@ -112,7 +112,7 @@ def test_an_undecided_model_stays_challenger_and_the_line_says_how_many_rows_wou
     [registration] = step.registered
     assert (registration["verdict"], registration["undecided"]) == ("undecided", ["min_auc"])
     assert step.summary_text and step.summary_text.startswith(
-        "passed 7 of 8, 1 undecided, 2 not compared · undecided: min_auc: test auc is 0."
+        "passed 6 of 7, 1 undecided, 3 not compared · undecided: min_auc: test auc is 0."
     )
     assert step.summary_text.endswith(" test rows would be enough")
 
@@ -137,7 +137,7 @@ def test_a_gap_between_training_and_test_only_warns() -> None:
     step, report = run_model_qa("checks.train_test_gap.threshold=-1")
     assert (report["verdict"], verdicts(report)["train_test_gap"]) == ("passed", "warned")
     assert step.summary_text and step.summary_text.startswith(
-        "passed 7 of 8, 1 warned, 2 not compared · warning: train_test_gap: training auc minus test auc is "
+        "passed 6 of 7, 1 warned, 3 not compared · warning: train_test_gap: training auc minus test auc is "
     )
     assert step.summary_text.endswith("fewer leaves, steps.train.params.options.max_leaf_nodes=7")
 
@@ -217,14 +217,21 @@ def test_predictions_of_other_rows_are_refused() -> None:
 
 def test_the_drift_is_logged_in_full() -> None:
     only_a = {name: frame.with_columns(kind=pl.lit("a")) for name, frame in (("older", table(3)), ("test", TEST))}
-    step, _ = run_model_qa(champion=OLD, frames=only_a)
+    step, report = run_model_qa(champion=OLD, frames=only_a)
     content = step.json["drift.json"]
     assert [row["column"] for row in content["train_test"]] == ["chance", "noisy", "kind"]
     assert [row["column"] for row in content["champion"]] == ["chance", "noisy", "kind"]
     share_of_a = (TRAIN["kind"] == "a").mean()  # from the training table to the test table, and from the older one
     assert share_in_bin(content["train_test"][2], "a") == (pytest.approx(share_of_a), 1)
     assert share_in_bin(content["champion"][2], "a") == (1, pytest.approx(share_of_a))
-    assert run_model_qa()[0].json["drift.json"]["champion"] is None
+    assert [row["moved"] for row in content["champion"]] == [[], [], ["values"]]
+    assert (content["problem"], content["only_before"], content["only_now"]) == ("", [], [])
+    assert reason_of(report, "drift").startswith("1 of 3 columns moved since the champion's training table: kind (psi ")
+
+
+def reason_of(report: dict[str, Any], name: str) -> str:
+    [reason] = [check["reason"] for check in report["checks"] if check["check"] == name]
+    return str(reason)
 
 
 def share_in_bin(row: dict[str, Any], label: str) -> tuple[float, float]:
@@ -233,17 +240,54 @@ def share_in_bin(row: dict[str, Any], label: str) -> tuple[float, float]:
 
 
 def test_the_drift_of_a_large_table_is_measured_on_rows_from_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "DRIFT_ROWS", ROWS // 4)
-    _, report = run_model_qa(frames={"train": TRAIN.sort("chance")})
+    monkeypatch.setattr(facts, "DRIFT_ROWS", ROWS // 2)
+    _, report = run_model_qa("checks.drift.p_value=1", frames={"train": TRAIN.sort("chance")}, champion=OLD)
     assert verdicts(report)["drift"] == "passed"
 
 
-def test_a_test_table_with_another_distribution_fails() -> None:
-    other = TEST.with_columns(kind=pl.lit("a"))
-    _, report = run_model_qa(frames={"test": other})
-    [drift] = [check for check in report["checks"] if check["check"] == "drift"]
-    assert (drift["verdict"], drift["value"] > 0.25) == ("failed", True)
-    assert "of kind" in drift["reason"]
+def test_drift_from_train_to_test_is_not_judged() -> None:
+    step, report = run_model_qa(frames={"test": TEST.with_columns(kind=pl.lit("a"))})
+    assert verdicts(report)["drift"] == "not compared"
+    assert step.json["drift.json"]["problem"] == "the model has no champion yet"
+    assert [row["moved"] for row in step.json["drift.json"]["train_test"]] == [[], [], ["values"]]
+
+
+def test_drift_compares_the_common_columns_with_the_champions_table() -> None:
+    older = table(3).rename({"noisy": "income"})
+    step, report = run_model_qa(champion=OLD, frames={"older": older.with_columns(pl.col("chance") + 1)})
+    content = step.json["drift.json"]
+    assert [row["column"] for row in content["champion"]] == ["chance", "kind"]
+    assert (content["only_before"], content["only_now"]) == (["income"], ["noisy"])
+    assert "only in the champion's table: income; only in this table: noisy" in reason_of(report, "drift")
+
+
+@pytest.mark.parametrize(
+    ("tags", "frames", "reason"),
+    [
+        ({"train_uri": "train"}, {}, "version 3 has the same training table"),
+        (
+            {},
+            {"older": table(3).select("id", "label", other="kind")},
+            "version 3 has no column in common with this one",
+        ),
+        ({}, {"older": table(3).clear()}, "has no rows"),
+    ],
+)
+def test_drift_is_not_compared_if_the_champions_table_does_not_fit(
+    tags: dict[str, str], frames: dict[str, pl.DataFrame], reason: str
+) -> None:
+    step, report = run_model_qa(champion=old_with(**tags), frames=frames)
+    assert verdicts(report)["drift"] == "not compared"
+    assert reason in reason_of(report, "drift")
+    assert step.json["drift.json"]["champion"] is None
+
+
+def test_drift_counts_one_row_of_each_key() -> None:
+    often = pl.concat([table(seed).head(60) for seed in (4,)] * 10)  # each row ten times
+    older = pl.concat([table(3).head(60)] * 10)
+    _, report = run_model_qa("checks.drift.p_value=0.2", champion=OLD, frames={"train": often, "older": older})
+    assert verdicts(report)["drift"] == "undecided"
+    assert "rows in each table would be enough" in reason_of(report, "drift")
 
 
 def test_a_better_challenger_passes_and_the_report_shows_the_difference() -> None:
