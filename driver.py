@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(globals().get("__file__", "driver.py")).resolve().pa
 if not Path(sys.path[0], "ml_pipelines").is_dir():
     sys.path[0] = str(Path.cwd())
 if absent := [n for n in ("click", "mlflow", "omegaconf", "polars", "sklearn") if not importlib.util.find_spec(n)]:
-    sys.exit(f"driver.py: {sys.executable} can't import {', '.join(absent)}. Run `make setup`, use .venv/bin/python.")
+    sys.exit(f"driver.py: {sys.executable} can't import {', '.join(absent)}. Run `make setup`. Use .venv/bin/python.")
 
 from ml_pipelines.system import signals
 

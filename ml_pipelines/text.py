@@ -41,8 +41,8 @@ def redacted(text: str, distinct: bool = False) -> str:
 
     Args:
         text: any text.
-        distinct: add eight digits of a hidden text's SHA-256, so that two hidden texts differ. A credential in an
-            address gets no digits, because a new password leads to the same data.
+        distinct: add eight digits of a hidden text's SHA-256, so that a reader can tell two hidden texts apart. A
+            credential in an address gets no digits, because a new password leads to the same data.
     """
     text = _CREDENTIALS.sub(_mask, text) if "://" in text or "=" in text else text
     for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():

@@ -111,7 +111,7 @@ class StepContext(ABC, Generic[P]):
     def identity(self, uri: str) -> Mapping[str, str]:
         """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
 
-        What nobody recorded is missing.
+        Values that no run recorded are missing.
         """
 
     # -- results
@@ -150,7 +150,7 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def has_signature(self, train_run_id: str) -> bool:
-        """Return whether the model of a train run has a signature with its input columns."""
+        """Return whether the model that a train run logged has a signature, which names the input columns."""
 
     @abstractmethod
     def load_table(self, run_id: str, name: str) -> pl.DataFrame:

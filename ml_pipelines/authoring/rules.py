@@ -74,7 +74,7 @@ def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for key in given:
         if key not in known:
-            keys = f"The keys of {name}: {', '.join(known)}." if known else f"{name} has no keys: write {{}}."
+            keys = f"The keys of {name}: {', '.join(known)}." if known else f"{name} takes no keys. Set it to {{}}."
             raise ValueError(f"{name}.{shown(key)}: unknown key.{_did_you_mean(key, known)} {keys}")
 
 

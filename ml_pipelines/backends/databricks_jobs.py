@@ -18,7 +18,7 @@ from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.tracking import ending, opening
 from ml_pipelines.tracking.store import REMOTE, Store
 
-PROFILE = "dev"  # the default profile of `mlflow run -e <step>`: a cluster can't read the tables of profile local
+PROFILE = "dev"  # the default of `mlflow run -e <step>`, because a cluster can't read the tables of profile local
 
 
 class JobsBackend(OnDatabricks):
@@ -82,7 +82,7 @@ def _submit(
     config = load(given["profile"], [given["set"]])
     if name == "main":
         raise ConfigError(
-            "main is not a step: `python driver.py --profile dev` runs main here and each step on its compute."
+            "main is the whole pipeline, not a step. Run `python driver.py --profile dev` to submit each of its steps."
         )
     step = config.step(name)
     compute = specs.parse_compute(backend_config, f"the backend config of {name}")

@@ -28,7 +28,7 @@ class OnDatabricks(ThisMachine):
     reads_tables_elsewhere = True
 
     def stand_in(self) -> str | None:
-        """Return `inline` if this process is on Databricks already, else None: no other backend stands in."""
+        """Return `inline` if this process is on Databricks already, else None: this backend works."""
         return "inline" if processes.on_databricks() else None
 
     def config(self, config: Config, step: Step) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class OnDatabricks(ThisMachine):
         return cluster_spec(config, step) or {}
 
     def lost(self, submitted: SubmittedStep) -> Exception | None:
-        """Return the error because of which this process can't say how the step ended, or None."""
+        """Return the error that keeps this process from knowing how the step ended, or None."""
         return submitted.lost if isinstance(submitted, RemoteStep) else None
 
     def take_over(

@@ -111,7 +111,10 @@ def _clusters(config: Config) -> dict[str, str]:
 
 
 def sync_clusters(document: Any, used: set[str]) -> None:
-    """Update each target's clusters from its profile's cluster specs, and remove those of them that no task uses."""
+    """Update the clusters of each target from the cluster specs of its profile.
+
+    A cluster that is named after a compute is removed if no task uses it. Other clusters stay as they are.
+    """
     for target in document["targets"].values():
         computes = load(target["variables"]["pipeline"]).compute
         target_job = target["resources"]["jobs"][JOB]

@@ -8,7 +8,9 @@ from ml_pipelines.cli.options import profile_option, set_option
 from ml_pipelines.config import loading
 from ml_pipelines.system.terminal import say
 
-reason_option = click.option("--reason", required=True, help="The reason. Both versions get it as a tag.")
+reason_option = click.option(
+    "--reason", required=True, help="The reason. It becomes a tag of the old and the new champion."
+)
 
 
 @click.command("promote")

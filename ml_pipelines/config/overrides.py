@@ -78,7 +78,7 @@ def drop_setting(column: str, dropped: Sequence[str] = ()) -> str:
 
 
 def _item(name: str) -> str:
-    """Return a column's name as an item of a list for `--set`, in quotes if the list would not keep its spelling."""
+    """Return a column's name as an item of a list for `--set`. Quote it if YAML would change its spelling."""
     try:
         kept = split_overrides(f"data.drop=[{name}]")
         plain = len(kept) == 1 and assigned_values(kept) == {"data": {"drop": [name]}}

@@ -93,7 +93,7 @@ def check_config(config: Config) -> None:
     model, catalog = config.registry.model, (config.mlflow.registry_uri or "").startswith("databricks-uc")
     if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
         wanted = "catalog.schema.model" if catalog else "a name without / and :"
-        raise ConfigError(f"registry.model: {quoted(model)} can't name a model in this registry; it takes {wanted}.")
+        raise ConfigError(f"registry.model: {quoted(model)} can't name a model in this registry, which takes {wanted}.")
     _check_source(config.data)
     for name, column in config.contract.items():
         _check_column(f"contract.{shown(name)}", column)
@@ -131,9 +131,11 @@ def _check_source(data: Data) -> None:
     if not re.fullmatch(r"[^\w\s+-]", source.decimal):
         raise ConfigError(f"data.source.decimal: {quoted(source.decimal)} is not a decimal mark such as '.' or ','.")
     if source.thousands is not None and not re.fullmatch(r"[^\w+-]", source.thousands):
-        raise ConfigError(f"data.source.thousands: {quoted(source.thousands)} is not one mark such as ',' or ' '.")
+        raise ConfigError(
+            f"data.source.thousands: {quoted(source.thousands)} is not a thousands mark such as ',' or ' '."
+        )
     if source.decimal == source.thousands:
-        raise ConfigError(f"data.source: decimal and thousands are two marks, and both are {quoted(source.decimal)}.")
+        raise ConfigError(f"data.source: decimal and thousands must differ, but both are {quoted(source.decimal)}.")
     if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
         raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
     if source.version is not None and not 0 <= source.version < 2**63:

@@ -1,4 +1,4 @@
-"""Values of the configuration that must not leave the process: what comes from the environment, and credentials."""
+"""Values of the configuration that must not leave the process: values of environment variables, and credentials."""
 
 from __future__ import annotations
 

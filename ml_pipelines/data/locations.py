@@ -37,7 +37,7 @@ def is_below(uri: str, prefix: str) -> bool:
 
 
 def need_network(config: Config) -> bool:
-    """Return whether the engine reads its source or writes its tables elsewhere than in folders of this machine."""
+    """Return whether the source or the tables of the engine are outside the folders of this machine."""
     source = config.data.source
     uris = [config.table_prefix, str(source.path or "")]
     return source.kind is SourceKind.table or any("://" in uri and not uri.startswith("file://") for uri in uris)
@@ -68,7 +68,7 @@ def remove_remote(uri: str) -> None:
         store, path = fs.FileSystem.from_uri(uri)
         store.delete_dir(path)
     except (OSError, ValueError) as error:
-        logging.getLogger("steps").warning("%s can't be deleted: %s. Delete it.", uri, message_of(error))
+        logging.getLogger("steps").warning("%s can't be deleted: %s. Delete it by hand.", uri, message_of(error))
 
 
 def locate_source(source: Source) -> tuple[str, Path | None]:

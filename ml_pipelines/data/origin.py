@@ -29,15 +29,15 @@ class Origin:
     dropped: Sequence[str] = ()
 
     def source(self, column: str) -> str:
-        """Return the name that the source has for a column; if the column is not from there, its name in our tables."""
+        """Return the name that a column has in the source. If the source lacks it, return its name in our tables."""
         return self.sources.get(column, column)
 
     def name(self, column: str) -> str:
-        """Return the name of a column as a message shows it: that of the source, if the column comes from there."""
+        """Return the name that messages show for a column: its name in the source, if the source has the column."""
         return shown(self.source(column))
 
     def also(self, column: str) -> str:
-        """Return a column's name in our tables, with its name in the source if that is another."""
+        """Return a column's name in our tables, and also its name in the source if the two differ."""
         source = self.source(column)
         return shown(column) + (f" ({quoted(source)} in the source)" if source != column else "")
 

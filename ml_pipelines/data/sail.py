@@ -90,7 +90,7 @@ def _start_process(
 ) -> tuple[int, Callable[[], object]]:
     """Start a process that calls `serve`; return its id, and a function that waits for its end.
 
-    A process with only one thread is forked, which takes few milliseconds. Forking is not safe in a process with more
+    A process with only one thread is forked, which takes a few milliseconds. Forking is not safe in a process with more
     threads, so such a process starts a new Python.
     """
     if len(list(Path("/proc/self/task").iterdir())) > 1:
@@ -114,7 +114,7 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
 
     Args:
         listener: the descriptor of the Unix socket.
-        lifeline: the descriptor of a pipe that is closed when the server shall end.
+        lifeline: the descriptor of a pipe that is closed when the server must end.
         ready: the descriptor of a pipe that gets one byte when this process is in its namespace.
         path: the path of the Unix socket. Its folder is removed at the end.
     """

@@ -33,7 +33,7 @@ SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean",
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table at one version, with the rows and digest that the step which wrote it recorded."""
+    """A Delta table at one version, with the rows and digest that the writing step recorded."""
 
     uri: str
     version: int
@@ -146,7 +146,7 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
     """Compare the table on disk with the rows and digest in `table`. Values that are None are not compared.
 
     Args:
-        table: the table, with the rows and digest that the step which wrote it recorded.
+        table: the table, with the rows and digest that the writing step recorded.
         measure: returns the same as `measure_table`, for example from a cache.
 
     Raises:
@@ -156,7 +156,7 @@ def verify_table(table: Table, measure: Callable[[str, int], tuple[int, str]] = 
     if (table.rows or rows, table.digest or digest) != (rows, digest):
         raise BadData(
             f"Table damaged: {table.uri} at version {table.version} has {rows:,} rows that differ from the "
-            f"{table.rows:,} rows of its producer (see their digests). Run the step that wrote it again."
+            f"{table.rows:,} rows that its step wrote (their digests differ). Run the step that wrote it again."
         )
 
 
@@ -254,7 +254,7 @@ def read_table(table: Table, columns: Sequence[str] | None, key: str | None) -> 
         key: the key column, or None.
 
     Raises:
-        BadData: a column is missing, or the table differs from what the step that wrote it recorded.
+        BadData: a column is missing, or the table differs from what the writing step recorded.
     """
     import polars as pl
 
@@ -269,7 +269,7 @@ def read_table(table: Table, columns: Sequence[str] | None, key: str | None) -> 
         frame = scan.select(list(dict.fromkeys([*selected, str(key)] if keyed else selected))).collect()
     if table.rows not in (None, frame.height):
         raise BadData(
-            f"Table damaged: {table.uri} at version {table.version} has {frame.height:,} rows, but its producer "
+            f"Table damaged: {table.uri} at version {table.version} has {frame.height:,} rows, but its step "
             f"wrote {table.rows:,}. Run the step that wrote it again."
         )
     unique = keyed and bool(frame[str(key)].is_unique().all())

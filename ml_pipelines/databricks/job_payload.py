@@ -68,7 +68,8 @@ def submission_of(
 ) -> Submission:
     """Return the request that runs `step` in the MLflow run `run_id`.
 
-    `run_id` is also the idempotency token. Each attempt of a step has a new MLflow run, so each is submitted anew.
+    `run_id` is also the idempotency token. Each attempt of a step has a new MLflow run, so each gets a run on
+    Databricks of its own.
     """
     from databricks.sdk.service.jobs import PythonWheelTask, SubmitTask
 
@@ -105,7 +106,7 @@ def _placement(compute: specs.Compute, whl: str, tags: dict[str, str]) -> tuple[
 
 
 def pins() -> list[str]:
-    """Return the libraries that MLproject pins: those that the runtime lacks, or has in a version that is too old."""
+    """Return the libraries that MLproject pins, because the runtime lacks them or has a version that is too old."""
     import yaml
 
     project = yaml.safe_load((paths.root() / "MLproject").read_text(encoding="utf-8"))

@@ -138,7 +138,7 @@ class RemoteStep:
                 if time.monotonic() - started > LOST_S or self._stopped.is_set():
                     message = f"{error} Run {self._databricks_run} continues on Databricks."
                     raise workspace.NoAnswer(message) from error
-                self._report(f"no answer from {workspace.host()}; run {self._databricks_run} continues, asking again")
+                self._report(f"no answer from {workspace.host()}: asking again. Run {self._databricks_run} continues")
             self._pause(POLL_S)
 
     def _close(self, run: Run) -> Outcome:

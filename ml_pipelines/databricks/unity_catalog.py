@@ -77,7 +77,7 @@ def _check_owner(name: str, owner: str, me: User) -> None:
     events.report(  # only a warning: perhaps the user is in the group, but the workspace does not list all groups
         events.Notice(
             f"registry.model: {name} belongs to the group {owner}, and only a model's owner may set its aliases. "
-            f"The workspace does not list {me.user_name} as a member. If that is true, the last step will fail."
+            f"The workspace does not list {me.user_name} as a member. If the list is complete, the last step will fail."
         )
     )
 

@@ -58,11 +58,11 @@ def wheel_path(config: Config) -> str:
 
 @cache
 def _version() -> str:
-    """Return the wheel's version. The cache keeps it the same if a person edits code during a pipeline run."""
+    """Return the wheel's version. The cached version stays the same if a person edits code during a pipeline run."""
     checkout = paths.checkout()
     if checkout is None:
         raise ConfigError(
-            "Backend databricks-jobs builds the wheel from a checkout, but only the wheel is installed. "
+            "Backend databricks-jobs builds the wheel from the project's files, but this is an installed wheel. "
             "Run driver.py in the project's folder."
         )
     return wheel.version(checkout)

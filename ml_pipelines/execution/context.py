@@ -103,7 +103,7 @@ class TrackedContext(StepContext[P]):
         return str(self._folder) if local else self._table_path("source")
 
     def remove_copies(self) -> None:
-        """Delete the copies of the source's rows. Call this at the end of the step, also if the step has failed."""
+        """Delete the copies of the source's rows. Call this at the end of the step, even if the step has failed."""
         if self._copies is None or self._copies == str(self._folder):  # the caller removes its temporary folder
             return
         if "://" in self._copies:
@@ -214,7 +214,7 @@ class TrackedContext(StepContext[P]):
     def identity(self, uri: str) -> Mapping[str, str]:
         """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
 
-        What nobody recorded is missing.
+        Values that no run recorded are missing.
         """
         writer = lineage.find_writer(self._store, uri, self._step.inputs, self._experiment_id)
         return identity.of_tables(self._store, writer[0]) if writer else {}
@@ -275,7 +275,7 @@ class TrackedContext(StepContext[P]):
         return logged
 
     def has_signature(self, train_run_id: str) -> bool:
-        """Return whether the model of a train run has a signature with its input columns."""
+        """Return whether the model that a train run logged has a signature, which names the input columns."""
         return model_files.has_signature(self._logged(train_run_id))
 
     def load_table(self, run_id: str, name: str) -> pl.DataFrame:
@@ -291,7 +291,7 @@ class TrackedContext(StepContext[P]):
     def champion(self) -> Version | None:
         """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`.
 
-        Its tags hold the identity of its split and its label, also if an earlier release registered it.
+        Its tags hold the identity of its split and its label, even if an earlier release registered it.
         """
         champion = registry.current_champion(self._store, self._config)
         if champion is None:

@@ -29,7 +29,7 @@ def version_tag(text: str) -> str:
 
 
 def of_tables(store: Store, run: Run) -> dict[str, str]:
-    """Return the identity of the tables that a run of prepare_data wrote. What nobody recorded is left out."""
+    """Return the identity of the tables that a run of prepare_data wrote. Values that no run recorded are left out."""
     columns, split, config = (
         lineage.load_own_json(store, run, name) for name in ("columns.json", SPLIT, "config.json")
     )

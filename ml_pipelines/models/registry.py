@@ -53,7 +53,7 @@ def current_champion(store: Store, config: Config) -> Version | None:
 
 
 def is_lost(store: Store, version: Version) -> bool:
-    """Return whether the files of a version's model were deleted. Only a local registry is looked at."""
+    """Return whether the files of a version's model were deleted. If the registry is not local, return False."""
     if not store.models_uri.startswith("sqlite"):
         return False
     place = paths.local_path(store.client.get_model_version_download_uri(version.name, str(version.version)))

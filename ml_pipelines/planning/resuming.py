@@ -1,4 +1,4 @@
-"""Continues an earlier pipeline run: with its own settings, what a person gives anew, and the steps that remain."""
+"""Continues an earlier pipeline run: runs the steps that remain, with the earlier settings and those of the command."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TAKEN = 300  # the most characters that are shown of the overrides
 
 @dataclass(frozen=True)
 class Resumed:
-    """The pipeline run to continue, its overrides that are not given anew, and its settings by dotted key."""
+    """The pipeline run to continue, its overrides that the command does not replace, and its settings by dotted key."""
 
     run_id: str
     overrides: Sequence[str]
     settings: Mapping[str, Any] | None  # None: the artifact with the settings is lost
 
     def describe(self, config: Config) -> list[str]:
-        """Return lines that show what is taken from the pipeline run, and each setting that differs from its own."""
+        """Return lines that show the overrides of the pipeline run, and each setting that differs from the run's."""
         own, run = ",".join(self.overrides), f"pipeline run {self.run_id[:8]}"
         taken = [f"Settings of {run}: --set {shortened(own, TAKEN)}"] if own else []
         if self.settings is None:
@@ -52,7 +52,7 @@ class Resumed:
         more = [f"    and {len(changed) - MOST} more"] if len(changed) > MOST else []
         return [
             *taken,
-            f"Other settings than {run}, for the steps that remain:",
+            f"Settings changed since {run}, for the remaining steps:",
             *(f"    {key} {before} -> {after}" for key, before, after in pairs),
             *more,
         ]
@@ -163,7 +163,7 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _intact(plan: Plan, producers: Mapping[str, Run], store: Store, memory: Memory) -> Mapping[str, Run]:
-    """Return the outputs of finished steps that are intact, and do not follow from outputs that are lost."""
+    """Return the intact outputs of finished steps. Leave out outputs that were computed from lost outputs."""
     if plan.backend.reads_tables_elsewhere:
         return producers
     steps, needs = plan.config.steps, graph.upstream(graph_of(plan.config))
@@ -177,9 +177,10 @@ def choose_inputs(plan: Plan, store: Store, experiment: str, memory: Memory) -> 
     """Return the plan, its inputs from an earlier pipeline run (output -> the run that wrote it), and that run's id.
 
     If the plan resumes an earlier run, the returned plan lacks the steps that the earlier run finished. A finished step
-    whose outputs are lost runs again, and so do the steps that need it. Without a run to resume, the earlier run is the
-    newest that has all inputs which no step of the plan writes. If every input is written by a step of the plan, no
-    earlier run is needed, and the returned id is None.
+    whose outputs are lost runs again, and so do the steps that need it.
+
+    Without a run to resume, the earlier run is the newest run that has all `plan.missing`: the inputs that no step of
+    the plan writes. If no input is missing, the returned id is None.
 
     Raises:
         ConfigError: no earlier run has the inputs.

@@ -83,7 +83,7 @@ class Report:
     verdict: Verdict
     steps: Sequence[StepView]
     needs: Mapping[str, frozenset[str]]
-    resume: str  # the command that continues the run; empty if nothing failed that it can cure
+    resume: str  # the command that continues the run; empty if that can't help
     metrics: Sequence[Metric]
     counts: Mapping[str, float | None]  # the confusion matrix
     threshold: float | None

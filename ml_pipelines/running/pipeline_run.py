@@ -144,7 +144,7 @@ class PipelineRun:
             twins.report_waiting(self.store, self.experiment_id, state, decision)
             return False
         if state.lease and twins.has_finished(self.store, self.experiment_id, state, decision):
-            state.decision = decide()  # the other run ended after this one had looked for it
+            state.decision = decide()  # the equal run ended after the first decision, so its result can be reused now
         return True
 
     def _pause(self, state: StepState, delay_s: float) -> None:

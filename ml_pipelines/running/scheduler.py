@@ -38,7 +38,7 @@ class StepState:
     phase: Phase = Phase.waiting
     attempts: int = 0  # how often the step was started
     exit_code: int = 0  # the step's exit code if it failed, otherwise 0
-    blamed: str = ""  # the failed step because of which this step was skipped or stopped
+    blamed: str = ""  # the failed step that is the reason why this step was skipped or stopped
     decision: Decision | None = None  # why the step runs, or which run is reused
     submitted: SubmittedStep | None = None  # the step as its backend runs it
     broken: Exception | None = None  # why this process could not wait for the step's end
@@ -99,7 +99,7 @@ class Scheduler:
         return None
 
     def failure_before(self, state: StepState) -> str | None:
-        """Return the failed step because of which `state` can't start, or None. With fail_fast, any failure counts."""
+        """Return the failed step that keeps `state` from starting, or None. With fail_fast, any failed step does."""
         lost = [other for other in self.in_phase(Phase.failed, Phase.skipped) if self._bars(other, state)]
         return min((other.blamed or other.name for other in lost), default=None)
 

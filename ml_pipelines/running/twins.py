@@ -1,7 +1,7 @@
 """Lets one of several equal pipeline runs run a step, while the others wait for its result and then reuse it.
 
-Two steps are equal if they have the same fingerprint in the same experiment. Who runs such a step has a lease
-(system/locks.py). A driver that ends for any reason loses its leases.
+Two steps are equal if they have the same fingerprint in the same experiment. The driver that runs
+such a step has a lease (system/locks.py). A driver that ends for any reason loses its leases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def may_run(store: Store, experiment: str, state: StepState, decision: Decision)
     """
     if state.lease or decision.reason in NEVER_REUSED:
         return True
-    # Without external parts: a step that registers a model changes one of its own, the champion, before it ends.
+    # Leave out the external parts. The champion is one, and a step that registers a model can change it before it ends.
     own = {name: value for name, value in (decision.parts or {}).items() if not name.startswith("external ")}
     state.lease = locks.lease(store.uri, f"{experiment} {state.name} {fingerprint_of(declared(own))}")
     return state.lease is not None
@@ -37,7 +37,7 @@ def has_finished(store: Store, experiment: str, state: StepState, decision: Deci
 
 
 def report_waiting(store: Store, experiment: str, state: StepState, decision: Decision) -> None:
-    """Report once for which pipeline run a step waits, if the step has waited for LOCK_PATIENCE_S."""
+    """Report once which pipeline run a step waits for, if the step has waited for LOCK_PATIENCE_S."""
     now = time.monotonic()
     state.waits_since = state.waits_since or now
     if state.told_waiting or now < state.waits_since + locks.LOCK_PATIENCE_S:

@@ -57,7 +57,7 @@ def _with_loopback(hosts: str) -> str:
 def _let_warnings_pass() -> None:
     """Remove `error` from Python's warning options, because imports of MLflow and SQLAlchemy cause warnings."""
     warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
-    # A fork server starts with the options in sys.warnoptions.
+    # Python passes the options in sys.warnoptions on to a fork server.
     sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]
     options = os.environ.get("PYTHONWARNINGS", "").split(",")
     os.environ["PYTHONWARNINGS"] = ",".join(option for option in options if not _is_error(option))

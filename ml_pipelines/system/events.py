@@ -86,7 +86,7 @@ class PipelineEnded:
         seconds: how long the pipeline run took.
         conclusion: which versions of the model are challenger and champion now; empty if no model was registered.
         look: commands and addresses that show the result.
-        resume: the command that continues a failed run; empty if the run succeeded or can't be cured by resuming.
+        resume: the command that continues a failed run; empty if the run succeeded, or if continuing can't help.
     """
 
     run_id: str

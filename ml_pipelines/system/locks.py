@@ -1,4 +1,4 @@
-"""Locks that the system takes from a process that ends: of a whole sqlite store, and of one piece of work.
+"""Locks of a whole sqlite store and of one piece of work. The system releases them when their process ends.
 
 Both are locks on a file beside the store, `<name of the store's file>.lock`.
 """

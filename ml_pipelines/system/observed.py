@@ -29,7 +29,7 @@ LISTINGS = ("os.listdir", "os.scandir")
 PATTERN = "*?["
 READERS = ("read_", "scan_")  # functions of Polars, which opens files without a call of the audit hook
 
-_reads: dict[str, dict[str, str]] = {}  # module that reads -> name of the observed part -> digest at the first read
+_reads: dict[str, dict[str, str]] = {}  # reading module -> observed part -> digest at the first read
 _written: set[tuple[str, str]] = set()  # (module, file): the module wrote the file itself
 _busy = threading.local()
 
@@ -80,7 +80,7 @@ def observed_by(step: str) -> dict[str, str]:
     """
     code = SourceCode()
     if not any(_is_news(code, module, name) for module, names in _reads.items() for name in names):
-        return {}  # usual, and found without parsing every module of the step
+        return {}  # the usual case: return before every module of the step is parsed
     waiting, reached, found = [f"steps.{step}"], set[str](), dict[str, str]()
     while waiting:
         for module in code.reachable(waiting.pop()) - reached:
@@ -97,7 +97,7 @@ def observed_by(step: str) -> dict[str, str]:
 
 
 def _is_news(code: SourceCode, reader: str, name: str) -> bool:
-    """Return whether a read is more than the import of a module that an import statement of the reader names."""
+    """Return whether a read is news: it is a file, or a module that no import statement of the reader names."""
     kind, _, module = name.partition(" ")
     return kind != MODULE or not any(f"{named}.".startswith(f"{module}.") for named in code.imports(reader))
 
@@ -213,7 +213,10 @@ def _owner(frame: FrameType | None, listing: bool = False) -> str | None:
 
 @cache
 def _module_of(file: str, _project: Path) -> str | None:
-    """Return the name of the module in a file if it is the project's, else None. Each project has its own answers."""
+    """Return the name of the module in a file, or None if the module does not belong to the project.
+
+    `_project` makes the cache keep the answers of each project apart.
+    """
     root = f"{paths.code()}{os.sep}"
     if not file.startswith(root) or not file.endswith(".py"):
         return None

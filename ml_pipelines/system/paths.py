@@ -68,7 +68,7 @@ def slug(name: str) -> str:
 
     Deltalake and Polars fail on blanks, `#`, `?`, `%`, braces and non-ASCII, and `..` would mean the folder above.
     A changed name gets eight digits of its SHA-256 at its end, so that two names never share a path. For the same
-    reason, a name that already ends in eight such digits gets its own digits too.
+    reason, a name that already looks as if it had these digits gets eight more.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80]
     if safe and safe == name and not re.search(r"-[0-9a-f]{8}$", name):

@@ -77,7 +77,7 @@ def explain(error: BaseException, told: str = "", place: str = "") -> StepFailed
 
 
 def _no_space(error: BaseException, told: str, place: str) -> StepFailed:
-    file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # a copy fails at its second file
+    file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # filename2: a copy's target
     told = told or f"No space left on device{f' for {file}' if file else ''}"
     places = [place, str(Path(str(file)).parent) if file else "", tempfile.gettempdir(), str(paths.root())]
     free = ", ".join(

@@ -178,7 +178,7 @@ class SourceCode:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the statements of a module. A walk through the expressions too takes ten times as long."""
+    """Yield the statements of a module. To walk through the expressions as well would take ten times as long."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         yield (node := waiting.pop())

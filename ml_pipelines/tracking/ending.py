@@ -31,8 +31,9 @@ def end_with(error: BaseException) -> int:
 def complaint(error: BaseException) -> str:
     """Return the error as one line for a person, and close the run that `mlflow run` made if it is still RUNNING.
 
-    A signal leaves the run KILLED, another error FAILED, both with the tag `cause`. If `mlflow run` stored a secret in
-    the run, the run is deleted. A run that `mlflow run` can't have made for this process stays as it is.
+    The run becomes KILLED after a signal, and FAILED after any other error. Its tag `cause` names the error.
+    If `mlflow run` stored a secret in the run, the run is deleted. A run that `mlflow run` can't have made for this
+    process stays as it is.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID") or (opening.adopted.pop() if opening.adopted else None)
     code = getattr(error, "exit_code", StepFailed.exit_code)
@@ -44,7 +45,7 @@ def complaint(error: BaseException) -> str:
     with suppress(Unreachable, MlflowException, OSError):  # the error must be shown even if the store doesn't answer
         if opening.why_not_ours(store, run_id):
             return one_line(error)
-        if not isinstance(error, SecretGiven):  # the secret must be withdrawn even if the store doesn't answer
+        if not isinstance(error, SecretGiven):  # a person must hear about the secret even if the store doesn't answer
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
             store.close(run_id, status, {"cause": one_line(error), "exit_code": str(code)})
     return one_line(error) + (store.withdraw_secret(run_id) if isinstance(error, SecretGiven) else "")

@@ -184,7 +184,7 @@ def find_table(store: Store, uri: str, names: Iterable[str], experiment: str) ->
     """Return the table at `uri` with the version, rows and digest that a step recorded, or None if no step did.
 
     Only steps of `experiment` count, and only tables that were recorded as one of the outputs `names`. The digest is
-    None if a version of Polars computed it that is not installed now.
+    None if another version of Polars than the installed one computed it.
     """
     writer = find_writer(store, uri, names, experiment)
     table = table_of(*writer) if writer else None

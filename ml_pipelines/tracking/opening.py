@@ -58,7 +58,7 @@ def adopt_run(store: Store, entry_point: str) -> str | None:
 
 
 def why_not_ours(store: Store, run_id: str, entry_point: str | None = None) -> str:
-    """Return why `mlflow run` can't have made this run for this process, or an empty text if it can have made the run.
+    """Return why `mlflow run` can't have made this run for this process. Return an empty text if it can.
 
     Args:
         store: the store to look into.
@@ -110,7 +110,7 @@ def registry_uri(config: Config) -> str:
 
 
 def _on_cluster(uri: str) -> str:
-    """Return the URI. On a cluster, remove its Databricks sign-in profile: the cluster is signed in without one."""
+    """Return the URI. On a cluster, remove the sign-in profile from it: the cluster is signed in without one."""
     return uri.partition("://")[0] if processes.on_databricks() and uri.startswith("databricks") else uri
 
 
@@ -170,7 +170,7 @@ def open_store(config: Config, may_migrate: bool = True) -> Store:
 
 
 def _limit_tries(uri: str) -> None:
-    """Let MLflow try a sqlite file that it can't open for one second. By default, it tries for 100 seconds."""
+    """Make MLflow give up after one second if it can't open a sqlite file. By default, it tries for 100 seconds."""
     if uri.startswith("sqlite:"):
         from mlflow.store.db import utils
 

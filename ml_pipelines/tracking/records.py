@@ -50,8 +50,8 @@ def exit_code(run: Run) -> int:
 def resuming_can_help(exit_codes: Iterable[int]) -> bool:
     """Return whether resuming can help a pipeline run whose failed steps have these exit codes.
 
-    It can't if the data or the quality gate stopped each of them: the same would happen again. Their messages say what
-    to change.
+    Resuming can't help if the data or the quality gate stopped every failed step, because they would fail again. The
+    messages of these steps say what to change.
     """
     codes = set(exit_codes)
     return not codes or not codes <= {BadData.exit_code, QaRefused.exit_code}

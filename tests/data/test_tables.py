@@ -294,10 +294,8 @@ def flip(at: int) -> Callable[[Table], None]:
         pytest.param(lambda t: log_file(t).unlink(), "can't be opened", id="log-deleted"),
         pytest.param(lambda t: shutil.rmtree(log_file(t).parent), "can't be opened", id="log-folder-deleted"),
         pytest.param(lambda t: log_file(t).write_text(log_file(t).read_text()[:300]), "can't be opened", id="log-cut"),
-        pytest.param(
-            lambda t: log_file(t).write_text(""), "has 0 rows, but its producer wrote 3,000", id="log-emptied"
-        ),
-        pytest.param(lose_a_commit_line, r"rows, but its producer wrote 3,000", id="log-line-lost"),
+        pytest.param(lambda t: log_file(t).write_text(""), "has 0 rows, but its step wrote 3,000", id="log-emptied"),
+        pytest.param(lose_a_commit_line, r"rows, but its step wrote 3,000", id="log-line-lost"),
         pytest.param(lambda t: shutil.rmtree(t.uri), "can't be opened", id="all-gone"),
     ],
 )
@@ -334,7 +332,9 @@ def change_one_cell(table: Table) -> None:
 def test_the_digest_detects_a_changed_value_in_a_readable_file(copy: Table) -> None:
     change_one_cell(copy)
     assert tables.read_table(copy, None, "id").height == copy.rows  # the row count is the same
-    with pytest.raises(BadData, match=r"at version 0 has 3,000 rows that differ from the 3,000 rows of its producer"):
+    with pytest.raises(
+        BadData, match=r"at version 0 has 3,000 rows that differ from the 3,000 rows that its step wrote"
+    ):
         tables.verify_table(copy)
 
 

@@ -470,16 +470,16 @@ def test_the_registry_of_a_server_works_like_that_of_a_file(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a/b", "it takes a name without / and :"), ("a:b", "it takes a name without / and :")],
+    [("a/b", "which takes a name without / and :"), ("a:b", "which takes a name without / and :")],
 )
 def test_an_invalid_model_name_is_refused_before_anything_runs(name: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"registry.model: '{name}' can't name a model in this registry; {message}"):
+    with pytest.raises(ConfigError, match=f"registry.model: '{name}' can't name a model in this registry, {message}"):
         load("local", [f"registry.model={name}"])
 
 
 @pytest.mark.parametrize("name", ["null", "model", "schema.model"])
 def test_unity_catalog_requires_a_name_of_three_parts(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"it takes catalog\.schema\.model"):
+    with pytest.raises(ConfigError, match=r"which takes catalog\.schema\.model"):
         load("local", ["mlflow.registry_uri=databricks-uc", f"registry.model={name}"])
 
 

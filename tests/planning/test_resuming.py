@@ -53,7 +53,7 @@ def resume(store: Store, *arguments: str) -> Result:
 
 
 def told(result: Result) -> list[str]:
-    """Return the settings that the command tells as given anew."""
+    """Return the settings that the command shows as changed."""
     return re.findall(r"^    (\S+ .* -> .*)$", result.out, re.MULTILINE)
 
 
@@ -63,14 +63,14 @@ def test_a_resumed_run_trains_with_the_settings_of_the_run_that_it_continues(fai
     assert result.code == 0, result.text
     assert {"options.max_leaf_nodes": "5", "options.max_iter": "5"}.items() <= failed.child("train").data.params.items()
     assert failed.parent().data.params == before.data.params
-    assert "Other settings" not in result.out and told(result) == []
+    assert "Settings changed" not in result.out and told(result) == []
 
 
 def test_what_is_given_anew_wins_and_is_told_key_by_key(failed: Store) -> None:
     run = failed.parent().info.run_id
     result = resume(failed, f"--set={LEAVES}=7,seed=42,steps.train.params.options.max_bins=64")
     assert result.code == 0, result.text
-    assert f"Other settings than pipeline run {run[:8]}, for the steps that remain:" in result.out
+    assert f"Settings changed since pipeline run {run[:8]}, for the remaining steps:" in result.out
     assert told(result) == [f"{LEAVES} 5 -> 7", "steps.train.params.options.max_bins (absent) -> 64"]
     assert failed.child("train").data.params["options.max_leaf_nodes"] == "7"
     assert failed.parent().data.params["set"].count("seed=42") == 1

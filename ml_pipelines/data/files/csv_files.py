@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEADER_MB = 8
 ROW_LINES = 1000  # this many lines from a malformed row on are searched for a backslash before a quote
-HEADER_LENGTH = HEADER_MB * 2**20  # characters: the query plan has all names and must fit into a message to Spark
+HEADER_LENGTH = HEADER_MB * 2**20  # in characters. One message to Spark must hold all column names
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # some CSVs begin with such a line, for Excel
 
 

@@ -1,4 +1,4 @@
-"""Opens a text file, even if it is compressed or in another encoding than UTF-8."""
+"""Opens a text file, even if it is compressed or its encoding is not UTF-8."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NEARBY = 15  # a message shows this many bytes on each side of a byte that can't
 
 
 def is_plain(file: Path, encoding: str) -> bool:
-    """Return whether a file is neither compressed nor in another encoding than UTF-8."""
+    """Return whether a file is not compressed, and its encoding is UTF-8."""
     return _compression(file) is None and is_utf8(encoding)
 
 
 def is_utf8(encoding: str) -> bool:
-    """Return whether this is a name of the encoding UTF-8."""
+    """Return whether `encoding` is one of the names of UTF-8."""
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
 
 
