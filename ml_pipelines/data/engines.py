@@ -85,13 +85,18 @@ def spark_session(engine: str, needs_network: bool = False) -> SparkSession:
     return spark
 
 
-def start_early(engine: str, needs_network: bool) -> None:
+def start_early(engine: str, needs_network: bool, needs_python: Callable[[], bool]) -> None:
     """Start Sail in the background, so that this process can do something else until it needs a session.
 
     All other engines, and Sail if it needs the network, start when `spark_session` is called.
+
+    Args:
+        engine: the engine.
+        needs_network: whether the source or the tables are not on this machine.
+        needs_python: returns whether a query probably calls Python functions. Sail then prepares for them.
     """
-    if engine == "sail" and not needs_network:
-        sail.start()
+    if engine == "sail" and not needs_network and sail.start() and needs_python():
+        sail.expect_python()
 
 
 def _connect(address: str) -> SparkSession:

@@ -1,18 +1,19 @@
 """Turns the raw rows of a source into rows for a model: clean names, types, a label of 0 and 1.
 
-Spark reads the source twice: once to profile each column, once to convert the cells. The converted rows are staged as
-temporary Parquet files. So no table is written if a column is wrong, and later queries don't convert the cells again.
+Spark profiles each column before it converts the cells, so no table is written if a column is wrong. The converted rows
+are staged as temporary Parquet files, so later queries don't convert the cells again. Local files of numbers are not
+staged: it takes less time to convert their numbers again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config.schema import Data, MissingLabel, Treatment
-from ml_pipelines.data import cells
+from ml_pipelines.data import cells, numeric
 from ml_pipelines.data.columns import (
     INTEGER,
     NUMERIC,
@@ -34,6 +35,7 @@ from ml_pipelines.text import listed, shown
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
+    from pyspark.sql import types as t
 
 # Options that make the staged files fast to write and read. The files are deleted when the step ends, so their size
 # doesn't matter. The second option is for Sail. The third does the same in Spark's Parquet writer.
@@ -68,12 +70,11 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     Args:
         raw: the rows of the source.
         data: the roles of the columns, and how the source spells missing values and numbers.
-        staging: the path or URI of a new Parquet folder for the converted rows. The returned rows are read from it.
+        staging: the path or URI of a new Parquet folder for the converted rows, if they are staged.
 
     Raises:
         BadData: the source doesn't fit the configuration, or a classifier can't learn from it.
     """
-    _send_by_value()
     check_columns(raw.frame.columns, data)
     names = standard_names(raw.frame.columns)
     kept = [name for name in raw.frame.columns if name not in data.drop]
@@ -90,7 +91,9 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     spelling = cells.Spelling(tuple(data.null_values), data.source.decimal, data.source.thousands)
 
     query = _Query(frame, kept.index(data.label), spelling, data.missing_label is MissingLabel.drop)
-    profiles, label_counts = _profile(query, kept, names, dtypes)
+    named = {name: names[name] for name in kept}
+    numbers = numeric.profile(frame, named, dtypes, data) if numeric.is_numeric(dtypes, data) else None
+    profiles, label_counts = numbers or _profile(query, named, dtypes)
     _check_complete(profiles, data)
     examples = partial(_examples, query)
     treatments = {}
@@ -105,26 +108,25 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     if data.key:
         types = {data.key: "bigint" if profiles[data.key].kind in INTEGER else "string", **types}
     types[data.label] = "int"
-    columns = [(names[name], kept.index(name), kind) for name, kind in types.items()]
-    numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
+    schema = _schema({names[name]: kind for name, kind in types.items()})
+    if numbers:
+        rows = numeric.convert(frame, [(names[name], dtypes[name], types[name]) for name in types], classes.mapping)
+    else:
+        columns = [(names[name], kept.index(name), kind) for name, kind in types.items()]
+        run = partial(cells.convert, columns=columns, spelling=spelling, classes=classes.mapping)
+        rows = query.map(run, schema)
+    as_numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
     return Ingested(
-        _staged(query, columns, classes.mapping, staging),
+        rows if numbers and raw.local else _staged(rows, schema, staging),
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
         classes,
         [
             *_dropped_rows(query, profiles[data.label]),
             *find_unnamed(features, raw.text, data.drop),
-            *rounding_warnings(numbers),
+            *rounding_warnings(as_numbers),
         ],
     )
-
-
-def _send_by_value() -> None:
-    """Make Spark send the module `cells` to its workers by value: a remote worker can lack this package."""
-    from pyspark import cloudpickle
-
-    cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ class _Query:
 
     def map(self, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: Any) -> DataFrame:
         """Return what a function of `cells` yields for these rows."""
+        from pyspark import cloudpickle
+
+        # Spark sends the module `cells` to its workers by value, because a remote worker can lack this package.
+        cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]
         if self.only_labelled:
             run = partial(cells.of_labelled_rows, run=run, label=self.label, spelling=self.spelling)
         return self.frame.mapInArrow(run, schema)
@@ -150,12 +156,11 @@ def _dropped_rows(query: _Query, label: Profile) -> Iterator[DataWarning]:
         yield DataWarning("unlabelled", label.source, f"{count} and were dropped (data.missing_label=drop).")
 
 
-def _profile(
-    query: _Query, kept: Sequence[str], names: dict[str, str], dtypes: dict[str, str]
-) -> tuple[dict[str, Profile], dict[str, int]]:
+def _profile(query: _Query, names: dict[str, str], dtypes: dict[str, str]) -> tuple[dict[str, Profile], dict[str, int]]:
     """Return a dict: source column -> its profile, and a dict: value of the label -> its number of rows.
 
-    The second dict has at least CLASSES_SHOWN + 1 values if the label has more than CLASSES_SHOWN.
+    The second dict has at least CLASSES_SHOWN + 1 values if the label has more than CLASSES_SHOWN. `names` is column of
+    the source -> its name in our tables, for the columns of `query`.
     """
     from pyspark.sql import functions as F
 
@@ -166,9 +171,9 @@ def _profile(
     none = dict.fromkeys(cells.STATISTICS, 0)  # the counts of a source without rows
     counts = {row["position"]: row for row in totals if row["value"] is None}
     profiles = {}
-    for i, name in enumerate(kept):
+    for i, (source, name) in enumerate(names.items()):
         count = counts.get(i, none)
-        profiles[name] = Profile(name, names[name], dtypes[name], *(count[statistic] for statistic in cells.STATISTICS))
+        profiles[source] = Profile(source, name, dtypes[source], *(count[statistic] for statistic in cells.STATISTICS))
     return profiles, {row["value"]: row["rows"] for row in totals if row["value"] is not None}
 
 
@@ -218,18 +223,21 @@ def _type(profile: Profile, treatment: Treatment) -> str:
     return "float" if profile.kind == "float" else "double"
 
 
-def _staged(query: _Query, columns: Sequence[tuple[str, int, str]], mapping: dict[str, int], staging: str) -> DataFrame:
-    """Write the converted rows to `staging`, and return them as they are read from it."""
+def _schema(types: Mapping[str, str]) -> t.StructType:
+    """Return Spark's schema of these columns: name -> double, float, bigint, string or int."""
     from pyspark.sql import types as t
 
-    types: dict[str, t.DataType] = {
+    kinds: dict[str, t.DataType] = {
         "double": t.DoubleType(),
         "float": t.FloatType(),
         "bigint": t.LongType(),
         "string": t.StringType(),
         "int": t.IntegerType(),
     }
-    schema = t.StructType([t.StructField(name, types[kind]) for name, _, kind in columns])
-    run = partial(cells.convert, columns=columns, spelling=query.spelling, classes=mapping)
-    query.map(run, schema).write.mode("overwrite").options(**STAGING).parquet(staging)
-    return query.frame.sparkSession.read.schema(schema).parquet(staging)
+    return t.StructType([t.StructField(name, kinds[kind]) for name, kind in types.items()])
+
+
+def _staged(rows: DataFrame, schema: t.StructType, staging: str) -> DataFrame:
+    """Write the rows to `staging`, and return them as they are read from it."""
+    rows.write.mode("overwrite").options(**STAGING).parquet(staging)
+    return rows.sparkSession.read.schema(schema).parquet(staging)

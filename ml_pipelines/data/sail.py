@@ -34,7 +34,10 @@ SERVE = "import sys; from ml_pipelines.data import sail; sail.serve(*map(int, sy
 
 
 class Server(NamedTuple):
-    """A server in a process of its own. It ends when `stop` or the end of the owner closes `lifeline`."""
+    """A server in a process of its own. It ends when `stop` or the end of the owner closes `lifeline`.
+
+    A byte in `lifeline` tells it to prepare for Python functions.
+    """
 
     path: Path  # the path of the server's Unix socket
     lifeline: int  # the descriptor of a pipe
@@ -48,6 +51,12 @@ class Server(NamedTuple):
             os.close(self.lifeline)
             self.wait()
             shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def expect_python() -> None:
+    """Let the server of this process prepare for Python functions on Spark, while this process does something else."""
+    if server := start():
+        os.write(server.lifeline, b"1")
 
 
 def stop() -> None:
@@ -114,7 +123,8 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
 
     Args:
         listener: the descriptor of the Unix socket.
-        lifeline: the descriptor of a pipe that is closed when the server must end.
+        lifeline: the descriptor of a pipe that gets a byte when Python functions are expected, and is closed when the
+            server must end.
         ready: the descriptor of a pipe that gets one byte when this process is in its namespace.
         path: the path of the Unix socket. Its folder is removed at the end.
     """
@@ -128,8 +138,8 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
     server, port = listen()
     _ignore_signals()  # needed again, because the server has installed its own signal handler
     threading.Thread(target=_accept, args=(socket.socket(fileno=listener), port), daemon=True).start()
-    threading.Thread(target=_import_worker, daemon=True).start()
-    os.read(lifeline, 1)  # returns when the parent closes the other end of the pipe, or ends
+    while os.read(lifeline, 1):  # returns nothing when the parent closes the other end of the pipe, or ends
+        threading.Thread(target=_import_worker, daemon=True).start()
     del server
     shutil.rmtree(Path(path).parent, ignore_errors=True)  # a parent that was killed can't do this
     os._exit(0)
@@ -155,7 +165,7 @@ def listen() -> tuple[Any, int]:
 
 
 def _import_worker() -> None:
-    """Import what a Python function on Spark needs, while the parent still prepares its first query."""
+    """Import what a Python function on Spark needs."""
     import pyspark.worker  # noqa: F401
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cache
@@ -34,10 +34,15 @@ POLICY = "has a row filter or a column mask, so Databricks reads it at no versio
 
 
 class Raw(NamedTuple):
-    """Unchanged rows of a source. `text` is true for a CSV: all cells are text, and their types are unknown."""
+    """Unchanged rows of a source.
+
+    `text` is true for a CSV: all cells are text, and their types are unknown. `local` is true for Parquet files and a
+    version of a Delta table on this machine: every query reads the same rows from them, and quickly.
+    """
 
     frame: DataFrame
     text: bool = False
+    local: bool = False
 
 
 def read_source(
@@ -173,9 +178,30 @@ def _file(spark: SparkSession, source: Source, dropped: AbstractSet[str], max_co
     if kind is FileFormat.parquet:
         if local is None:
             return Raw(_opened(lambda: spark.read.parquet(uri), uri))
-        return Raw(_opened(lambda: parquet_files.read_parquet(spark, local, dropped, max_columns, folder), uri))
+        frame = _opened(lambda: parquet_files.read_parquet(spark, local, dropped, max_columns, folder), uri)
+        return Raw(frame, local=True)
     name = f"{uri}{delta_files.path_hint(uri)}"
-    return Raw(_opened(lambda: delta_files.read_delta(spark, uri, local, source.version), name))
+    frame = _opened(lambda: delta_files.read_delta(spark, uri, local, source.version), name)
+    return Raw(frame, local=local is not None and source.version is not None)
+
+
+def may_have_text(source: Source, dropped: Collection[str]) -> bool:
+    """Return whether a source may have text outside its `dropped` columns.
+
+    The result is False for synthetic data, and for one Parquet file of numbers. Other sources are not opened.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if source.kind is not SourceKind.file:
+        return source.kind is not SourceKind.synthetic
+    try:
+        schema = parquet.read_schema(locations.locate_source(source)[1])
+    except (BadData, OSError, TypeError, pa.ArrowException):  # not such a file; `read_source` refuses what is wrong
+        return True
+    is_ = pa.types
+    kinds = [field.type for field in schema if field.name not in dropped]
+    return not all(is_.is_integer(kind) or is_.is_floating(kind) or is_.is_boolean(kind) for kind in kinds)
 
 
 def _opened(load: Callable[[], DataFrame], name: str) -> DataFrame:

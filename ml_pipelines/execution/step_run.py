@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from ml_pipelines import errors
 from ml_pipelines.authoring.context import Output, Outputs
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import LOCAL, NONE, Config, Step
-from ml_pipelines.data import engines, locations, sail
+from ml_pipelines.data import engines, locations, sail, sources
 from ml_pipelines.errors import ConfigError, Interrupted, PipelineError, QaRefused, StepFailed, TimedOut, one_line
 from ml_pipelines.execution import task_values
 from ml_pipelines.execution.context import TrackedContext
@@ -115,7 +116,8 @@ def _run(
     """Call the step's module, and return the tags that record its outputs. `folder` is for temporary files."""
     run_id = str(run.info.run_id)
     if not step.inputs:
-        engines.start_early(config.spark.engine, locations.need_network(config))
+        needs_python = partial(sources.may_have_text, config.data.source, config.data.drop)
+        engines.start_early(config.spark.engine, locations.need_network(config), needs_python)
     run_page.describe_step(store, run_id, step, config)
     inputs = find_inputs(store, step, parameters)
     module = importlib.import_module(f"steps.{step.name}")

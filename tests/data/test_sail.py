@@ -78,6 +78,13 @@ def test_a_function_of_a_step_runs_in_the_process_of_the_server(spark: SparkSess
     assert spark.range(1).select(where("id")).collect()[0][0] == server.process
 
 
+@needs_namespace
+def test_a_server_that_prepares_for_python_still_answers(spark: SparkSession) -> None:
+    for _ in range(2):
+        sail.expect_python()
+        assert spark.range(1).mapInArrow(lambda batches: batches, "id long").count() == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not namespace.is_allowed(), reason="only root can become another user")
 def test_an_ordinary_user_keeps_his_rights_and_gets_no_others(tmp_path: Path) -> None:
     code = f"""
