@@ -138,6 +138,7 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
         "verdict": verdict,
         "checks": [{"check": name, **dataclasses.asdict(check)} for name, check in results.items()],
         "auc": _finite(dataclasses.asdict(facts.auc)),
+        "intervals": {name: _finite(dataclasses.asdict(number)) for name, number in facts.intervals.items()},
         "slices": facts.slices,
         "champion": facts.champion and _champion(facts.champion),
         "judged": {**dataclasses.asdict(inputs), **_finite({"test_auc": inputs.test_auc})},

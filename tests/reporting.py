@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from mlflow.entities import Metric, RunTag
 from ml_pipelines.backends.inline import InlineBackend
 from ml_pipelines.config.loading import load
 from ml_pipelines.problems.binary import score_metrics
+from ml_pipelines.problems.binary_intervals import intervals
 from ml_pipelines.report import gather
 from ml_pipelines.report.contents import Report
 from ml_pipelines.report.run_reader import RunReader
@@ -68,7 +70,9 @@ def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None
         for value, rows, auc in (("house", 812, 0.891), ("car", 640, 0.874), ("other", 240, 0.832))
     ]
     auc = {"value": 0.8841, "low": 0.8702, "high": 0.8979, "level": 0.95}
+    numbers = intervals(LABEL.to_numpy(), SCORE, SCORE >= 0.5, 0.95)
     report = {"verdict": verdict, "checks": checks, "auc": auc, "slices": slices, "champion": champion, "judged": {}}
+    report["intervals"] = {**{name: dataclasses.asdict(number) for name, number in numbers.items()}, "auc": auc}
     return {**report, **changed}
 
 

@@ -15,9 +15,9 @@ from ml_pipelines.checks.quality_checks import Champion, Sample
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
-from ml_pipelines.problems import binary, roc_auc
+from ml_pipelines.problems import binary, binary_intervals, roc_auc
 from ml_pipelines.problems.calibration import Calibration, calibration
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
@@ -61,9 +61,15 @@ class Facts:
         return self._step.has_signature(self._inputs.train_run_id)
 
     @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Metric -> its value on the test table, with its interval."""
+        predicted = self._predictions["predicted"].to_numpy()
+        return binary_intervals.intervals(self.label, self.score, predicted, self._level, self._keys)
+
+    @property
     def auc(self) -> Interval:
         """The AUC on the test table."""
-        return roc_auc.interval(self.label, self.score, self._level, self._keys)
+        return self.intervals["auc"]
 
     @property
     def test_auc(self) -> float:
@@ -121,7 +127,7 @@ class Facts:
     def sample(self) -> Sample:
         """The number of rows of the test table, or of its keys if keys repeat."""
         count = len(self.label) if self._keys is None else int(self._keys.max()) + 1
-        events = roc_auc.count_events(self.label, self._keys)
+        events = count_events(self.label, self._keys)
         least = math.ceil(count * FEWEST_EVENTS / events) if events else None
         return Sample(count, "test rows" if self._keys is None else "keys in the test table", least)
 

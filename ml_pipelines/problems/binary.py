@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.problems.intervals import Interval, mean_interval
-from ml_pipelines.problems.roc_auc import FEWEST_EVENTS, count_events
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, reach_of, sum_variance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +51,8 @@ def calibration(label: Array, score: Array, bins: int, level: float, keys: Array
 
     if 2 * label.sum() > len(label):
         label, score = 1 - label, 1 - score
+    events = count_events(label, keys)
     keys = np.arange(len(label)) if keys is None else keys
-    events = len(np.unique(keys[label == 1]))
     nothing = Interval(math.nan, math.nan, math.nan, level)
     if not ((score >= 0) & (score <= 1)).all():
         return Calibration(events, nothing, nothing, nothing)
@@ -68,15 +68,15 @@ def calibration(label: Array, score: Array, bins: int, level: float, keys: Array
 
 def events_needed(ratio: float, level: float) -> int | None:
     """Return how many events put the interval of a ratio of 1 between 1 / ratio and ratio; None if no number does."""
-    return math.ceil((_reach(level) / math.log(ratio)) ** 2) if ratio > 1 else None
+    return math.ceil((reach_of(level) / math.log(ratio)) ** 2) if ratio > 1 else None
 
 
 def _ratio(label: Array, score: Array, level: float, keys: Array, events: int) -> Interval:
     value = _quotient(label, score)
     if math.isinf(value):
         return Interval(value, math.nan, math.nan, level)
-    error = math.sqrt(_clustered(label / label.sum() - score / score.sum(), keys))
-    factor = math.exp(_reach(level, events) * error)
+    error = math.sqrt(sum_variance(label / label.sum() - score / score.sum(), keys))
+    factor = math.exp(reach_of(level, events) * error)
     return Interval(value, value / factor, value * factor, level)
 
 
@@ -113,8 +113,8 @@ def _slope(label: Array, score: Array, level: float, keys: Array, events: int) -
     inverse = np.linalg.pinv(hessian(fit.x))[1]
     influence = (label - expit(columns @ fit.x)) * (columns @ inverse) / len(label)
     # The model's variance holds with few events, the rows' own variance where the model does not fit or keys repeat.
-    error = math.sqrt(max(float(inverse[1]) / len(label), _clustered(influence, keys)))
-    value, reach = float(fit.x[1]), _reach(level, events) * error
+    error = math.sqrt(max(float(inverse[1]) / len(label), sum_variance(influence, keys)))
+    value, reach = float(fit.x[1]), reach_of(level, events) * error
     return Interval(value / spread, (value - reach) / spread, (value + reach) / spread, level)
 
 
@@ -125,11 +125,11 @@ def _error(label: Array, score: Array, bins: int, level: float, keys: Array) -> 
     rows, events, sums = np.bincount(place), np.bincount(place, label), np.bincount(place, score)
     rows, events, sums = (numbers[rows > 0] for numbers in (rows, events, sums))
     residual = label - score
-    plain = _clustered(residual, np.arange(len(residual)))
-    effect = math.sqrt(max(1.0, _clustered(residual, keys) / plain)) if plain else 1.0  # how repeated keys widen it
+    plain = sum_variance(residual, np.arange(len(residual)))
+    effect = math.sqrt(max(1.0, sum_variance(residual, keys) / plain)) if plain else 1.0  # how repeated keys widen it
     by_chance = effect * float(_mean_distance(rows, np.minimum(sums / rows, 1)).sum())
     variances = [float((numbers * (1 - numbers / rows)).sum()) for numbers in (events, sums)]
-    reach = _reach(level) * effect * math.sqrt(max(variances))
+    reach = reach_of(level) * effect * math.sqrt(max(variances))
     value, total = float(np.abs(events - sums).sum()) - by_chance, float(label.sum())
     return Interval(value / total, (value - reach) / total, (value + reach) / total, level)
 
@@ -143,19 +143,3 @@ def _mean_distance(rows: Array, chance: Array) -> Array:
     ways = gammaln(rows + 1) - gammaln(above + 1) - gammaln(rows - above + 1)
     distance: Array = 2 * above * (1 - chance) * np.exp(ways + xlogy(above, chance) + xlog1py(rows - above, -chance))
     return distance
-
-
-def _clustered(parts: Array, keys: Array) -> float:
-    """Return the variance of the sum of the parts of all rows; the parts of a key depend on each other."""
-    import numpy as np
-
-    sums = np.bincount(keys, parts)
-    count = int((np.bincount(keys) > 0).sum())
-    return float(sums @ sums) * count / max(1, count - 1)
-
-
-def _reach(level: float, events: int | None = None) -> float:
-    """Return how many standard errors an interval reaches: more if the variance comes from few events."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(math.inf if events is None else max(1, events - 1), (1 + level) / 2))

@@ -61,3 +61,62 @@ def mean_interval(values: Array, level: float, keys: Array | None = None) -> Int
     error = math.sqrt(float(sums @ sums) * count / (count - 1)) / len(values)
     reach = float(stdtrit(count - 1, (1 + level) / 2)) * error
     return Interval(value, value - reach, value + reach, level)
+
+
+def share_interval(hits: Array, level: float, keys: Array) -> Interval:
+    """Return the share of rows that are hits, with Wilson's interval.
+
+    Where the rows of a key are alike, the interval is that of fewer rows: as many as independent rows would need for
+    the same variance.
+
+    Args:
+        hits: whether each row is a hit, shape (rows,), at least one row.
+        level: the level of the interval.
+        keys: the key of each row, as a number from 0; rows with the same key are not independent.
+    """
+    import numpy as np
+
+    value, rows = float(hits.mean()), len(hits)
+    sizes = np.bincount(keys)
+    most = float((sizes**2).sum()) / rows  # if all rows of a key are alike
+    plain = sum_variance(hits - value, np.arange(rows))
+    effect = min(max(sum_variance(hits - value, keys) / plain, 1.0), most) if plain else most
+    if most > 1:  # the variance comes from the keys
+        effect *= (reach_of(level, count_events(hits, keys)) / reach_of(level)) ** 2
+    low, high = wilson(value, rows / effect, level)
+    return Interval(value, min(low, value), max(high, value), level)  # rounding can put an end inside
+
+
+def wilson(share: float, rows: float, level: float) -> tuple[float, float]:
+    """Return the ends of Wilson's interval (1927) of a share of independent rows."""
+    z = reach_of(level) ** 2 / rows
+    middle, half = share + z / 2, math.sqrt(z * share * (1 - share) + z * z / 4)
+    return (middle - half) / (1 + z), (middle + half) / (1 + z)
+
+
+def count_events(label: Array, keys: Array | None = None) -> int:
+    """Return the number of rows of the class with fewer rows; if keys repeat, of the keys that have such a row."""
+    import numpy as np
+
+    keys = np.arange(len(label)) if keys is None else keys
+    return min(len(np.unique(keys[label == class_])) for class_ in (0, 1))
+
+
+def sum_variance(parts: Array, keys: Array) -> float:
+    """Return the variance of the sum of centred parts of all rows. The parts of a key are not independent."""
+    import numpy as np
+
+    sums = np.bincount(keys, parts)
+    count = int((np.bincount(keys) > 0).sum())
+    return float(sums @ sums) * count / max(1, count - 1)
+
+
+def reach_of(level: float, events: int | None = None) -> float:
+    """Return how many standard errors an interval reaches: more if the variance comes from few events."""
+    from statistics import NormalDist
+
+    if events is None:
+        return NormalDist().inv_cdf((1 + level) / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(1, events - 1), (1 + level) / 2))

@@ -82,13 +82,6 @@ def area(label: Array, score: Array) -> float:
     return _placements(label, score)[0]
 
 
-def count_events(label: Array, keys: Array | None = None) -> int:
-    """Return the number of rows of the class with fewer rows; if keys repeat, of the keys that have such a row."""
-    import numpy as np
-
-    return min(len(np.unique(part)) for part in _keys_of(label, keys))
-
-
 def _placements(label: Array, score: Array) -> tuple[float, Placements]:
     """Return the AUC, and the placements of the rows of class 1 and of class 0.
 

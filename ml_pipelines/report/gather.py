@@ -17,7 +17,7 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.problems.binary import COUNTS, METRICS
 from ml_pipelines.report.changes import champion_runs, changes, written_tables
 from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
-from ml_pipelines.report.render import format_number, wilson
+from ml_pipelines.report.render import format_number
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.system import terminal
 from ml_pipelines.text import shown
@@ -73,7 +73,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         steps=steps,
         needs=needs,
         resume=terminal.resume_command(tags["profile"], run_id, overrides) if resumable else "",
-        metrics=_metrics(origins, champion, qa.get("auc")),
+        metrics=_metrics(origins, champion, qa.get("intervals", {})),
         counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
         champion_run=reader.link(champion["train"]) if champion else None,
@@ -216,26 +216,20 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
     return Verdict("Warned", "warn", f"Checks: {counted}. The gate only warns (on_failure: warn){conclusion}.")
 
 
-def _metrics(origins: Mapping[str, Run], champion: Mapping[str, Run], auc: Mapping[str, Any] | None) -> list[Metric]:
+def _metrics(
+    origins: Mapping[str, Run], champion: Mapping[str, Run], intervals: Mapping[str, Mapping[str, float | None]]
+) -> list[Metric]:
     """Return the metrics on the test table, with the champion's values if the champion was tested on the same rows."""
     values, training = (_values(origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train")))
     digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
     champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
-    intervals = _intervals(values)
-    if auc:
-        intervals["auc"] = auc["low"], auc["high"]
-    return [
-        Metric(
-            label,
-            values[name],
-            *intervals.get(name, (None, None)),
-            training.get(name),
-            champion_values.get(name),
-            higher_is_better,
-        )
-        for name, (label, higher_is_better) in METRICS.items()
-        if name in values
-    ]
+    metrics = []
+    for name, (label, higher_is_better) in METRICS.items():
+        if name in values:
+            low, high = (intervals.get(name, {}).get(end) for end in ("low", "high"))
+            others = training.get(name), champion_values.get(name)
+            metrics.append(Metric(label, values[name], low, high, *others, higher_is_better))
+    return metrics
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
@@ -249,16 +243,3 @@ def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]
         if total := values.get("true_positives", 0) + values.get(others, 0):
             values[name] = values["true_positives"] / total
     return values
-
-
-def _intervals(values: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:
-    """Return the 95 % intervals of accuracy, precision and recall, which are shares of rows."""
-    intervals: dict[str, tuple[float | None, float | None]] = {}
-    for name, rows in {
-        "accuracy": values.get("rows", 0),
-        "precision": values.get("true_positives", 0) + values.get("false_positives", 0),
-        "recall": values.get("true_positives", 0) + values.get("false_negatives", 0),
-    }.items():
-        if name in values and rows:
-            intervals[name] = wilson(values[name] * rows, rows)
-    return intervals

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ml_pipelines.problems import intervals
 from ml_pipelines.report import charts
 from ml_pipelines.report.contents import Report
 from ml_pipelines.text import escaped
 
 NAME = "report.html"
-Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 def render(report: Report) -> str:
@@ -51,7 +51,5 @@ def probability(value: object) -> str:
 
 
 def wilson(hits: float, rows: float) -> tuple[float, float]:
-    """Return the 95 % interval of the share hits / rows (Wilson 1927)."""
-    share, z = hits / rows, Z95**2 / rows
-    middle, half = share + z / 2, math.sqrt(z * share * (1 - share) + z * z / 4)
-    return (middle - half) / (1 + z), (middle + half) / (1 + z)
+    """Return the 95 % interval of the share hits / rows."""
+    return intervals.wilson(hits / rows, rows, 0.95)

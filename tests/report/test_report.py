@@ -122,6 +122,7 @@ def test_each_metric_has_its_interval(store: Store) -> None:
         assert shown == pytest.approx((right / rows, expected.low, expected.high), abs=1e-6), name
     auc = report.metrics[0]
     assert (auc.name, auc.low, auc.high, auc.training, auc.champion) == ("AUC", 0.8702, 0.8979, 0.985, None)
+    assert all(metric.low < metric.value < metric.high for metric in report.metrics)  # type: ignore[operator]
     assert [metric.name for metric in report.metrics if not metric.higher_is_better] == ["Log loss", "Brier score"]
 
 

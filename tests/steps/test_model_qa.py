@@ -56,6 +56,11 @@ FRAMES = {
 OLD = Version("model", 3, "old", 0, {"train_uri": "older", **IDENTITY})
 
 
+def predicted(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return evaluate's predictions with the predicted class, and any other frame as it is."""
+    return frame.with_columns(predicted=(pl.col("score") >= 0.5).cast(int)) if "score" in frame.columns else frame
+
+
 def run_model_qa(
     *changes: str,
     test_auc: float = AUC,
@@ -68,7 +73,7 @@ def run_model_qa(
     step = RecordingContext(
         "model_qa",
         config.steps["model_qa"].params,
-        {**FRAMES, "older": table(3), **(frames or {})},
+        {name: predicted(frame) for name, frame in {**FRAMES, "older": table(3), **(frames or {})}.items()},
         {"t": Echo(), "old": old or Echo("noisy")},
         metrics={"t": {"train_auc": 0.9}},
         champion=champion,
