@@ -73,7 +73,7 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
 
     Raises:
         StepFailed: the model's file is missing.
-        BadData: the file isn't the one that the train run logged, or contains types that aren't trusted.
+        BadData: the file isn't the file that the train run logged, or contains types that aren't trusted.
     """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException

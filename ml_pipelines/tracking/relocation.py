@@ -101,7 +101,7 @@ def relocate(dry_run: bool = False) -> Relocation:
 
 
 def _old_folders(database: Path) -> list[Path]:
-    """Return the folders in which the project was when it created its experiments, without its present folder."""
+    """Return the project's earlier folders, which the artifact locations of its experiments name."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()

@@ -151,7 +151,7 @@ def _open_files(local: Path) -> Files:
 
 
 def _schema(metadata: Any) -> pa.Schema:
-    """Return the Arrow schema that the writer stored in the file, or else the one that follows from Parquet's types.
+    """Return the Arrow schema that the writer stored in the file, or else the schema that follows from Parquet's types.
 
     Sail uses the stored schema for all types, pyarrow only for some.
     """
