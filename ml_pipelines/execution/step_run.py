@@ -270,5 +270,5 @@ def keep_share(share: Path) -> None:
             threadpoolctl.threadpool_limits(int(threads), user_api="openmp")
 
     signal.signal(SHARE_CHANGED, apply)
-    signal.siginterrupt(SHARE_CHANGED, False)  # restart interrupted system calls: libraries don't
+    signal.siginterrupt(SHARE_CHANGED, False)  # the system restarts the calls; libraries don't
     apply()
