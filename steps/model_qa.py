@@ -6,22 +6,23 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ml_pipelines.authoring import rules
-from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.authoring.context import Outputs, StepContext, Version
 from ml_pipelines.checks.drift import drift_report
-from ml_pipelines.checks.facts import Facts, GateInputs
-from ml_pipelines.checks.quality_checks import (
-    CHECKS,
-    Champion,
-    difference_text,
-    facts_of,
-    rows_text,
-    settings_of,
-    unproven,
-)
+from ml_pipelines.checks.facts import Facts
+from ml_pipelines.checks.promotion import Champion, difference_text, judge, rows_text
+from ml_pipelines.checks.quality_checks import CHECKS, facts_of, settings_of, unproven
+from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
+
+# What qa_report.json has about the champion; the differences are those of this model from the champion.
+CHAMPION_NUMBERS = (
+    *("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value"),
+    *("loss_difference", "loss_difference_low", "loss_difference_high"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,39 @@ def run(
     facts = Facts(step, inputs, params.level, params.slices, params.slice_rows)
     results = run_checks(params, facts)
     failed, undecided = _named(results, FAILED), _named(results, UNDECIDED)
-    pending = unproven(results, has_champion=facts.champion is not None)
+    pending = unproven(results, facts.champion)
     verdict = gate_verdict(results, pending, params.on_failure)
     step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
     if "drift" in results:
         step.log_json(drift_report(facts.train_test, facts.since_champion, params.checks["drift"]), "drift.json")
-    step.summary(" · ".join([counts(results) + against(facts.champion, params.level), *shown_problems(results)]))
+    step.summary(
+        " · ".join([counts(results), *against(facts.champion, results, params.level), *shown_problems(results)])
+    )
     checks = {"failed_checks": failed, "undecided_checks": undecided}
     step.log_tags({"verdict": verdict, **{tag: ", ".join(names) or "none" for tag, names in checks.items()}})
     if verdict == REFUSED:
         step.refuse(" ".join(failed.values()))
     else:
-        tables = {"train": train_uri, "test": test_uri}
-        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, tables, list(pending))
+        tables, rule = {"train": train_uri, "test": test_uri}, partial(may_replace, step, facts, train_run_id)
+        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, rule, tables, list(pending))
     return {"qa_complete": True, "qa_passed": verdict == PASSED}
+
+
+def may_replace(
+    step: StepContext[Params], facts: Facts, train_run_id: str, version: Version, champion: Version
+) -> bool:
+    """Return whether a version may replace another one as champion, by the rule of the check `champion`.
+
+    If the check is off, no version may. Two versions that the gate did not compare, such as those of two pipelines at
+    once, may also not have the same AUC: else each could replace the other.
+    """
+    settings = step.params.checks.get("champion")
+    if settings is None:
+        return False
+    judged = facts.champion is not None and (version.run_id, champion.run_id) == (train_run_id, facts.champion.run_id)
+    compared = facts.champion if judged else facts.compare(version, champion)
+    check = judge(compared, facts.crown, **settings)
+    return check.verdict == PASSED and (judged or (check.value or 0) > 0)
 
 
 def _named(results: Mapping[str, Check], verdict: str) -> dict[str, str]:
@@ -120,16 +140,20 @@ def shown_problems(results: Mapping[str, Check]) -> list[str]:
     ]
 
 
-def against(champion: Champion | None, level: float) -> str:
-    """Return the AUC's difference from the champion, with its paired interval, to add to the step's line."""
-    if champion is None:
-        return ""
+def against(champion: Champion | None, results: Mapping[str, Check], level: float) -> list[str]:
+    """Return the AUC's difference from the champion, with its paired interval, for the step's line.
+
+    The list is empty if there is nothing to say, or if the reason of the undecided check says it.
+    """
+    if champion is None or champion.is_this or ("champion" in results and results["champion"].verdict == UNDECIDED):
+        return []
     if champion.difference is None:
-        return f" · not compared with version {champion.version}: {champion.problem}"
+        return [f"not compared with version {champion.version}: {champion.problem}"]
     if not math.isfinite(champion.difference.value):
-        return ""
-    difference = difference_text(champion.difference, level)
-    return f" · auc {difference}, against version {champion.version}{rows_text(champion)}"
+        return []
+    return [
+        f"auc {difference_text(champion.difference, level)}, against version {champion.version}{rows_text(champion)}"
+    ]
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:
@@ -146,15 +170,15 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
 
 
 def _champion(champion: Champion) -> dict[str, Any]:
-    """Return the champion's part of the report: its version, its AUC, and the challenger's AUC minus the champion's."""
+    """Return the champion's part of the report: its version, its AUC, and how the model differs from it."""
     version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id, "rows": champion.rows}
-    if champion.auc is None or champion.difference is None:
-        names = ("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value")
-        return {**version, **dict.fromkeys(names), "problem": champion.problem}
+    if champion.auc is None or champion.difference is None or champion.loss_gain is None:
+        return {**version, **dict.fromkeys(CHAMPION_NUMBERS), "problem": champion.problem}
     auc, difference = champion.auc, champion.difference
-    numbers = {"auc": auc.value, "low": auc.low, "high": auc.high, "difference": difference.value}
-    numbers |= {"difference_low": difference.low, "difference_high": difference.high, "p_value": difference.p_value}
-    return {**version, **_finite(numbers)}
+    gain = champion.loss_gain
+    numbers = [auc.value, auc.low, auc.high, difference.value, difference.low, difference.high, difference.p_value]
+    numbers += [-gain.value, -gain.high, -gain.low]
+    return {**version, **_finite(dict(zip(CHAMPION_NUMBERS, numbers, strict=True)))}
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

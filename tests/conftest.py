@@ -40,7 +40,7 @@ LENIENT = ",".join(
     [
         *(f"{CHECKS}.{name}.threshold={x}" for name, x in LENIENT_BOUNDS.items()),
         *(f"{CHECKS}.calibration.{name}={x}" for name, x in {"ratio": 99, "slope": 0.01, "error": 99}.items()),
-        f"{CHECKS}.champion.level=0",
+        f"{CHECKS}.champion.margin=1",
     ]
 )
 FEW_ROWS = """

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.authoring.context import AreaOf, StepContext, Version
+from ml_pipelines.authoring.context import AreaOf, MayReplace, StepContext, Version
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
 from ml_pipelines.data.origin import Origin
@@ -47,6 +47,7 @@ class RecordingContext(StepContext[Any]):
         self.params = params
         self.seed = self._config.seed
         self.data = self._config.data
+        self.crown = self._config.registry.crown
         self.label = self.data.label
         self.key_column = self.data.key
         self.run_id = f"{name}-run"
@@ -141,13 +142,14 @@ class RecordingContext(StepContext[Any]):
         verdict: str,
         auc: float,
         area_of: AreaOf,
+        may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
     ) -> None:
         self.registered.append(
             {
                 **{"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables},
-                **{"area_of": area_of, "undecided": list(undecided)},
+                **{"area_of": area_of, "may_replace": may_replace, "undecided": list(undecided)},
             }
         )
 

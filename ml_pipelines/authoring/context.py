@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from ml_pipelines.config.schema import Data
+from ml_pipelines.config.schema import Crown, Data
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,6 +39,8 @@ class Version(NamedTuple):
 
 # Returns a version's AUC on rows that no compared model has seen, or None if it can't be compared.
 AreaOf = Callable[[Version], float | None]
+# Returns whether the first version may replace the second as champion.
+MayReplace = Callable[[Version, Version], bool]
 
 
 class StepContext(ABC, Generic[P]):
@@ -48,6 +50,7 @@ class StepContext(ABC, Generic[P]):
     params: P  # the step's Params, as conf declares them
     seed: int
     data: Data  # the `data` block of conf
+    crown: Crown  # conf's registry.crown: what a model must show to replace the champion
     run_id: str  # the id of the step's MLflow run
     pipeline_run_id: str  # the id of the step's parent run; equals run_id if the step runs alone
     label: str  # the name of the label column in the tables
@@ -166,6 +169,7 @@ class StepContext(ABC, Generic[P]):
     def champion(self) -> Version | None:
         """Return the version with the alias champion, if any. Declare `external: [champion]` in conf to call this.
 
+        A champion whose files are lost does not count.
         Its tags hold the identity of its split and its label, as `identity` returns them.
         """
 
@@ -176,10 +180,11 @@ class StepContext(ABC, Generic[P]):
         verdict: str,
         auc: float,
         area_of: AreaOf,
+        may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
     ) -> None:
-        """Register the model of a train run as challenger. If it passed and is the best, make it champion.
+        """Register the model of a train run as challenger. If it passed and may replace the champion, it does.
 
         Args:
             train_run_id: the id of the train run. Its model is registered only once, even if this is called again.
@@ -187,6 +192,7 @@ class StepContext(ABC, Generic[P]):
             auc: the AUC of this model on the test table.
             area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
                 be compared.
+            may_replace: takes two versions, and returns whether the first may replace the second as champion.
             tables: `train` and `test` -> the URI of the table, for the version's tags.
             undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.
         """

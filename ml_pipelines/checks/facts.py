@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.authoring.context import StepContext, Version
+from ml_pipelines.authoring.context import StepContext
 from ml_pipelines.checks import drift, measures
-from ml_pipelines.checks.comparison import find_unseen_rows
-from ml_pipelines.checks.quality_checks import Champion, Sample
+from ml_pipelines.checks.champion_facts import ChampionFacts
+from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
 from ml_pipelines.problems import binary, binary_intervals, roc_auc
 from ml_pipelines.problems.calibration import Calibration, calibration
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events
+from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ml_pipelines.checks.quality_checks import Array
     from ml_pipelines.data.origin import Origin
 
 
 DRIFT_ROWS = 50_000  # drift is measured on about this many rows: with more rows, PSI changes by less than 0.01
 
 
-@dataclass(frozen=True)
-class GateInputs:
-    """The inputs of the quality gate: the tables, the runs of earlier steps, and the AUC from the step evaluate."""
-
-    train_uri: str
-    test_uri: str
-    train_run_id: str
-    evaluate_run_id: str
-    feature_importance_run_id: str
-    test_auc: float
-
-
-class Facts:
+class Facts(ChampionFacts):
     """Facts about the model, its tables and the champion."""
 
     def __init__(
         self, step: StepContext[Any], inputs: GateInputs, level: float, slices: Sequence[str], slice_rows: int
     ) -> None:
-        self._step, self._inputs = step, inputs
-        self._level, self._slices, self._slice_rows = level, slices, slice_rows
-        self._areas: dict[str, float] = {}  # train run -> AUC of its model on the compared rows
-        self._compared: Array | None = None  # the rows on which the champion is judged, once it is; None: all
+        super().__init__(step, inputs, level)
+        self._slices, self._slice_rows = slices, slice_rows
 
     # -- facts about the model
 
@@ -79,10 +62,11 @@ class Facts:
     @cached_property
     def baseline_gain(self) -> Interval:
         """By how much the log loss is below that of the baseline, which gives each row the training table's rate."""
-        import numpy as np
+        return binary.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
 
-        baseline = np.full(len(self.label), self._train[self._step.label].mean())
-        return binary.loss_gain(self.label, self.score, baseline, self._level, self._keys)
+    def calibrated(self, bins: int) -> Calibration:
+        """Return how well the scores of the test table agree with its labels."""
+        return calibration(self.label, self.score, bins, self._level, self._keys)
 
     @cached_property
     def train_auc(self) -> float:
@@ -95,65 +79,7 @@ class Facts:
         table = self._step.load_table(self._inputs.feature_importance_run_id, "feature_importance.json")
         return dict(table.select("feature", "importance").iter_rows())
 
-    # -- facts about the test table: evaluate's predictions, and the columns
-
-    @cached_property
-    def _predictions(self) -> pl.DataFrame:
-        return self._step.load_table(self._inputs.evaluate_run_id, "predictions.parquet")
-
-    @cached_property
-    def label(self) -> Array:
-        """The label of each row of the test table."""
-        return self._predictions["label"].to_numpy()
-
-    @cached_property
-    def score(self) -> Array:
-        """The model's probability of class 1 for each row of the test table."""
-        return self._predictions["score"].to_numpy()
-
-    @cached_property
-    def _keys(self) -> Array | None:
-        """The key of each row of the test table as a number; None if no key occurs twice, or the rows have no key."""
-        if "key" not in self._predictions.columns:
-            return None
-        codes = key_codes(self._predictions["key"])
-        return codes if codes.max() + 1 < len(codes) else None
-
-    def calibrated(self, bins: int) -> Calibration:
-        """Return how well the scores of the test table agree with its labels."""
-        return calibration(self.label, self.score, bins, self._level, self._keys)
-
-    @cached_property
-    def sample(self) -> Sample:
-        """The number of rows of the test table, or of its keys if keys repeat."""
-        count = len(self.label) if self._keys is None else int(self._keys.max()) + 1
-        events = count_events(self.label, self._keys)
-        least = math.ceil(count * FEWEST_EVENTS / events) if events else None
-        return Sample(count, "test rows" if self._keys is None else "keys in the test table", least)
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return self._step.feature_columns(self._inputs.test_uri)
-
-    @cached_property
-    def _test(self) -> pl.DataFrame:
-        """The test table. Its rows have the order of evaluate's predictions, because evaluate read the same columns."""
-        step, uri = self._step, self._inputs.test_uri
-        table = self._with_key(uri, [*self._names, step.label])
-        if not table[step.label].cast(int).equals(self._predictions["label"]):
-            raise BadData(
-                f"The predictions of run {self._inputs.evaluate_run_id} don't belong to the rows of table {uri}."
-            )
-        return table
-
-    @cached_property
-    def _train(self) -> pl.DataFrame:
-        return self._with_key(self._inputs.train_uri, [*self._names, self._step.label])
-
-    def _with_key(self, uri: str, names: Sequence[str]) -> pl.DataFrame:
-        """Return these columns of a table, and its key if it has one."""
-        key = [self._step.key_column] if self._step.key_column in self._step.table_columns(uri) else []
-        return self._step.read(uri, [*key, *names])
+    # -- facts about the columns and slices of the tables
 
     @cached_property
     def _origin(self) -> Origin:
@@ -191,36 +117,6 @@ class Facts:
         key = self._step.key_column
         return drift.measure(_sample(self._train, key), _sample(self._test, key), self._names)
 
-    # -- facts about the champion
-
-    @cached_property
-    def _champion_version(self) -> Version | None:
-        return self._step.champion()
-
-    @cached_property
-    def champion(self) -> Champion | None:
-        """The champion, scored on the test table; None if no version is champion."""
-        version = self._champion_version
-        if version is None:
-            return None
-        of_version = version.name, version.version, version.run_id
-        try:
-            rows = self._unseen_by(version)
-        except PipelineError as error:
-            return Champion(*of_version, None, None, str(error))
-        try:
-            score = self._score_of(version.run_id)[rows]
-        except PipelineError as error:
-            other = "If this is another data set, set registry.model to another name."
-            return Champion(*of_version, None, None, f"it can't score this table: {error} {other}")
-        label, keys = self.label[rows], None if self._keys is None else self._keys[rows]
-        auc = roc_auc.interval(label, score, self._level, keys)
-        difference = roc_auc.compare(label, self.score[rows], score, self._level, keys)
-        if math.isfinite(difference.value) and math.isnan(difference.p_value):
-            return Champion(*of_version, auc, None, "all test rows of a class have the same key.")
-        self._compared, self._areas[version.run_id] = rows, auc.value
-        return Champion(*of_version, auc, difference, rows=None if rows.all() else int(rows.sum()))
-
     @cached_property
     def since_champion(self) -> drift.Comparison:
         """The drift of the common columns from the champion's training table to the training table of this model."""
@@ -246,42 +142,6 @@ class Facts:
             return drift.Comparison((), (0, 0), only_before, only_now, problem)
         old, new = (_sample(table, step.key_column) for table in (reference, self._train))
         return drift.Comparison(drift.measure(old, new, common), (old.height, new.height), only_before, only_now)
-
-    def area_of(self, version: Version) -> float | None:
-        """Return a version's AUC on the rows that the champion has not seen, or None if it can't be compared."""
-        champion, run_id = self.champion, version.run_id
-        if run_id not in self._areas:
-            if champion and run_id == champion.run_id:  # scored, but not comparable
-                return None
-            try:
-                self._areas[run_id] = self._measured(version)
-            except PipelineError:
-                return None
-        return self._areas[run_id]
-
-    def _measured(self, version: Version) -> float:
-        rows = slice(None) if self._compared is None else self._compared
-        if version.run_id == self._inputs.train_run_id:
-            return roc_auc.area(self.label[rows], self.score[rows])
-        if not self._unseen_by(version)[rows].all():
-            raise BadData("it can have trained on rows on which the champion is judged.")
-        return roc_auc.area(self.label[rows], self._score_of(version.run_id)[rows])
-
-    def _unseen_by(self, version: Version) -> Array:
-        """Return for each row of the test table whether a version can't have trained on it."""
-        return find_unseen_rows(self._identity, version.tags, self._test, self.label)
-
-    @cached_property
-    def _identity(self) -> Mapping[str, str]:
-        """How the tables were split, and what their classes mean."""
-        return self._step.identity(self._inputs.train_uri)
-
-    def _score_of(self, train_run_id: str) -> Array:
-        model = self._step.load_model(train_run_id)
-        names = list(model.feature_names_in_)
-        if lost := [name for name in names if name not in self._names]:
-            raise BadData(f"it takes columns that the test table does not have ({listed(lost, most=5)}).")
-        return positive_score(model, self._test.select(names))
 
     # -- for checks that are off by default
 

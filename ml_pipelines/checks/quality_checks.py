@@ -13,12 +13,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from ml_pipelines.authoring.rules import Limits, Share
+from ml_pipelines.checks import promotion
 from ml_pipelines.checks.drift import Comparison, moved, rows_needed
+from ml_pipelines.checks.promotion import Champion
 from ml_pipelines.checks.verdicts import (
     FAILED,
     NOT_COMPARED,
@@ -26,9 +27,8 @@ from ml_pipelines.checks.verdicts import (
     UNDECIDED,
     WARNED,
     Check,
-    at_least,
+    Sample,
     at_most,
-    interval_text,
     most_serious,
     needed_text,
     not_above,
@@ -36,8 +36,9 @@ from ml_pipelines.checks.verdicts import (
     only_warning,
     within,
 )
+from ml_pipelines.config.schema import Crown
 from ml_pipelines.problems.calibration import Calibration, events_needed
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, Difference, Interval
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
 from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-BY_HAND = "Only a person can make this model champion (ml-pipelines promote)."
 SIMPLER = "Use more rows, or a simpler model: trees with fewer leaves, steps.train.params.options.max_leaf_nodes=7."
 RAW_SCORES = (
     "Change steps.train.params.options. If only the order of the scores counts, set "
@@ -60,34 +60,6 @@ Factor = Annotated[float, Limits(low=1)]
 Slope = Annotated[float, Limits(low=0.01, high=1)]
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The champion, scored on the rows of the test table that it can't have trained on.
-
-    `rows` is the number of these rows, None if these are all rows. `problem` says why the models are not compared.
-    """
-
-    name: str
-    version: int
-    run_id: str
-    auc: Interval | None
-    difference: Difference | None  # the challenger's AUC minus the champion's, on these rows
-    problem: str = ""
-    rows: int | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How many independent things the test table has: its rows, or its keys if keys repeat; `noun` is their name.
-
-    `least` is about how many of them give an interval, None if nobody knows.
-    """
-
-    count: int
-    noun: str
-    least: int | None
-
-
 CHECKS: dict[str, Callable[..., Check]] = {}
 # A model becomes champion only if these checks pass, as far as they are on. Other undecided checks are only shown.
 DECISIVE = ("min_auc", "beats_baseline", "champion")
@@ -99,12 +71,12 @@ def check(function: Callable[..., Check]) -> Callable[..., Check]:
     return function
 
 
-def unproven(results: Mapping[str, Check], has_champion: bool) -> dict[str, Check]:
+def unproven(results: Mapping[str, Check], champion: Champion | None) -> dict[str, Check]:
     """Return the decisive checks that neither passed nor failed. They keep the model from becoming champion.
 
-    `champion` is one of them also if there is a champion, but the models can't be compared.
+    `champion` is one of them also if the models can't be compared.
     """
-    skipped = {"champion": NOT_COMPARED} if has_champion else {}
+    skipped = {"champion": NOT_COMPARED} if champion and not champion.is_this else {}
     return {
         name: check
         for name, check in results.items()
@@ -275,19 +247,9 @@ def _other_columns(comparison: Comparison) -> str:
 
 
 @check
-def champion(champion: Champion | None, *, level: Share) -> Check:
-    """Pass if the model is not significantly worse than the champion on the same rows (DeLong's one-sided test)."""
-    if champion is None:
-        return Check(None, level, NOT_COMPARED, "the model has no champion yet")
-    version = f"version {champion.version}"
-    if champion.difference is None or champion.auc is None:
-        return Check(
-            None, level, NOT_COMPARED, f"not compared with the champion, {version}: {champion.problem} {BY_HAND}"
-        )
-    aucs = f"auc {champion.auc.value:.3f}, difference {difference_text(champion.difference, champion.auc.level)}"
-    what = f"p-value against the champion, {version} ({aucs}{rows_text(champion)}),"
-    advice = "Keep the champion, or use more rows, other features or other options."
-    return at_least(what, champion.difference.p_value, level, advice)
+def champion(champion: Champion | None, crown: Crown, *, margin: Share) -> Check:
+    """Pass if the model may replace the champion: its AUC on the same rows is not worse, or better (registry.crown)."""
+    return promotion.judge(champion, crown, margin)
 
 
 @check
@@ -313,16 +275,6 @@ def latency(predict: Callable[[int], object], *, rows: int, repeats: int, thresh
 
     time_ms = median(milliseconds() for _ in range(repeats))
     return at_most(f"time for {rows} rows in milliseconds", time_ms, threshold, "Use a smaller model.")
-
-
-def difference_text(difference: Difference, level: float) -> str:
-    """Return the difference from the champion with its interval in words."""
-    return f"{difference.value:+.3f}, {interval_text(difference.low, difference.high, level, '+.3f')}"
-
-
-def rows_text(champion: Champion) -> str:
-    """Return on how many rows the models are compared, to add to a text; empty if on all rows of the test table."""
-    return "" if champion.rows is None else f", on the {champion.rows:,} test rows that neither model has seen"
 
 
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:

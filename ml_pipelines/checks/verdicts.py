@@ -25,6 +25,18 @@ class Check:
     advice: str = ""  # what to do if the check failed or warned
 
 
+@dataclass(frozen=True)
+class Sample:
+    """How many independent things a test table has: its rows, or its keys if keys repeat; `noun` is their name.
+
+    `least` is about how many of them give an interval, None if nobody knows.
+    """
+
+    count: int
+    noun: str
+    least: int | None
+
+
 def gate_verdict(results: Mapping[str, Check], unproven: Mapping[str, Check], on_failure: str) -> str:
     """Return the verdict of the whole gate: refused, warned, undecided or passed.
 

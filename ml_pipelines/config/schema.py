@@ -44,6 +44,13 @@ class MissingLabel(enum.Enum):
     drop = "drop"
 
 
+class Crown(enum.Enum):
+    """What a model must show to replace the champion (docs/registry.md)."""
+
+    not_worse = "not_worse"
+    better = "better"
+
+
 class ColumnType(enum.Enum):
     """The type of a column in a data contract."""
 
@@ -119,9 +126,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Registry:
-    """The name of the registered model. None means the experiment's name."""
+    """The name of the registered model, and what a model must show to replace the champion."""
 
-    model: str | None = None
+    model: str | None = None  # None: the experiment's name
+    crown: Crown = Crown.not_worse
 
 
 @dataclass(frozen=True)

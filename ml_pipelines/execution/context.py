@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_pipelines.authoring.context import AreaOf, StepContext, Version
+from ml_pipelines.authoring.context import AreaOf, MayReplace, StepContext, Version
 from ml_pipelines.config.schema import Config, SourceKind
 from ml_pipelines.data import columns, contract, data_warnings, engines, ingest, locations, sources, tables
 from ml_pipelines.data.data_warnings import DataWarning
@@ -47,6 +47,7 @@ class TrackedContext(StepContext[P]):
         self.params = config.steps[name].params
         self.seed = config.seed
         self.data = config.data
+        self.crown = config.registry.crown
         self.run_id = run_id
         self.pipeline_run_id = pipeline_run_id
         self.log = logging.getLogger(f"steps.{name}")
@@ -66,6 +67,7 @@ class TrackedContext(StepContext[P]):
         self._origin: Origin | None = None  # where the rows come from, once `source` was called
         self._class_1 = ""  # the value of the label that is class 1, once `source` was called
         self._versions: dict[str, Version] = {}  # train run -> its registered version
+        self._judged_against = registry.NOBODY  # the champion's version, once `champion` was called
 
     # -- tables
 
@@ -291,11 +293,13 @@ class TrackedContext(StepContext[P]):
     def champion(self) -> Version | None:
         """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`.
 
+        A champion whose files are lost does not count.
         Its tags hold the identity of its split and its label, even if an earlier release registered it.
         """
         champion = registry.current_champion(self._store, self._config)
-        if champion is None:
+        if champion is None or registry.is_lost(self._store, champion):
             return None
+        self._judged_against = str(champion.version)
         self._versions[champion.run_id] = champion
         return champion._replace(tags={**champion.tags, **identity.of_version(self._store, champion)})
 
@@ -305,10 +309,11 @@ class TrackedContext(StepContext[P]):
         verdict: str,
         auc: float,
         area_of: AreaOf,
+        may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
     ) -> None:
-        """Register the model of a train run as the challenger, and make it the champion if it passed and is the best.
+        """Register the model of a train run as the challenger. If it passed and may replace the champion, it does.
 
         Args:
             train_run_id: the train run. Its model is registered only once, even if this method is called again.
@@ -316,10 +321,12 @@ class TrackedContext(StepContext[P]):
             auc: the AUC of this model on the test table.
             area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
                 be compared.
+            may_replace: takes two versions, and returns whether the first may replace the second as champion.
             tables: `train` and `test` -> the URI of the table, for the tags of the version.
             undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.
         """
         tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
+        tags |= {registry.JUDGED: self._judged_against}
         tags |= {"test_auc": str(auc), **provenance.commit_tags(), **self.identity(tables["train"])}
         for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
@@ -332,7 +339,11 @@ class TrackedContext(StepContext[P]):
             self._versions[version.run_id] = version
             return area_of(version)
 
-        before, now = registry.promote_best(self._store, self._config, challenger, auc_of)
+        def may(version: Version, champion: Version) -> bool:
+            self._versions |= {version.run_id: version, champion.run_id: champion}
+            return may_replace(version, champion)
+
+        before, now = registry.promote_best(self._store, self._config, challenger, may)
         conclusion = registry.champion_summary(self._store, challenger, before, now, auc_of)
         self._tags["conclusion"] = conclusion + (f"; undecided: {', '.join(undecided)}" if undecided else "")
         self._tags["external.champion"] = registry.champion_identity(self._store, self._config)

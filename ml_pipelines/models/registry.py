@@ -1,19 +1,19 @@
-"""The registered model: its versions, the alias `challenger` (registered last) and the alias `champion` (best).
+"""The registered model: its versions, the alias `challenger` (registered last) and the alias `champion`.
 
-MLflow can't compare and set an alias in one operation, so two pipelines can choose a champion at the same time.
-Each pipeline therefore compares again after it has set the alias. On a local store, a lock admits only one pipeline.
+A version becomes champion only if it may replace the current champion: the gate's check `champion` says so. MLflow
+can't compare and set an alias in one operation, so two pipelines can choose a champion at the same time. Each pipeline
+therefore looks again after it has set the alias. On a local store, a lock admits only one pipeline.
 """
 
 from __future__ import annotations
 
 import getpass
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ml_pipelines.authoring.context import AreaOf, Version
+from ml_pipelines.authoring.context import AreaOf, MayReplace, Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
 from ml_pipelines.models.identity import version_tag
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 # Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
 BEFORE = "champion_before"  # the previous champion, which this version replaced
+JUDGED, NOBODY = "judged_against", "none"  # the version that was champion when the gate judged this version
 MODEL_DIGEST = "model_digest"  # the SHA-256 of the model's file
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
@@ -108,18 +109,21 @@ def register_version(
         return _get(store, name, version)
 
 
-def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -> tuple[Version | None, Version | None]:
-    """Make the best version champion, and return the champion before and after.
+def promote_best(
+    store: Store, config: Config, mine: Version, may_replace: MayReplace
+) -> tuple[Version | None, Version | None]:
+    """Make a version champion that may replace the current champion, and return the champion before and after.
 
-    Candidates are the current champion, `mine`, and versions that other pipelines registered at the same time. A
-    version whose files are lost is not a candidate.
+    Candidates are `mine`, and versions that other pipelines registered at the same time, if the gate passed them
+    against the same champion. A version whose files are lost is not a candidate, and any candidate replaces a lost
+    champion.
 
     Args:
         store: the MLflow store with the registry.
         config: the configuration.
         mine: the version that this pipeline registered.
-        area_of: returns a version's AUC on rows that no candidate has seen, or None if it can't be compared. If the
-            champion can't be compared, or its AUC is equal to the best, the champion stays.
+        may_replace: returns whether the first version may replace the second as champion. If neither may replace the
+            other, the champion stays.
 
     Raises:
         ConfigError: the registry reports an error.
@@ -127,7 +131,7 @@ def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -
     with _one_line_errors(store, mine.name), locks.alone_at(store.models_uri):
         before = holder = _by_alias(store, mine.name)
         for _ in range(COMPARISONS):
-            best = _best(store, mine, holder, area_of)
+            best = _best(store, mine, holder, may_replace)
             if best is None or (holder and best.version == holder.version):
                 break
             _set_champion(store, best, None if holder and is_lost(store, holder) else holder)
@@ -135,20 +139,27 @@ def promote_best(store: Store, config: Config, mine: Version, area_of: AreaOf) -
         return before, holder
 
 
-def _best(store: Store, mine: Version, holder: Version | None, area_of: AreaOf) -> Version | None:
-    """Return the best version. Ties go to the current champion, then to the oldest version.
+def _best(store: Store, mine: Version, holder: Version | None, may_replace: MayReplace) -> Version | None:
+    """Return the version that should be champion. The candidates challenge the champion, the oldest first.
 
     A version that a person demoted is a candidate only if it is the champion.
     """
-    holder_area = area_of(holder) if holder and not is_lost(store, holder) else -math.inf
-    if holder_area is None:  # without the champion's AUC, no version is known to be better
-        return holder
     young = _search(store, mine.name, f"name = '{mine.name}'", since=int(time.time() * 1000) - RIVAL_MS)
-    rivals = {v.version: v for v in [*young, mine] if v.tags.get("verdict") == "passed" and DEMOTED not in v.tags}
-    intact = (rivals[version] for version in sorted(rivals) if not is_lost(store, rivals[version]))
-    known = ((area_of(version), version) for version in intact)
-    better = [(area, version) for area, version in known if area is not None and area > holder_area]
-    return max(better, key=lambda pair: pair[0])[1] if better else holder
+    against = mine.tags.get(JUDGED)
+    candidates = {
+        version.version: version
+        for version in [*young, mine]
+        if version.tags.get("verdict") == "passed"
+        and DEMOTED not in version.tags
+        and version.tags.get(JUDGED) == against
+    }
+    best = None if holder and is_lost(store, holder) else holder
+    for _, version in sorted(candidates.items()):
+        if is_lost(store, version) or (best and version.version == best.version):
+            continue
+        if best is None or may_replace(version, best):
+            best = version
+    return best or holder
 
 
 def champion_summary(store: Store, mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:

@@ -76,6 +76,8 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
         parts |= {f"contract.{name}": contract.column_yaml(column) for name, column in config.contract.items()}
     parts["model.trusted_types"] = _plain(config.model.trusted_types)
     parts |= {f"input {name}": input_content(memory, name, producers[name]) for name in step.inputs}
+    if registry.CHAMPION in step.external:
+        parts["registry.crown"] = _plain(config.registry.crown)
     parts |= {f"external {name}": _external(memory, store, config, name) for name in step.external}
     imported = frozenset(DISTRIBUTIONS.get(root, root) for root in code.third_party(tuple(own)))
     if "pyspark" in imported:

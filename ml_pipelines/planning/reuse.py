@@ -92,6 +92,7 @@ KINDS = {
     "data": Reason.setting,
     "contract": Reason.setting,
     "model": Reason.setting,
+    "registry": Reason.setting,
     "library": Reason.library,
     "input": Reason.input,
 }

@@ -54,6 +54,11 @@ def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Arra
     return gain if count_events(label, keys) >= FEWEST_EVENTS else Interval(gain.value, math.nan, math.nan, level)
 
 
+def log_loss(label: Array, score: Array) -> float:
+    """Return the log loss: the mean over the rows."""
+    return float(_losses(label, score).mean())
+
+
 def _losses(label: Array, score: Array) -> Array:
     """Return the log loss of each row. As in scikit-learn, a score of 0 or 1 is moved inwards by a tiny number."""
     import numpy as np

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from ml_pipelines.checks.drift import Comparison
+from ml_pipelines.checks.promotion import Champion
 from ml_pipelines.checks.quality_checks import (
     CHECKS,
-    Champion,
     Check,
-    Sample,
     beats_baseline,
     champion,
     drift,
@@ -24,6 +23,8 @@ from ml_pipelines.checks.quality_checks import (
     train_test_gap,
     worst_slice,
 )
+from ml_pipelines.checks.verdicts import Sample
+from ml_pipelines.config.schema import Crown
 from ml_pipelines.problems.calibration import calibration
 from ml_pipelines.problems.intervals import Difference, Interval
 
@@ -38,8 +39,16 @@ def removal(column: str) -> str:
     return f"set data.drop=[{column}]"
 
 
-def champion_with_p_value(p_value: float) -> Champion:
-    return Champion("model", 3, "a run", auc(0.9), Difference(-0.01, p_value, -0.03, 0.01))
+def compared(
+    difference: tuple[float, float, float] = (0.0, -0.005, 0.005), loss: tuple[float, float, float] = (0.0, -0.01, 0.01)
+) -> Champion:
+    """Return a champion whose AUC a model exceeds by `difference` (value, low, high), and whose log loss by `loss`.
+
+    The log loss of the baseline is 0.5, so it may rise by 0.025 if the margin is 0.01.
+    """
+    value, low, high = difference
+    gain = Interval(-loss[0], -loss[2], -loss[1], 0.95)
+    return Champion("model", 3, "a run", auc(0.9), Difference(value, 0.5, low, high), gain, 0.5, SAMPLE)
 
 
 def calibrated(label: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> Check:
@@ -68,7 +77,7 @@ NAN_MAKERS = {
     "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
     "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
     "drift": lambda x: drift(since_champion(drift_row("a", x)), **DRIFT),
-    "champion": lambda x: champion(champion_with_p_value(x), level=0.05),
+    "champion": lambda x: champion(compared((x, x, x)), Crown.not_worse, margin=0.01),
     "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
 }
 
@@ -232,14 +241,62 @@ def test_drift_is_not_compared_without_a_champion() -> None:
     assert result.reason == "not compared: the model has no champion yet; only in this table: x"
 
 
-@pytest.mark.parametrize(("p_value", "verdict"), [(0.05, "passed"), (0.0499, "failed")])
-def test_a_challenger_fails_only_if_it_is_significantly_worse(p_value: float, verdict: str) -> None:
-    assert champion(champion_with_p_value(p_value), level=0.05).verdict == verdict
+NOT_WORSE, BETTER = Crown.not_worse, Crown.better
+
+
+@pytest.mark.parametrize(
+    ("difference", "not_worse", "better"),
+    [
+        ((0.02, 0.001, 0.04), "passed", "passed"),
+        ((0.005, -0.009, 0.02), "passed", "undecided"),
+        ((0.0, -0.009, 0.009), "passed", "undecided"),
+        ((0.005, -0.02, 0.03), "undecided", "undecided"),  # perhaps worse by more than the margin
+        ((-0.001, -0.004, 0.002), "undecided", "undecided"),  # within the margin, but lower
+        ((-0.02, -0.04, -0.001), "failed", "failed"),
+        ((0.02, math.nan, math.nan), "undecided", "undecided"),
+    ],
+)
+def test_the_interval_of_the_difference_decides_who_is_champion(
+    difference: tuple[float, float, float], not_worse: str, better: str
+) -> None:
+    verdicts = [champion(compared(difference), crown, margin=0.01).verdict for crown in (NOT_WORSE, BETTER)]
+    assert verdicts == [not_worse, better]
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [
+        ((0.01, 0.001, 0.02), "passed"),  # clearly higher, but by little
+        ((0.01, -0.01, 0.03), "undecided"),
+        ((0.03, 0.01, 0.05), "undecided"),
+        ((0.05, 0.03, 0.07), "failed"),
+        ((0.0, math.nan, math.nan), "undecided"),
+    ],
+)
+@pytest.mark.parametrize("crown", Crown)
+def test_a_model_with_a_higher_log_loss_does_not_replace_the_champion(
+    loss: tuple[float, float, float], verdict: str, crown: Crown
+) -> None:
+    assert champion(compared((0.02, 0.001, 0.04), loss), crown, margin=0.01).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("judged", "crown", "rows"),
+    [
+        (compared((0.005, -0.0249, 0.035)), NOT_WORSE, 1_600),  # from 0.03 below the value to 0.015 below it
+        (compared((0.005, -0.005, 0.015)), BETTER, 1_600),
+        (compared((-0.005, -0.015, 0.005)), NOT_WORSE, 1_600),
+        (compared((0.02, 0.001, 0.04), (0.005, -0.035, 0.045)), NOT_WORSE, 1_600),
+    ],
+)
+def test_an_undecided_comparison_says_how_many_rows_would_decide(judged: Champion, crown: Crown, rows: int) -> None:
+    assert champion(judged, crown, margin=0.01).reason.endswith(f"; about {rows:,} test rows would be enough")
 
 
 def test_the_champion_check_is_not_compared_without_a_usable_champion() -> None:
-    assert champion(None, level=0.05).verdict == "not compared"
-    result = champion(Champion("model", 3, "a run", None, None, "its file is gone."), level=0.05)
+    assert champion(None, NOT_WORSE, margin=0.01).verdict == "not compared"
+    assert champion(Champion("model", 3, "a run", is_this=True), BETTER, margin=0.01).verdict == "not compared"
+    result = champion(Champion("model", 3, "a run", problem="its file is gone."), NOT_WORSE, margin=0.01)
     assert (result.verdict, result.value) == ("not compared", None)
     assert result.reason == (
         "not compared with the champion, version 3: its file is gone. Only a person can make this model champion "
@@ -247,9 +304,10 @@ def test_the_champion_check_is_not_compared_without_a_usable_champion() -> None:
     )
 
 
-def test_the_reason_shows_the_interval_of_the_difference() -> None:
-    reason = champion(champion_with_p_value(0.2), level=0.05).reason
-    assert "(auc 0.900, difference -0.010, 95% interval -0.030 to +0.010)" in reason
+def test_the_reason_shows_the_differences_with_their_intervals() -> None:
+    reason = champion(compared((-0.01, -0.03, 0.01), (0.05, 0.03, 0.07)), NOT_WORSE, margin=0.01).reason
+    assert reason.startswith("auc -0.010, 95% interval -0.030 to +0.010, against the champion, version 3 (auc 0.900): ")
+    assert reason.endswith("; log loss +0.050, 95% interval +0.030 to +0.070: clearly higher by more than 0.025")
 
 
 def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
@@ -262,7 +320,7 @@ def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
         *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
         *(worst_slice(auc(x), slices, threshold=0.1) for x in (0.5, 0.9)),
         *(drift(since_champion(drift_row("a", x)), **DRIFT) for x in (0.1, 0.4)),
-        *(champion(champion_with_p_value(x), level=0.05) for x in (0.5, 0.0)),
+        *(champion(compared((x, x, x)), NOT_WORSE, margin=0.01) for x in (0.5, -0.5)),
         *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
         *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
     ]

@@ -340,9 +340,7 @@ def test_the_better_model_of_two_concurrent_pipelines_becomes_champion(
     monkeypatch.setattr(locks, "alone_at", nullcontext)
     areas = {pair[better].version: 0.9, pair[1 - better].version: 0.8}
     threads = [
-        threading.Thread(
-            target=registry.promote_best, args=(store.opened, config, candidate, lambda version: areas[version.version])
-        )
+        threading.Thread(target=registry.promote_best, args=(store.opened, config, candidate, higher(areas)))
         for candidate in pair
     ]
     for thread in threads:
@@ -362,8 +360,12 @@ def test_a_pipeline_that_saw_an_old_champion_does_not_replace_the_better_model(
     monkeypatch.setattr(locks, "alone_at", nullcontext)
     store.client.set_registered_model_alias(NAME, "champion", str(better.version))
     monkeypatch.setattr(registry, "_by_alias", stale_once(registry._by_alias))
-    registry.promote_best(store.opened, config, worse, lambda version: areas[version.version])
+    registry.promote_best(store.opened, config, worse, higher(areas))
     assert alias(store) == better.version
+
+
+def higher(areas: dict[int, float]) -> Callable[[Version, Version], bool]:
+    return lambda version, champion: areas[version.version] > areas[champion.version]
 
 
 def stale_once(look: Look) -> Look:
@@ -378,7 +380,7 @@ def stale_once(look: Look) -> Look:
 def test_a_lock_lets_one_pipeline_at_a_time_choose_the_champion(store: Store) -> None:
     config, pair = register_versions(store, 2)
     thread = threading.Thread(
-        target=registry.promote_best, args=(store.opened, config, pair[1], lambda version: float(version.version))
+        target=registry.promote_best, args=(store.opened, config, pair[1], higher({1: 0.1, 2: 0.2}))
     )
     with locks.alone_at(store.uri):
         thread.start()
@@ -408,47 +410,50 @@ def test_whoever_moves_an_alias_holds_the_lock(store: Store, monkeypatch: pytest
     monkeypatch.setattr(locks, "alone_at", noted_lock)
     monkeypatch.setattr(registry, "_set_alias", noted_alias)
     registry.register_version(opened, config, "", first.run_id, {})
-    registry.promote_best(opened, config, first, lambda version: -float(version.version))
+    registry.promote_best(opened, config, first, lambda *_: False)
     registry.promote(opened, config, second.version, "so")
     registry.rollback(opened, config, "so")
     aliases = [("challenger", first), ("champion", first), ("champion", second), ("champion", first)]
     assert moved == [(name, version.version, [store.uri]) for name, version in aliases]
 
 
-@pytest.mark.parametrize("measured", [0.7, None])
-def test_the_champion_s_auc_is_measured_and_not_taken_from_its_tag(store: Store, measured: float | None) -> None:
-    """The champion's tag says 0.9, but it is measured again, on rows that neither model has seen."""
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_rule_decides_and_not_the_auc_in_the_tags(store: Store, allowed: bool) -> None:
     config, pair = register_versions(store, 2)
-    areas = {pair[0].run_id: measured, pair[1].run_id: 0.8}
-    for version, rows_digest, auc in zip(pair, ("d1", "d1"), (0.9, 0.8), strict=True):
-        uri, run_id = f"/tables/{rows_digest}", version.run_id
+    store.client.set_registered_model_alias(NAME, "champion", str(pair[0].version))
+    for version, auc in zip(pair, (0.9, 0.8), strict=True):
         model = {"output.model_uri": "models:/m-1", "output.model_uri.digest": "any"}
-        store.opened.set_tags(run_id, {**model, **table_tags("test", 9, rows_digest), "output.test_uri": uri})
-        experiment = store.opened.experiment_id("models")
-        context: TrackedContext[Any] = TrackedContext(store.opened, config, "model_qa", run_id, run_id, experiment)
-        now = {**areas, run_id: auc}
-        context.register(run_id, "passed", auc, lambda other, now=now: now[other.run_id], {"train": uri, "test": uri})
-    assert alias(store) == pair[0 if measured is None else 1].version
+        tables = {"output.test_uri": "/tables/d1", **table_tags("test", 9, "d1")}
+        store.opened.set_tags(version.run_id, {**model, **tables, "output.test_uri": "/tables/d1"})
+        store.client.set_model_version_tag(NAME, str(version.version), "test_auc", str(auc))
+    run_id, experiment = pair[1].run_id, store.opened.experiment_id("models")
+    context: TrackedContext[Any] = TrackedContext(store.opened, config, "model_qa", run_id, run_id, experiment)
+    tables = {"train": "/tables/d1", "test": "/tables/d1"}
+    context.register(run_id, "passed", 0.8, lambda _: 0.8, lambda *_: allowed, tables)
+    assert alias(store) == pair[allowed].version
 
 
-def test_a_version_without_a_score_neither_gains_nor_loses_the_alias(store: Store) -> None:
-    config, (unknown, candidate) = register_versions(store, 2)
-
-    def area_of(version: Version) -> float | None:
-        return None if version.version == unknown.version else 0.7
-
-    assert registry.promote_best(store.opened, config, candidate, area_of)[1].version == candidate.version  # type: ignore[union-attr]
-    store.client.set_registered_model_alias(NAME, "champion", str(unknown.version))
-    before, now = registry.promote_best(store.opened, config, candidate, area_of)
-    assert before and now and before.version == now.version == unknown.version
+def test_a_rival_that_passed_against_another_champion_is_not_a_candidate(store: Store) -> None:
+    config, (rival, mine) = register_versions(store, 2)
+    store.client.set_model_version_tag(NAME, str(rival.version), "judged_against", "7")
+    registry.promote_best(store.opened, config, mine, lambda *_: True)
+    assert alias(store) == mine.version
 
 
-def test_ties_go_to_the_current_champion_then_to_the_oldest_version(store: Store) -> None:
+def test_a_model_that_did_not_pass_never_becomes_champion(store: Store) -> None:
     config, (first, second) = register_versions(store, 2)
-    registry.promote_best(store.opened, config, second, lambda _: 0.5)  # no champion yet: the older version wins
+    for version, verdict in ((first, "undecided"), (second, "warned")):
+        store.client.set_model_version_tag(NAME, str(version.version), "verdict", verdict)
+    undecided = first._replace(tags={"verdict": "undecided"})
+    assert registry.promote_best(store.opened, config, undecided, lambda *_: True) == (None, None)
+
+
+def test_if_neither_may_replace_the_other_the_champion_or_the_oldest_version_has_the_alias(store: Store) -> None:
+    config, (first, second) = register_versions(store, 2)
+    registry.promote_best(store.opened, config, second, lambda *_: False)  # no champion yet
     assert alias(store) == first.version
     store.client.set_registered_model_alias(NAME, "champion", str(second.version))
-    registry.promote_best(store.opened, config, first, lambda _: 0.5)
+    registry.promote_best(store.opened, config, first, lambda *_: False)
     assert alias(store) == second.version
 
 

@@ -69,7 +69,8 @@ def run_model_qa(
     old: Any = None,
 ) -> tuple[RecordingContext, dict[str, Any]]:
     """Run the step with the checks of conf and these overrides, and return its context and report."""
-    config = load("local", [f"steps.model_qa.params.{change}" for change in changes])
+    prefix = "steps.model_qa.params."
+    config = load("local", [f"{prefix}{change}".replace(f"{prefix}../", "") for change in changes])
     step = RecordingContext(
         "model_qa",
         config.steps["model_qa"].params,
@@ -369,7 +370,7 @@ def test_a_test_table_with_few_events_has_no_interval() -> None:
     assert [row["low"] for row in report["slices"]] == [None] * len(report["slices"])
     assert report["verdict"] == verdicts(report)["min_auc"] == verdicts(report)["beats_baseline"] == "undecided"
     assert "too few events for an interval" in report["checks"][1]["reason"]
-    assert step.summary_text and ", too few events for an interval, against version 3" in step.summary_text
+    assert ", too few events for an interval, against the champion, version 3" in str(step.summary_text)
 
 
 def test_a_worse_challenger_is_refused() -> None:
@@ -379,6 +380,66 @@ def test_a_worse_challenger_is_refused() -> None:
     step, report = run_model_qa(*off, champion=OLD, old=Echo(), frames=frames, test_auc=auc)
     assert step.logged_tags["failed_checks"] == "champion"
     assert report["champion"]["p_value"] < 0.05
+
+
+def judged(scores: pl.Expr, *changes: str, old: str = "chance") -> tuple[RecordingContext, dict[str, Any]]:
+    """Judge a model with these scores against a champion that scores by the column `old`."""
+    predictions = TEST.select("label", score=scores)
+    auc = area(TEST["label"].to_numpy(), predictions["score"].to_numpy())
+    frames = {"e/predictions.parquet": predictions}
+    off = ("checks.calibration=null", *changes)
+    return run_model_qa(*off, champion=OLD, old=Echo(old), frames=frames, test_auc=auc)
+
+
+def test_a_model_that_may_be_worse_than_the_margin_stays_challenger() -> None:
+    similar = pl.col("chance") * 0.96 + pl.col("id") * 7 % 100 * 0.0004
+    step, report = judged(similar, "checks.champion.margin=0")
+    assert (report["verdict"], step.logged_tags["undecided_checks"]) == ("undecided", "champion")
+    assert str(step.summary_text).count("against the champion, version 3") == 1
+    [registration] = step.registered
+    assert not registration["may_replace"](Version("model", 4, "t", 0, {}), OLD)
+    _, report = judged(similar, "checks.champion.margin=0.2")
+    assert report["verdict"] == ("passed" if report["champion"]["difference"] >= 0 else "undecided")
+
+
+def test_better_asks_for_more_than_not_worse() -> None:
+    assert judged(pl.col("chance"))[1]["verdict"] == "passed"  # the champion's own scores
+    config = load("local", ["registry.crown=better"])
+    step, report = judged(pl.col("chance"), "../registry.crown=better")
+    assert step.crown is config.registry.crown
+    assert (report["verdict"], verdicts(report)["champion"]) == ("undecided", "undecided")
+
+
+def test_a_model_with_the_same_order_but_a_much_higher_log_loss_is_refused() -> None:
+    _, report = judged(pl.col("chance") ** 5)
+    assert report["champion"]["difference"] == 0
+    assert verdicts(report)["champion"] == "failed"
+    gain = report["champion"]
+    assert 0 < gain["loss_difference_low"] < gain["loss_difference"] < gain["loss_difference_high"]
+
+
+def test_the_champion_itself_is_not_compared() -> None:
+    step, report = run_model_qa(champion=OLD._replace(run_id="t"))
+    assert (report["verdict"], verdicts(report)["champion"]) == ("passed", "not compared")
+    assert step.summary_text == "passed 8 of 8, 2 not compared"
+
+
+def test_without_the_check_no_model_replaces_the_champion() -> None:
+    step, report = run_model_qa("checks.champion=null", champion=OLD)
+    assert report["verdict"] == "passed"
+    assert not step.registered[0]["may_replace"](Version("model", 4, "t", 0, {}), OLD)
+
+
+def test_models_of_two_pipelines_at_once_are_compared_by_the_same_rule() -> None:
+    step, _ = run_model_qa(champion=OLD)
+    step._models |= {"rival": Echo("noisy"), "equal": Echo()}
+    may_replace = step.registered[0]["may_replace"]
+    mine = Version("model", 4, "t", 0, IDENTITY)
+    rival, equal = (Version("model", 5, run, 0, IDENTITY) for run in ("rival", "equal"))
+    assert may_replace(mine, OLD) and may_replace(mine, rival)
+    assert not may_replace(rival, mine) and not may_replace(rival, OLD)
+    assert not may_replace(mine, equal) and not may_replace(equal, mine)
+    assert not may_replace(Version("model", 6, "equal", 0, {**IDENTITY, "label_1": "no"}), rival)
 
 
 def test_a_champion_with_other_columns_is_skipped() -> None:
