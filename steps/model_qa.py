@@ -13,7 +13,7 @@ from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext, Version
 from ml_pipelines.checks.drift import drift_report
 from ml_pipelines.checks.facts import Facts
-from ml_pipelines.checks.promotion import Champion, difference_text, judge, rows_text
+from ml_pipelines.checks.promotion import Champion, difference_text, judge, rows_text, selection_text
 from ml_pipelines.checks.quality_checks import CHECKS, facts_of, settings_of, unproven
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
@@ -82,12 +82,13 @@ def run(
     failed, undecided = _named(results, FAILED), _named(results, UNDECIDED)
     pending = unproven(results, facts.champion)
     verdict = gate_verdict(results, pending, params.on_failure)
-    step.log_json(report(verdict, results, facts, inputs), "qa_report.json")
+    models = step.count_models(train_run_id, facts.rows_digest)  # shown, but not a part of any verdict
+    step.log_json(report(verdict, results, facts, inputs, models), "qa_report.json")
     if "drift" in results:
         step.log_json(drift_report(facts.train_test, facts.since_champion, params.checks["drift"]), "drift.json")
-    step.summary(
-        " · ".join([counts(results), *against(facts.champion, results, params.level), *shown_problems(results)])
-    )
+    champion_line = against(facts.champion, results, params.level)
+    count = [f"{models:,} models were judged on these test rows"] if models > 1 else []
+    step.summary(" · ".join([counts(results), *champion_line, *shown_problems(results), *count]))
     checks = {"failed_checks": failed, "undecided_checks": undecided}
     step.log_tags({"verdict": verdict, **{tag: ", ".join(names) or "none" for tag, names in checks.items()}})
     if verdict == REFUSED:
@@ -156,8 +157,11 @@ def against(champion: Champion | None, results: Mapping[str, Check], level: floa
     ]
 
 
-def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs) -> dict[str, Any]:
-    """Return the content of qa_report.json. Numbers that are not finite become null."""
+def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs, models: int) -> dict[str, Any]:
+    """Return the content of qa_report.json. Numbers that are not finite become null.
+
+    `models` is the number of models that were judged on the same test rows.
+    """
     return {
         "verdict": verdict,
         "checks": [{"check": name, **dataclasses.asdict(check)} for name, check in results.items()],
@@ -165,6 +169,8 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
         "intervals": {name: _finite(dataclasses.asdict(number)) for name, number in facts.intervals.items()},
         "slices": facts.slices,
         "champion": facts.champion and _champion(facts.champion),
+        "models_judged": models,
+        "selection": selection_text(models, facts.auc),
         "judged": {**dataclasses.asdict(inputs), **_finite({"test_auc": inputs.test_auc})},
     }
 

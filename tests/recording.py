@@ -30,6 +30,8 @@ IDENTITY = {
 class RecordingContext(StepContext[Any]):
     """The StepContext of a test: the step reads frames, and attributes record what the step logs."""
 
+    models_before = 0  # models that were judged on the same test rows before
+
     def __init__(
         self,
         name: str,
@@ -71,6 +73,7 @@ class RecordingContext(StepContext[Any]):
         self.summary_text: str | None = None
         self.logged_tags: dict[str, str] = {}
         self.registered: list[dict[str, Any]] = []
+        self.judged: dict[str, int] = {}  # digest of test rows -> models that were judged on them
 
     @property
     def spark(self) -> SparkSession:
@@ -132,6 +135,10 @@ class RecordingContext(StepContext[Any]):
 
     def load_metrics(self, run_id: str) -> Mapping[str, float]:
         return self._metrics[run_id]
+
+    def count_models(self, train_run_id: str, rows: str) -> int:
+        self.judged[rows] = self.judged.get(rows, self.models_before) + 1
+        return self.judged[rows]
 
     def champion(self) -> Version | None:
         return self._champion

@@ -166,6 +166,15 @@ class StepContext(ABC, Generic[P]):
     # -- the registry
 
     @abstractmethod
+    def count_models(self, train_run_id: str, rows: str) -> int:
+        """Return how many models were judged on some test rows, with this one. This run counts from now on.
+
+        Args:
+            train_run_id: the train run of the model.
+            rows: a digest of the test rows.
+        """
+
+    @abstractmethod
     def champion(self) -> Version | None:
         """Return the version with the alias champion, if any. Declare `external: [champion]` in conf to call this.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from ml_pipelines.checks.verdicts import (
     FAILED,
@@ -87,6 +88,24 @@ def difference_text(difference: Difference, level: float) -> str:
 def rows_text(champion: Champion) -> str:
     """Return on how many rows the models are compared, to add to a text; empty if on all rows of the test table."""
     return "" if champion.rows is None else f", on the {champion.rows:,} test rows that neither model has seen"
+
+
+def selection_text(models: int, auc: Interval) -> str:
+    """Return what it means that several models were judged on the same test rows; empty for a single model.
+
+    The best of n independent estimates is expected to lie above the truth by the mean of the largest of n standard
+    normal numbers (Blom 1958), in standard errors. Models that are alike share their errors, so it is less for them.
+    """
+    if models < 2:
+        return ""
+    normal = NormalDist()
+    errors = normal.inv_cdf((models - 0.375) / (models + 0.25))
+    text = f"{models:,} models were judged on these test rows. The AUC of the best of them is too high by up to about "
+    text += f"{errors:.1f} standard errors"
+    if math.isnan(auc.low):
+        return f"{text}, because it was picked."
+    raised = errors * (auc.high - auc.low) / (2 * normal.inv_cdf((1 + auc.level) / 2))
+    return f"{text} ({raised:.3f}), because it was picked."
 
 
 def _judge_area(difference: Difference, crown: Crown, margin: float, sample: Sample) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ class TableFacts:
     def sample(self) -> Sample:
         """The number of rows of the test table, or of its keys if keys repeat."""
         return sample_of(self.label, self._keys)
+
+    @cached_property
+    def rows_digest(self) -> str:
+        """A digest of the test rows: their keys and labels, whatever their features are."""
+        names = [name for name in ("key", "label") if name in self._predictions.columns]
+        rows = zip(*(self._predictions[name].to_list() for name in names), strict=True)
+        return hashlib.sha256("\n".join(map(repr, rows)).encode(errors="surrogatepass")).hexdigest()
 
     @cached_property
     def _names(self) -> list[str]:

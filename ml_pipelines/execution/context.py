@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 P = TypeVar("P")
+JUDGED_ROWS, JUDGED_MODEL = "judged.rows", "judged.model"  # tags of the gate's run: which model, on which test rows
+MOST_COUNTED = 10_000  # the most runs that the gate counts
 WARNINGS_SHOWN, WARNING_LENGTH = 3, 200  # the most data warnings on the terminal, and the most characters of each
 
 
@@ -289,6 +291,16 @@ class TrackedContext(StepContext[P]):
         return dict(self._store.get_run(run_id).data.metrics)
 
     # -- the registry
+
+    def count_models(self, train_run_id: str, rows: str) -> int:
+        """Return how many models of this experiment were judged on some test rows, with this one.
+
+        A digest identifies the rows. The count needs one search: each gate tags its run with the digest and the model.
+        """
+        self._store.set_tags(self.run_id, {JUDGED_ROWS: rows, JUDGED_MODEL: train_run_id})
+        query = f"tags.`{JUDGED_ROWS}` = '{rows}'"
+        runs = self._store.client.search_runs([self._experiment_id], query, max_results=MOST_COUNTED)
+        return len({train_run_id, *(run.data.tags[JUDGED_MODEL] for run in runs if JUDGED_MODEL in run.data.tags)})
 
     def champion(self) -> Version | None:
         """Return the version with the alias champion, or None. The step's conf must have `external: [champion]`.

@@ -250,6 +250,10 @@ def test_an_undecided_model_is_registered_and_the_alias_stays(earlier: Store, dr
     assert re.search(r", champion is version 1 \(auc 0\.\d+\); undecided: min_auc · ", result.out)
     assert earlier.parent().data.tags["verdict"] == earlier.child("model_qa").data.tags["verdict"] == "undecided"
     assert (versions(earlier), alias(earlier), tags(earlier, 2)["verdict"]) == ([1, 2], 1, "undecided")
+    assert " · 2 models were judged on these test rows" in result.out
+    assert (
+        drive_again("--force", "--only=model_qa", BETTER).out.count(" · 2 models were judged on these test rows") == 1
+    )
 
 
 @pytest.mark.slow

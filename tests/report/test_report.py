@@ -95,6 +95,11 @@ def test_the_verdict_comes_first(store: Store, verdict: str, status: str, word: 
     assert ("? min_auc (undecided): about 800 test rows would be enough" in text(html)) == (verdict == "undecided")
 
 
+def test_the_report_says_how_many_models_the_test_rows_have_judged(store: Store) -> None:
+    html = page(Made(artifacts=everything(qa_report(selection="7 models were judged on these test rows."))))
+    assert "95% interval). 7 models were judged on these test rows." in text(html)
+
+
 def test_the_report_of_a_complete_run_has_every_section(store: Store) -> None:
     html = page(Made(artifacts=everything(), tags={"": {"conclusion": "champion is version 3 (auc 0.884)"}}))
     parts = ["checks", "champion", "metrics", "curves", "importance", "slices", "data", "steps"]

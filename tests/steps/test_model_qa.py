@@ -209,6 +209,24 @@ def test_an_auc_that_differs_from_the_predictions_is_refused(test_auc: float) ->
     assert verdicts(report)["min_auc"] == "failed"
 
 
+def test_the_report_counts_the_models_that_the_test_rows_have_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, report = run_model_qa()
+    assert (report["models_judged"], report["selection"]) == (1, "")
+    monkeypatch.setattr(RecordingContext, "models_before", 9)
+    # The same rows, with another feature:
+    other = {name: frame.with_columns(more=pl.lit(1.0)) for name, frame in (("train", TRAIN), ("test", TEST))}
+    again, report = run_model_qa(frames=other)
+    assert report["models_judged"] == 10
+    half_width = (report["auc"]["high"] - report["auc"]["low"]) / 2
+    # 1.54: the mean of the largest of ten standard normal numbers
+    assert f"up to about 1.5 standard errors ({1.546 * half_width / 1.96:.3f})" in report["selection"]
+    assert str(again.summary_text).endswith(" · 10 models were judged on these test rows")
+    assert again.judged.keys() == step.judged.keys()
+    flipped = pl.Series("label", [1 - TEST["label"][0], *TEST["label"][1:]])
+    frames = {"test": TEST.with_columns(flipped), "e/predictions.parquet": TEST.select(flipped, score="chance")}
+    assert run_model_qa(frames=frames)[0].judged.keys() != step.judged.keys()
+
+
 def test_declared_slices_are_reported_and_checked() -> None:
     _, report = run_model_qa("slices=[kind,chance]")
     assert [row["slice"] for row in report["slices"]][:2] == ["kind=a", "kind=b"]
