@@ -38,8 +38,9 @@ mutants: $(READY) ## change the code in a hundred places, one at a time, and cou
 load: $(READY) ## run 50 pipelines one after another, and 8 at once, on one store
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.load
 
-simulate: $(READY) ## simulate what the gate's intervals cover, and write the table into docs/qa.md
+simulate: $(READY) ## simulate intervals, the default model and the gate; write the tables into docs/qa.md and docs/models.md
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate_models
 
 check: $(READY) ## check format, lint, types, import rules, generated files, secrets and known vulnerabilities
 	$(BIN)/ruff format --check .

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData, ConfigError, message_of
-from ml_pipelines.modelling.estimators import make_classifier
+from ml_pipelines.modelling.estimators import default_options, make_classifier
 from ml_pipelines.modelling.features import split_label
 from ml_pipelines.problems.binary import score_metrics
 from ml_pipelines.text import shown
@@ -118,7 +118,12 @@ def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
 
     names = step.feature_columns(train_uri)
     features, label = split_label(step.read(train_uri, [*names, step.label]), step.label, names)
-    model = make_model(features, step.params, step.seed)
+    params = step.params
+    if not params.options:
+        events = int(min(label.sum(), len(label) - label.sum()))
+        params = replace(params, options=default_options(params.estimator, events))
+        step.log_params({f"options.{name}": value for name, value in params.options.items()})
+    model = make_model(features, params, step.seed)
     example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # `head` alone keeps all rows in memory
     encoded = model["encode"].fit_transform(features)
     del features  # frees memory: `features` is as large as `encoded`, and fitting needs that much again

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.text import shown
+
+BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
+FEW_EVENTS = 2_000  # with fewer rows of the rarer class the learning rate is lower, or trees fit noise too soon
+MANY_EVENTS = 5_000  # from here on, trees can be larger
+
+
+def default_options(name: str, events: int) -> dict[str, Any]:
+    """Return the options of a classifier for which the configuration has none: {} means scikit-learn's defaults.
+
+    `events` is the number of training rows of the rarer class. tests/chaos/simulate_models.py compares these options
+    with scikit-learn's; docs/models.md has the result.
+    """
+    if name != BOOSTING:
+        return {}
+    if events >= MANY_EVENTS:
+        return {"learning_rate": 0.15, "max_leaf_nodes": 16, "l2_regularization": 10.0, "early_stopping": False}
+    return {
+        "learning_rate": round(0.2 * min(1.0, math.sqrt(events / FEW_EVENTS)), 4),
+        "max_leaf_nodes": 8,
+        "l2_regularization": 1.0,
+        "max_features": 0.5,
+        "early_stopping": False,
+    }
 
 
 def make_classifier(name: str, options: Mapping[str, Any], seed: int) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.modelling.estimators import make_classifier
+from ml_pipelines.modelling.estimators import default_options, make_classifier
 
 GRADIENT_BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 FOREST = "sklearn.ensemble.RandomForestClassifier"
@@ -34,3 +34,13 @@ def test_a_random_state_in_the_options_overrides_the_seed() -> None:
 def test_a_wrong_estimator_or_option_is_a_config_error(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"steps\.train\.params\.{message}"):
         make_classifier(name, options, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("events", "rate", "leaves"),
+    [(500, 0.1, 8), (2_000, 0.2, 8), (4_999, 0.2, 8), (5_000, 0.15, 16), (10**6, 0.15, 16)],
+)
+def test_the_default_options_depend_on_the_rows_of_the_rarer_class(events: int, rate: float, leaves: int) -> None:
+    options = default_options(GRADIENT_BOOSTING, events)
+    assert (options["learning_rate"], options["max_leaf_nodes"]) == (rate, leaves)
+    assert default_options(FOREST, events) == {}

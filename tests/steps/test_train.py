@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from chaos.populations import CURVED, draw
 from recording import RecordingContext
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 
 from ml_pipelines.config.loading import load
@@ -132,6 +133,37 @@ def test_run_returns_the_model_and_logs_its_metrics() -> None:
     assert step.metrics["train_rows"] == 10
     assert step.metrics["features"] == 3
     assert step.summary_text == "auc 1.000 in training"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"learning_rate": 0.01, "max_leaf_nodes": 8, "early_stopping": False}),  # 0.2 * sqrt(5 / 2000)
+        ({"max_iter": 7}, {"learning_rate": 0.1, "max_leaf_nodes": 31, "max_iter": 7}),
+    ],
+)
+def test_without_options_the_step_chooses_them_by_the_rows_of_the_rarer_class(
+    options: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    step = RecordingContext("train", gradient_boosting(options=options), {"uri": TABLE})
+    train.run(step, train_uri="uri")
+    [(model, _)] = step.models
+    assert expected.items() <= model["model"].get_params().items()
+    chosen = {name.removeprefix("options."): value for name, value in step.logged_params.items()}
+    assert bool(chosen) != bool(options) and chosen.items() <= model["model"].get_params().items()
+
+
+def test_the_default_model_is_better_than_scikit_learn_s_options_on_a_small_table() -> None:
+    known, fresh = draw(CURVED, 1_000, 0.05, seed=1), draw(CURVED, 5_000, 0.05, seed=0)
+
+    def judged(options: dict[str, Any]) -> tuple[float, float]:
+        step = RecordingContext("train", Params(GRADIENT_BOOSTING, options), {"uri": known})
+        train.run(step, train_uri="uri")
+        score = positive_score(step.models[0][0], fresh.drop("id", "label"))
+        return float(roc_auc_score(fresh["label"], score)), log_loss(fresh["label"], score)
+
+    (area, loss), (other_area, other_loss) = judged({}), judged({"learning_rate": 0.1})
+    assert area > other_area and loss < other_loss
 
 
 def test_run_gives_the_seed_to_the_estimator() -> None:
