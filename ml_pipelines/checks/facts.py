@@ -146,9 +146,12 @@ class Facts(ChampionFacts):
     # -- for checks that are off by default
 
     def refit(self, seed: int, rows: int) -> float:
-        """Fit the model again, with `seed`, on a sample of the training table, and return its test AUC."""
+        """Fit the model again on a bootstrap sample of about `rows` training rows, and return its test AUC.
+
+        The seed decides the sample, and is the estimator's. Rows of a key are drawn together.
+        """
         model = self._step.load_model(self._inputs.train_run_id)
-        sample = self._train.sample(min(rows, self._train.height), seed=seed)
+        sample = _resampled(self._train, self._step.key_column, rows, seed)
         refitted = refit(model, *split_label(sample, self._step.label, self._names), seed)
         return roc_auc.area(self.label, positive_score(refitted, self._test.select(self._names)))
 
@@ -174,3 +177,15 @@ def _sample(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
     order = np.random.default_rng(0).permutation(table.height)
     kept = np.unique(key_codes(table[key])[order], return_index=True)[1]
     return table if len(kept) == table.height else table[np.sort(order[kept])]
+
+
+def _resampled(table: pl.DataFrame, key: str | None, rows: int, seed: int) -> pl.DataFrame:
+    """Return a table of keys that are drawn with replacement, each with all its rows: about `rows` rows in all."""
+    import numpy as np
+    import polars as pl
+
+    codes = key_codes(table[key]) if key in table.columns else np.arange(table.height)
+    keys = int(codes.max()) + 1
+    count = max(1, round(keys * min(1.0, rows / table.height)))
+    drawn = pl.DataFrame({"drawn": np.random.default_rng(seed).integers(keys, size=count)})
+    return drawn.join(table.with_columns(drawn=pl.Series(codes.astype(np.int64))), on="drawn").drop("drawn")

@@ -1,5 +1,7 @@
 """Tests of the numbers that quality checks compare: the AUC of one column, the AUC of slices."""
 
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -21,10 +23,24 @@ LABEL = pl.Series("label", [0, 1] * 200)
         (pl.Series(range(400)).cast(pl.String), 0.5, 0.5),  # a different text in each row says nothing about other rows
         (pl.Series(np.random.default_rng(1).normal(size=400)), 0.5, 0.6),
         (pl.Series([1.0] * 400), 0.5, 0.5),
+        (pl.Series([math.nan] * 400), 0.5, 0.5),
+        (pl.Series([None] * 400, dtype=pl.Float64), 0.5, 0.5),
+        (pl.Series([None] * 400, dtype=pl.String), 0.5, 0.5),
+        (pl.Series([2, 1, 2, 3] * 100), 1, 1),  # not monotone: class 1 is 1 or 3
+        (pl.Series([2, None, 2, 3] * 100), 1, 1),
+        (pl.Series([0.0, 1.0, 0.0, -1.0] * 100) + pl.Series(np.linspace(0, 0.5, 400)), 1, 1),  # bins of many values
     ],
 )
 def test_only_a_column_that_reveals_the_label_has_an_auc_of_1(column: pl.Series, least: float, most: float) -> None:
     assert least <= single_auc(column, LABEL) <= most
+
+
+def test_a_column_of_noise_does_not_reveal_the_label_of_a_small_table() -> None:
+    draw = np.random.default_rng(1)
+    label = pl.Series([1] * 5 + [0] * 45)
+    numbers = [single_auc(pl.Series(draw.normal(size=50)), label) for _ in range(300)]
+    assert max(numbers) < 0.99
+    assert single_auc(pl.Series(draw.integers(0, 3, 50)), pl.Series([1] + [0] * 49)) < 0.99  # one row of class 1
 
 
 def test_slices_are_the_values_of_a_category_or_the_quarters_of_a_number() -> None:

@@ -165,26 +165,39 @@ def test_a_configuration_block_turns_a_check_on() -> None:
     assert verdicts(report)["latency"] == "passed"
 
 
-def test_stability_fits_the_model_again() -> None:
+def test_stability_fits_the_model_again_on_resampled_rows() -> None:
     from sklearn.linear_model import LogisticRegression
 
-    areas = refit_areas(LogisticRegression(), 300)
+    areas = refit_areas(LogisticRegression(), ROWS)  # as many rows as the table has, and a model without randomness
     assert areas[0] != areas[1] == areas[2]
     assert all(0.6 < value < 0.9 for value in areas)
 
 
-def test_stability_gives_the_seed_to_the_estimator_too() -> None:
-    from sklearn.tree import ExtraTreeClassifier
+def test_stability_draws_all_rows_of_a_key_together() -> None:
+    from sklearn.linear_model import LogisticRegression
 
-    areas = refit_areas(ExtraTreeClassifier(max_depth=2), ROWS)  # on all rows, only the estimator is random
-    assert areas[0] != areas[1] == areas[2]
+    fitted: list[pl.DataFrame] = []
+
+    class Recorder(LogisticRegression):
+        def fit(self, features: pl.DataFrame, label: Any) -> Any:
+            fitted.append(features)
+            return super().fit(features, label)
+
+    refit_areas(Recorder(), 300, keys=pl.int_range(ROWS) // 6)
+    key_of = dict(zip(TRAIN["chance"], (i // 6 for i in range(ROWS)), strict=True))
+    for features in fitted[1:]:  # the first fit is the model's own
+        drawn = features.group_by("chance").len().with_columns(key=pl.col("chance").replace_strict(key_of))
+        per_key = drawn.group_by("key").agg(pl.len(), pl.col("len").n_unique().alias("counts"))
+        assert features.height == 300 and per_key["len"].unique().to_list() == [6]
+        assert per_key["counts"].unique().to_list() == [1]
 
 
-def refit_areas(estimator: Any, rows: int) -> list[float]:
+def refit_areas(estimator: Any, rows: int, keys: Any = None) -> list[float]:
     """Return the test AUC of the estimator when the check stability fits it with the seeds 0, 1 and 1."""
     from sklearn.pipeline import Pipeline
 
     train, test = (frame.drop("kind") for frame in (TRAIN, TEST))
+    train = train if keys is None else train.with_columns(id=keys)
     model = Pipeline([("model", estimator)]).fit(train.select("chance", "noisy"), train["label"])
     config = load("local", ["steps.model_qa.params.checks={stability: {seeds: 2, rows: 300, threshold: 0.1}}"])
     step = RecordingContext(
