@@ -24,8 +24,10 @@ WRITE_OPTIONS = {
     "delta.enableDeletionVectors": "false",
     "delta.checkpointPolicy": "classic",
     "delta.columnMapping.mode": "none",
-    "targetFileSize": str(16 << 20),  # in bytes; small, because Sail keeps a file in memory while writing
 }
+# Sail writes files of this many bytes for each column, and at most so many in all. While it writes a file, it keeps the
+# file and a hash table of each column's values in memory. Writing is fast if these tables fit into a processor's cache.
+COLUMN_SIZE, FILE_SIZE = 128 << 10, 16 << 20
 READABLE = {"timestampNtz", "deletionVectors"}  # features of other programs' tables that Polars reads correctly
 
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
@@ -51,14 +53,17 @@ def write_table(frame: DataFrame, uri: str) -> Table:
         StepFailed: the engine can't write the table, or the written table needs more of a Delta reader than
             `WRITE_OPTIONS` allow.
     """
-    for name, dtype in frame.dtypes:
+    dtypes = frame.dtypes
+    for name, dtype in dtypes:
         if dtype not in SCALARS:
             raise BadData(
                 f"Column {name} has type {dtype}, which can't be a feature. "
                 "Convert it to a number or a string before you write it."
             )
+    file_size = min(FILE_SIZE, COLUMN_SIZE * len(dtypes))
+    options = {**WRITE_OPTIONS, "targetFileSize": str(file_size)}  # an option of Sail, which other engines ignore
     try:
-        frame.write.format("delta").mode("overwrite").options(**WRITE_OPTIONS).save(uri)
+        frame.write.format("delta").mode("overwrite").options(**options).save(uri)
     except Exception as error:  # Spark, a user's function in the query plan and the file system can raise any error
         raise StepFailed(f"Table {uri} can't be written: {message_of(error, 250)}") from error
     written = open_table(uri, None)

@@ -84,6 +84,15 @@ def test_a_table_needs_only_plain_delta_from_its_readers(spark: SparkSession, ur
     assert settings["delta.checkpointPolicy"] == "classic"
 
 
+def test_a_long_table_has_small_files_with_many_rows(spark: SparkSession, uri: str) -> None:
+    table = tables.write_table(sources.synthetic_rows(spark, 60_000, 4, seed=1).repartition(1), uri)
+    actions = DeltaTable(table.uri).get_add_actions()
+    sizes, rows = (actions.column(name).to_pylist() for name in ("size_bytes", "num_records"))
+    assert max(sizes) < 1 << 20
+    assert 2 < len(rows) < 10
+    assert sum(rows) == table.rows == 60_000
+
+
 def test_an_older_version_is_still_readable_after_an_overwrite(spark: SparkSession, uri: str) -> None:
     first = tables.write_table(to_spark(spark, ROWS), uri)
     second = tables.write_table(to_spark(spark, ROWS.head(1)), uri)
