@@ -34,7 +34,7 @@ class Params:
         on_failure: what a failed check does: `fail` refuses the model, `warn` only warns.
         level: the confidence level of the intervals.
         slices: columns. Rows with the same value form a slice with its own metrics.
-        slice_rows: slices with fewer rows are left out.
+        slice_rows: slices with fewer rows are not judged.
     """
 
     checks: dict[str, Any]
@@ -167,7 +167,7 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
         "checks": [{"check": name, **dataclasses.asdict(check)} for name, check in results.items()],
         "auc": _finite(dataclasses.asdict(facts.auc)),
         "intervals": {name: _finite(dataclasses.asdict(number)) for name, number in facts.intervals.items()},
-        "slices": facts.slices,
+        "slices": [slice_.to_json() for slice_ in facts.slices],
         "champion": facts.champion and _champion(facts.champion),
         "models_judged": models,
         "selection": selection_text(models, facts.auc),

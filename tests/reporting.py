@@ -49,6 +49,22 @@ def check(name: str, value: object, threshold: object, verdict: str = "passed", 
     }
 
 
+def slice_row(name: str, rows: int, auc: float | None, **changed: Any) -> dict[str, Any]:
+    """Return a slice of qa_report.json."""
+
+    def interval(value: float, reach: float, level: float) -> dict[str, float]:
+        return {"value": value, "low": value - reach, "high": value + reach, "level": level}
+
+    judged = {
+        "auc": auc and interval(auc, 0.03, 0.95),
+        "difference": auc and interval(auc - 0.88, 0.05, 0.99),
+        "against": "version 3",
+        "factor": auc and interval(1.02, 0.2, 0.99),
+    }
+    counts = {"positives": rows // 4, "false_negatives": rows // 20, "false_positives": rows // 10}
+    return {"name": name, "rows": rows, "problem": "", **judged, **counts, **changed}
+
+
 def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
     """Return qa_report.json, in the form that model_qa writes."""
     bad = verdict in ("warned", "refused")
@@ -66,9 +82,10 @@ def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None
         check("champion", None, 0.05, "not compared", "there is no champion"),
     ]
     slices = [
-        {"slice": f"purpose={value}", "rows": rows, "auc": auc, "low": auc - 0.03, "high": auc + 0.03}
+        slice_row(f"purpose={value}", rows, auc)
         for value, rows, auc in (("house", 812, 0.891), ("car", 640, 0.874), ("other", 240, 0.832))
     ]
+    slices.append(slice_row("purpose is missing", 52, None, problem="52 rows; about 100 rows of it would be enough"))
     auc = {"value": 0.8841, "low": 0.8702, "high": 0.8979, "level": 0.95}
     numbers = intervals(LABEL.to_numpy(), SCORE, SCORE >= 0.5, 0.95)
     report = {"verdict": verdict, "checks": checks, "auc": auc, "slices": slices, "champion": champion, "judged": {}}

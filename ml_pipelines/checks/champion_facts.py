@@ -50,6 +50,19 @@ class ChampionFacts(TableFacts):
             self._compared, self._areas[version.run_id] = self._unseen_by(version), champion.auc.value
         return champion
 
+    @property
+    def champion_score(self) -> Array | None:
+        """The champion's score for each row of the test table, NaN on rows on which it is not compared.
+
+        None if it is not compared at all.
+        """
+        import numpy as np
+
+        champion = self.champion
+        if champion is None or self._compared is None:
+            return None
+        return np.where(self._compared, self._score_of(champion.run_id), np.nan)
+
     def compare(self, challenger: Version | None, champion: Version) -> Champion:
         """Compare a version with a champion, on the test rows that neither can have trained on.
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring.context import StepContext
-from ml_pipelines.checks import drift, measures
+from ml_pipelines.checks import drift, measures, slices
 from ml_pipelines.checks.champion_facts import ChampionFacts
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.errors import BadData, PipelineError
@@ -96,20 +96,22 @@ class Facts(ChampionFacts):
         return {name: measures.single_auc(self._test[name], label) for name in self._names}
 
     @cached_property
-    def slices(self) -> list[dict[str, Any]]:
-        """The declared slices that have enough rows, each with its AUC."""
-        ours = {source: name for name, source in self._origin.sources.items()} if self._slices else {}
+    def slices(self) -> list[slices.Slice]:
+        """The slices of the declared columns."""
+        if not self._slices:
+            return []
+        ours = {source: name for name, source in self._origin.sources.items()}
         names = [name if name in self._names else ours.get(name, name) for name in self._slices]
         if unknown := set(names) - set(self._names):
             raise BadData(
                 f"steps.model_qa.params.slices: the test table has no feature {listed(sorted(unknown))}. "
                 f"Its features are {listed(self._names)}."
             )
-        return [
-            row
-            for column in (self._test[name] for name in dict.fromkeys(names))
-            for row in measures.slices_of(column, self.label, self.score, self._level, self._slice_rows, self._keys)
-        ]
+        version = f"version {self.champion.version}" if self.champion else ""
+        predicted = self._predictions["predicted"].to_numpy()
+        table = slices.Predictions(self.label, self.score, predicted, self._keys, self.champion_score, version)
+        columns = [self._test[name] for name in dict.fromkeys(names)]
+        return slices.measure(columns, table, self._level, self._slice_rows)
 
     @cached_property
     def train_test(self) -> list[dict[str, Any]]:

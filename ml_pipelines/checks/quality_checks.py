@@ -20,6 +20,7 @@ from ml_pipelines.authoring.rules import Limits, Share
 from ml_pipelines.checks import promotion
 from ml_pipelines.checks.drift import Comparison, moved, rows_needed
 from ml_pipelines.checks.promotion import Champion
+from ml_pipelines.checks.slices import Slice, judge
 from ml_pipelines.checks.verdicts import (
     FAILED,
     NOT_COMPARED,
@@ -51,7 +52,7 @@ RAW_SCORES = (
     "Change steps.train.params.options. If only the order of the scores counts, set "
     "steps.model_qa.params.checks.calibration=null."
 )
-MOST_SHOWN = 5  # a reason names at most this many columns
+MOST_SHOWN = 5  # a reason names at most this many columns or slices
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
 Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
@@ -193,17 +194,28 @@ def importance(
 
 
 @check
-def worst_slice(auc: Interval, slices: Sequence[Mapping[str, Any]], *, threshold: Gap) -> Check:
-    """Pass if no slice (rows with one value of a declared column) has a much lower AUC than the whole table."""
+def worst_slice(slices: Sequence[Slice], *, threshold: Share, ratio: Factor) -> Check:
+    """Pass if no slice (rows with one value of a declared column) is clearly and much worse than others.
+
+    slices.py says with what a slice is compared. Much worse is an AUC that is lower by more than `threshold`, or
+    odds of class 1 that differ from the expected ones by more than the factor `ratio`. The value is the number of such
+    comparisons.
+    """
     if not slices:
-        return Check(None, threshold, NOT_COMPARED, "no slices are declared, or no slice has enough rows")
-    worst = min(slices, key=lambda row: float(row["auc"]))
-    return at_most(
-        f"test auc minus the auc of the slice {shown(worst['slice'])} ({worst['rows']:,} rows)",
-        auc.value - worst["auc"],
-        threshold,
-        "Use more rows of this slice, or features that matter in it.",
-    )
+        return Check(None, 0, NOT_COMPARED, "no slices are declared")
+    judged = [slice_ for slice_ in slices if not slice_.problem]
+    unjudged = [f"{shown(slice_.name)} ({slice_.problem})" for slice_ in slices if slice_.problem]
+    few = f"too few rows to judge {_first(unjudged)}" if unjudged else ""
+    if not judged:
+        return Check(None, 0, UNDECIDED, few)
+    results = [result for slice_ in judged for result in judge(slice_, threshold, ratio)]
+    results.sort(key=lambda result: result[1], reverse=True)
+    what = {FAILED: "clearly worse", UNDECIDED: "too little evidence for", PASSED: f"{len(judged)} slices are judged"}
+    verdict = next(verdict for verdict in what if verdict == PASSED or any(result[0] == verdict for result in results))
+    texts = [text for result, _, text in results if result == verdict]
+    reason = f"{what[verdict]}: {_first(texts)}" if verdict != PASSED else what[verdict]
+    advice = "Use more rows of these slices, or features that matter in them." if verdict == FAILED else ""
+    return Check(len(texts) if verdict == FAILED else 0, 0, verdict, "; ".join(filter(None, [reason, few])), advice)
 
 
 @check
@@ -224,13 +236,18 @@ def drift(since_champion: Comparison, *, threshold: NotNegative, missing: Share,
     others = _other_columns(since_champion)
     if columns:
         texts = [f"{shown(row['column'])} ({', '.join(_move(row, part) for part in parts)})" for row, parts in columns]
-        more = f" and {len(texts) - MOST_SHOWN} more" if len(texts) > MOST_SHOWN else ""
         advice = "If these data are right, nothing needs to change. If not, mend the source."
-        return Check(len(columns), 0, WARNED, f"{what}: {', '.join(texts[:MOST_SHOWN])}{more}{others}", advice)
+        return Check(len(columns), 0, WARNED, f"{what}: {_first(texts)}{others}", advice)
     if needed := rows_needed(rows, since_champion.sizes, threshold=threshold, p_value=p_value):
         few = f"too few rows to see a population stability index of {threshold:g}"
         return Check(0, 0, UNDECIDED, f"{what}{others}, but {few}{needed_text(needed, 'rows in each table')}")
     return Check(0, 0, PASSED, f"{what}{others}")
+
+
+def _first(texts: Sequence[str]) -> str:
+    """Return the first texts with commas between them, and how many more there are."""
+    more = f" and {len(texts) - MOST_SHOWN} more" if len(texts) > MOST_SHOWN else ""
+    return ", ".join(texts[:MOST_SHOWN]) + more
 
 
 def _move(row: Mapping[str, Any], part: str) -> str:

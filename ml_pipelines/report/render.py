@@ -21,7 +21,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
     )
-    environment.globals["charts"] = charts
+    environment.globals |= {"charts": charts, "wilson": wilson}
     environment.filters |= {"number": format_number, "percent": percent, "probability": probability, "wilson": wilson}
     return environment.get_template(f"{NAME}.j2").render(report=report).strip()
 

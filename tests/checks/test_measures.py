@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml_pipelines.checks.measures import single_auc, slices_of
+from ml_pipelines.checks.measures import single_auc
 
 LABEL = pl.Series("label", [0, 1] * 200)
 
@@ -41,21 +41,3 @@ def test_a_column_of_noise_does_not_reveal_the_label_of_a_small_table() -> None:
     numbers = [single_auc(pl.Series(draw.normal(size=50)), label) for _ in range(300)]
     assert max(numbers) < 0.99
     assert single_auc(pl.Series(draw.integers(0, 3, 50)), pl.Series([1] + [0] * 49)) < 0.99  # one row of class 1
-
-
-def test_slices_are_the_values_of_a_category_or_the_quarters_of_a_number() -> None:
-    draw = np.random.default_rng(1)
-    label, score = draw.integers(0, 2, 400), draw.random(400)
-    kinds = pl.Series("kind", ["a", "b", None, "rare"] + ["a", "b", None] * 132)
-    slices = slices_of(kinds, label, score, 0.95, 100)
-    assert [(row["slice"], row["rows"]) for row in slices] == [("kind=a", 133), ("kind=b", 133), ("kind=missing", 133)]
-    quarters = slices_of(pl.Series("x", draw.normal(size=400)), label, score, 0.95, 100)
-    assert [row["rows"] for row in quarters] == [100] * 4
-    assert all(row["low"] < row["auc"] < row["high"] for row in quarters)
-
-
-def test_a_slice_of_one_class_is_left_out() -> None:
-    slices = slices_of(
-        pl.Series("kind", ["a", "a", "b", "b"]), np.array([0, 1, 1, 1]), np.array([0.1, 0.2, 0, 1]), 0.9, 1
-    )
-    assert [row["slice"] for row in slices] == ["kind=a"]

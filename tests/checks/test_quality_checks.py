@@ -21,7 +21,6 @@ from ml_pipelines.checks.quality_checks import (
     single_column,
     stability,
     train_test_gap,
-    worst_slice,
 )
 from ml_pipelines.checks.verdicts import Sample
 from ml_pipelines.config.schema import Crown
@@ -75,7 +74,6 @@ NAN_MAKERS = {
     "calibration": lambda x: calibrated(np.array([0, 1] * 20), np.array([0.5] * 39 + [x])),
     "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
     "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
-    "worst_slice": lambda x: worst_slice(auc(x), [{"slice": "a=1", "rows": 9, "auc": 0.8}], threshold=0.1),
     "drift": lambda x: drift(since_champion(drift_row("a", x)), **DRIFT),
     "champion": lambda x: champion(compared((x, x, x)), Crown.not_worse, margin=0.01),
     "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
@@ -182,17 +180,6 @@ def test_a_model_that_depends_on_one_column_fails() -> None:
 def test_importance_is_not_compared_if_all_are_tiny_or_only_one_exists() -> None:
     assert importance({"a": 0.009, "b": 0.0}, removal, threshold=0.9, least=0.01).verdict == "not compared"
     assert importance({"a": 0.3}, removal, threshold=0.9, least=0.01).verdict == "not compared"
-
-
-def test_the_worst_slice_is_compared_with_the_whole_table() -> None:
-    slices = [{"slice": "k=a", "rows": 900, "auc": 0.9}, {"slice": "k=b", "rows": 1200, "auc": 0.74}]
-    result = worst_slice(auc(0.85), slices, threshold=0.1)
-    assert result.verdict == "failed"
-    assert "k=b (1,200 rows)" in result.reason
-    assert worst_slice(auc(0.85), slices[:1], threshold=0.1).verdict == "passed"
-    assert worst_slice(auc(0.85), [], threshold=0.1).verdict == "not compared"
-    long = worst_slice(auc(0.85), [{"slice": "k=" + "c" * 9_000, "rows": 9, "auc": 0.5}], threshold=0.1)
-    assert "k=ccc" in long.reason and len(long.reason) < 200
 
 
 @pytest.mark.parametrize(
@@ -311,22 +298,20 @@ def test_the_reason_shows_the_differences_with_their_intervals() -> None:
 
 
 def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
-    slices = [{"slice": "k=a", "rows": 9, "auc": 0.5}]
     checks = [
         *(min_auc(auc(value), value, SAMPLE, threshold=0.7) for value in (0.9, 0.5)),
         *(beats_baseline(Interval(x, x - 0.1, x + 0.1, 0.95), SAMPLE) for x in (0.2, -0.2)),
         *(calibrated(np.array([0, 0, 0, 1] * 100), np.full(400, x)) for x in (0.25, 0.9)),
         *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
         *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
-        *(worst_slice(auc(x), slices, threshold=0.1) for x in (0.5, 0.9)),
         *(drift(since_champion(drift_row("a", x)), **DRIFT) for x in (0.1, 0.4)),
         *(champion(compared((x, x, x)), NOT_WORSE, margin=0.01) for x in (0.5, -0.5)),
         *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
         *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
     ]
-    verdicts = ["passed", "failed"] * 6 + ["passed", "warned"] + ["passed", "failed"] * 3
+    verdicts = ["passed", "failed"] * 5 + ["passed", "warned"] + ["passed", "failed"] * 3
     assert [check.verdict for check in checks] == verdicts
-    assert [bool(check.advice) for check in checks] == [False, True] * 10
+    assert [bool(check.advice) for check in checks] == [False, True] * 9
 
 
 def test_a_model_without_a_signature_fails() -> None:

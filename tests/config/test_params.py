@@ -79,6 +79,7 @@ WRONG = [
     ("model_qa.params.checks.single_column.threshold=null", "None is not a number."),
     ("model_qa.params.checks.importance.threshold=true", "True is not a number."),
     ("model_qa.params.checks.importance.least=-.inf", "-inf is not a finite number."),
+    ("model_qa.params.checks.worst_slice.ratio=0.5", "0.5 is not at least 1."),
     ("model_qa.params.checks.worst_slice.threshold=[1]", "[1] is not a number."),
     ("model_qa.params.checks.drift.threshold=.nan", "nan is not a finite number."),
     ("model_qa.params.checks.drift.p_value=1.5", "1.5 is not from 0 to 1."),

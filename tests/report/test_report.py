@@ -353,9 +353,21 @@ def test_a_reused_step_shows_the_artifacts_of_the_run_that_computed_it(store: St
 
 def test_missing_numbers_are_shown_as_dashes(store: Store) -> None:
     missing = {"value": None, "low": None, "high": None, "level": 0.95}
-    slices = [{"slice": "purpose=rare", "rows": 3, "auc": None, "low": None, "high": None}]
+    slices = [reporting.slice_row("purpose=rare", 3, None)]
     html = page(Made(artifacts=everything(qa_report(auc=missing, slices=slices))))
-    assert "purpose=rare 3 rows - too few events for an interval" in part(html, "slices")
+    assert "misses - of class 1 alarms in 0% (0% to 56.1%) of class 0 - - -" in part(html, "slices")
+
+
+def test_slices_show_their_intervals_and_those_that_can_t_be_judged(store: Store) -> None:
+    section = part(page(Made(artifacts=everything())), "slices")
+    assert "0.891 0.861 to 0.921 0.011 -0.039 to 0.061 against version 3 1.020 0.820 to 1.220" in section
+    assert "misses 19.7% (" in section and "alarms in 13.3% (" in section
+    assert "Not judged: purpose is missing, 52 rows: 52 rows; about 100 rows of it would be enough" in section
+
+
+def test_slices_of_an_earlier_state_are_left_out(store: Store) -> None:
+    html = page(Made(artifacts=everything(qa_report(slices=[{"slice": "a=1", "rows": 9, "auc": 0.8, "low": None}]))))
+    assert "slices" not in sections(html)
 
 
 def test_only_the_columns_with_the_largest_drift_are_shown(store: Store) -> None:
@@ -423,7 +435,7 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 def test_text_from_data_and_names_is_escaped(store: Store) -> None:
     drift_report = reporting.drift(columns=("purpose", EVIL))
     drift_report["train_test"][0]["bins"][0]["label"] = EVIL
-    slices = [{"slice": f"purpose={EVIL}", "rows": 3, "auc": 0.8, "low": 0.7, "high": 0.9}]
+    slices = [reporting.slice_row(f"purpose={EVIL}", 30, 0.8), reporting.slice_row(EVIL, 3, None, problem=EVIL)]
     artifacts = {
         "evaluate": everything()["evaluate"],
         "prepare_data": {"columns.json": {"label": {"no": 0, EVIL: 1}}},

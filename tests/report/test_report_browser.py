@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import Store
-from reporting import Made, everything, qa_report, read
+from reporting import Made, everything, qa_report, read, slice_row
 
 from ml_pipelines.report import render
 
@@ -101,7 +101,7 @@ def reports() -> dict[str, str]:
     champion |= {"high": 0.893, "difference": 0.0051, "p_value": 0.0412}
     long = "a_very_long_name_of_a_column_that_nobody_would_type_by_hand_" * 3
     evil = "<script>document.title='harm'</script><img src=http://127.0.0.1:1/x onerror=\"document.title='harm'\">"
-    slices = [{"slice": f"{evil}={long}", "rows": 120, "auc": 0.8, "low": 0.7, "high": 0.9}]
+    slices = [slice_row(f"{evil}={long}", 120, 0.8), slice_row(long, 3, None, problem=long)]
     runs = {
         "whole": Made(artifacts=everything(qa_report(champion=champion))),
         "failed": Made(

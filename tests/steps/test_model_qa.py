@@ -242,9 +242,29 @@ def test_the_report_counts_the_models_that_the_test_rows_have_judged(monkeypatch
 
 def test_declared_slices_are_reported_and_checked() -> None:
     _, report = run_model_qa("slices=[kind,chance]")
-    assert [row["slice"] for row in report["slices"]][:2] == ["kind=a", "kind=b"]
+    assert [row["name"] for row in report["slices"]][:2] == ["kind=a", "kind=b"]
     assert len(report["slices"]) == 6
-    assert verdicts(report)["worst_slice"] == "failed"  # rows of similar chance are ranked almost at random
+    assert [row["against"] for row in report["slices"]] == ["the column's other slices"] * 2 + [""] * 4
+    assert verdicts(report)["worst_slice"] in ("passed", "undecided")  # a quarter's rows are alike by construction
+
+
+def test_a_slice_is_compared_with_the_champion() -> None:
+    _, report = run_model_qa("slices=[kind,chance]", champion=OLD)
+    assert [row["against"] for row in report["slices"]] == ["version 3"] * 6
+    kind_a = (TEST["kind"] == "a").to_numpy()
+    areas = [area(TEST["label"].to_numpy()[kind_a], TEST[name].to_numpy()[kind_a]) for name in ("chance", "noisy")]
+    assert report["slices"][0]["difference"]["value"] == pytest.approx(areas[0] - areas[1])
+    _, report = run_model_qa("slices=[kind]", champion=old_with(label_name="churned"))
+    assert [row["against"] for row in report["slices"]] == ["the column's other slices"] * 2
+
+
+def test_a_slice_with_halved_probabilities_fails() -> None:
+    score = pl.when(pl.col("kind") == "a").then(pl.col("chance") / 2).otherwise(pl.col("chance"))
+    halved = TEST.select("label", score=score)
+    auc = area(halved["label"].to_numpy(), halved["score"].to_numpy())
+    _, report = run_model_qa("slices=[kind]", frames={"e/predictions.parquet": halved}, test_auc=auc)
+    assert verdicts(report)["worst_slice"] == "failed"
+    assert "times the expected ones" in reason_of(report, "worst_slice")
 
 
 def test_predictions_of_other_rows_are_refused() -> None:
@@ -398,7 +418,7 @@ def test_a_test_table_with_few_events_has_no_interval() -> None:
     frames = {"test": rows, "e/predictions.parquet": rows.select("label", score="chance")}
     step, report = run_model_qa("checks.calibration=null", "slices=[kind]", frames=frames, test_auc=auc, champion=OLD)
     assert (report["auc"]["low"], report["champion"]["difference_low"]) == (None, None)
-    assert [row["low"] for row in report["slices"]] == [None] * len(report["slices"])
+    assert ["10 are needed" in row["problem"] for row in report["slices"]] == [True, True]
     assert report["verdict"] == verdicts(report)["min_auc"] == verdicts(report)["beats_baseline"] == "undecided"
     assert "too few events for an interval" in report["checks"][1]["reason"]
     assert ", too few events for an interval, against the champion, version 3" in str(step.summary_text)

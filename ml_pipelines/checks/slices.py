@@ -1,0 +1,337 @@
+"""Judges slices of the test table: rows with one value of a column, or in one quarter of a number column.
+
+- The AUC of a slice is compared with the champion's on the same rows. Without a champion it is compared with the mean
+  AUC within the column's other slices, weighted by their pairs of rows of both classes. The AUC over all other rows
+  would not be fair: over all rows the column itself tells rows apart, and within a slice it can't.
+- A quarter of a number is compared with the champion only: its rows are alike by construction.
+- The calibration of a slice is the ratio of the observed odds of class 1 to those that the scores expect, divided by
+  this ratio of all other rows. Odds treat both classes alike; for a rare class they are nearly the share of its rows.
+- Intervals are adjusted for the number of comparisons (Holm 1979, by steps that reject all that are clear). The
+  interval of a difference joins both intervals (Zou and Donner, Statistics in Medicine, 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ml_pipelines.checks.verdicts import FAILED, PASSED, UNDECIDED, needed_text, rows_needed
+from ml_pipelines.problems import roc_auc
+from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
+from ml_pipelines.text import shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Compare = Callable[[float], Interval]  # level -> interval
+T = TypeVar("T")
+VALUES = 20  # a number column with more distinct values than this has four slices, its quarters
+UNJUDGED = 20  # the unjudged slices of a column that are listed, the largest ones; one more slice stands for the others
+OTHERS = "the column's other slices"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions on the test table, one entry for each row.
+
+    `champion` has the champion's scores, NaN on rows on which it can't be judged; None without a champion.
+    """
+
+    label: Array
+    score: Array
+    predicted: Array  # the predicted class
+    keys: Array | None = None  # the key as a number from 0; None if no key repeats
+    champion: Array | None = None
+    version: str = ""  # the champion's name in words
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice with its metrics, and how it differs. `problem` says why it is not judged; empty if it is.
+
+    The intervals of `difference` and `factor` are adjusted for the number of comparisons, and None if there is nothing
+    to compare with.
+    """
+
+    name: str
+    rows: int
+    problem: str = ""
+    auc: Interval | None = None
+    difference: Interval | None = None  # the AUC minus the AUC of `against`
+    against: str = ""
+    factor: Interval | None = None  # observed over expected odds of class 1, divided by this ratio of all other rows
+    positives: int = 0  # rows of class 1
+    false_negatives: int = 0
+    false_positives: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the slice for qa_report.json. Numbers that are not finite become null."""
+        return {name: _finite(value) if isinstance(value, dict) else value for name, value in asdict(self).items()}
+
+
+def measure(columns: Sequence[pl.Series], table: Predictions, level: float, least: int) -> list[Slice]:
+    """Return the slices of columns of the test table.
+
+    A slice is judged if it has `least` rows, and 10 rows of each class. Missing cells are a slice of their own.
+
+    Args:
+        columns: the columns, with one cell for each prediction.
+        table: the predictions.
+        level: the level of the intervals.
+        least: the fewest rows of a judged slice.
+    """
+    slices: list[Slice] = []
+    comparisons: dict[tuple[int, str], Compare] = {}
+    for column in columns:
+        measured, compare = _slices(column, table, level, least)
+        comparisons |= {(len(slices) + place, what): function for (place, what), function in compare.items()}
+        slices += measured
+    for (place, what), interval in adjusted(comparisons, level).items():
+        if what == "auc":
+            slices[place] = replace(slices[place], difference=interval)
+        else:
+            slices[place] = replace(slices[place], factor=_mapped(interval, math.exp))
+    return slices
+
+
+def adjusted(comparisons: Mapping[T, Compare], level: float) -> dict[T, Interval]:
+    """Return the interval of each comparison, adjusted for their number.
+
+    If nothing differs, the chance that any interval excludes 0 is at most 1 - `level`.
+    """
+    clear: dict[T, Interval] = {}
+    while left := {name: compare for name, compare in comparisons.items() if name not in clear}:
+        intervals = {name: compare(1 - (1 - level) / len(left)) for name, compare in left.items()}
+        found = {name: interval for name, interval in intervals.items() if interval.low > 0 or interval.high < 0}
+        if not found:
+            return clear | intervals
+        clear |= found
+    return clear
+
+
+def judge(slice_: Slice, threshold: float, ratio: float) -> Iterator[tuple[str, float, str]]:
+    """Yield for each comparison of a judged slice its verdict, its value and what it says.
+
+    A comparison fails if the slice is clearly worse, and by more than the bound: an AUC lower by `threshold`, or odds
+    that differ from the expected ones by the factor `ratio`. It passes if the interval excludes so large a difference.
+    """
+    if slice_.difference and slice_.auc:
+        loss = _mirrored(slice_.difference)
+        ends = f"adjusted interval {loss.low:.3f} to {loss.high:.3f}"
+        text = f"auc {slice_.auc.value:.3f} is {loss.value:.3f} below that of {slice_.against} ({ends})"
+        yield _verdict(slice_, loss, threshold, text)
+    if slice_.factor:
+        factor, logs = slice_.factor, _mapped(slice_.factor, _log)
+        ends = f"adjusted interval {factor.low:.3g} to {factor.high:.3g}"
+        text = (
+            f"the odds of class 1 are {factor.value:.3g} times the expected ones, relative to all other rows ({ends})"
+        )
+        harm = _mirrored(logs) if logs.value < 0 else logs
+        yield _verdict(slice_, harm, math.log(ratio), text, opposite=-harm.low)
+
+
+def _verdict(
+    slice_: Slice, harm: Interval, bound: float, text: str, opposite: float = -math.inf
+) -> tuple[str, float, str]:
+    """Return a result of `judge`. `opposite` is how far the interval reaches to the other side, if that is harm too."""
+    what = f"{shown(slice_.name)} ({slice_.rows:,} rows): {text}"
+    if not math.isfinite(harm.value):
+        return FAILED, harm.value, f"{what}, not a finite number"
+    if harm.value > bound and harm.low > 0:
+        return FAILED, harm.value, what
+    if max(harm.high, opposite) <= bound:
+        return PASSED, harm.value, what
+    end, limit = (harm.low, 0.0) if harm.value > bound else (harm.high, bound)
+    return UNDECIDED, harm.value, what + needed_text(rows_needed(harm.value, end, limit, slice_.rows), "rows of it")
+
+
+def _slices(
+    column: pl.Series, table: Predictions, level: float, least: int
+) -> tuple[list[Slice], dict[tuple[int, str], Compare]]:
+    """Return the slices of a column, and their comparisons: (place of the slice, auc or calibration) -> comparison."""
+    import numpy as np
+
+    names, codes, is_cut = _groups(column)
+    counts, positives = np.bincount(codes, minlength=len(names)), np.bincount(codes, table.label, len(names))
+    events = np.minimum(positives, counts - positives).astype(int)
+    for code in np.flatnonzero((counts >= least) & (events >= FEWEST_EVENTS)):  # if keys repeat, keys count
+        events[code] = _events(np.flatnonzero(codes == code), table)
+    is_judged = (counts >= least) & (events >= FEWEST_EVENTS)
+    parts = {names[code]: np.flatnonzero(codes == code) for code in np.flatnonzero(is_judged)}
+    auc = cache(lambda name, level: _auc(parts[name], table, level))
+    slices: list[Slice] = []
+    comparisons: dict[tuple[int, str], Compare] = {}
+    for place, (name, rows) in enumerate(parts.items()):
+        of_name = {
+            "auc": None if is_cut else _auc_comparison(name, parts, table, auc),
+            "calibration": _calibration_comparison(rows, table),
+        }
+        against = OTHERS if of_name["auc"] else ""
+        if paired := _champion_comparison(rows, table):
+            against, of_name["auc"] = table.version, paired
+        comparisons |= {(place, what): compare for what, compare in of_name.items() if compare}
+        problem = "" if any(of_name.values()) else "the other rows have too few events to compare it with"
+        slices.append(_measured(name, rows, table, auc(name, level), against, problem))
+    unjudged = sorted(np.flatnonzero(~is_judged), key=lambda code: -counts[code])
+    rate = float(table.label.mean())
+    for code in unjudged[:UNJUDGED]:
+        problem = _problem(int(counts[code]), int(events[code]), min(rate, 1 - rate), least)
+        slices.append(Slice(names[code], int(counts[code]), problem))
+    if more := unjudged[UNJUDGED:]:
+        name = f"{len(more):,} other values of {column.name}"
+        slices.append(Slice(name, int(counts[more].sum()), "each has too few rows"))
+    return slices, comparisons
+
+
+def _groups(column: pl.Series) -> tuple[list[str], Array, bool]:
+    """Return the names of a column's slices, the number of each row's slice, and whether they are quarters."""
+    import numpy as np
+    import polars as pl
+
+    is_cut = column.dtype.is_numeric() and column.n_unique() > VALUES
+    values = (_quarters(column) if is_cut else column).cast(pl.String)
+    known = values.drop_nulls().unique().sort()
+    codes = values.rank("dense").fill_null(len(known) + 1).to_numpy() - 1
+    missing = [f"{column.name} is missing"] if values.null_count() else []  # a value's name has a = in its place
+    return [*(f"{column.name}={value}" for value in known), *missing], codes.astype(np.int64), is_cut
+
+
+def _quarters(column: pl.Series) -> pl.Series:
+    """Return the name of the quarter that each number is in, for example `above 3.5`. Missing numbers stay missing."""
+    import numpy as np
+    import polars as pl
+
+    edges = np.unique(np.quantile(column.drop_nulls().to_numpy(), [0.25, 0.5, 0.75]))
+    inner = (f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges))
+    names = np.array([f"up to {edges[0]:.6g}", *inner, f"above {edges[-1]:.6g}"])
+    quarters = pl.Series(column.name, names[np.searchsorted(edges, column.to_numpy())])
+    return quarters.set(column.is_null(), None)
+
+
+def _problem(rows: int, events: int, rate: float, least: int) -> str:
+    """Return why a slice can't be judged, with about how many rows it needs. `rate` is the table's share of events."""
+    share = events / rows or rate
+    needed = max(least, math.ceil(FEWEST_EVENTS / share)) if share else None
+    what = f"{events} events, {FEWEST_EVENTS} are needed" if events < FEWEST_EVENTS else f"{rows:,} rows"
+    return f"{what}{needed_text(needed, 'rows of it')}"
+
+
+def _events(rows: Array, table: Predictions) -> int:
+    return count_events(table.label[rows], _at(table.keys, rows))
+
+
+def _at(values: Array | None, rows: Array) -> Array | None:
+    return None if values is None else values[rows]
+
+
+def _measured(name: str, rows: Array, table: Predictions, auc: Interval, against: str, problem: str) -> Slice:
+    label, predicted = table.label[rows], table.predicted[rows]
+    return Slice(
+        name,
+        len(rows),
+        problem,
+        auc=auc,
+        against=against,
+        positives=int(label.sum()),
+        false_negatives=int(((label == 1) & (predicted == 0)).sum()),
+        false_positives=int(((label == 0) & (predicted == 1)).sum()),
+    )
+
+
+def _champion_comparison(rows: Array, table: Predictions) -> Compare | None:
+    """Return the comparison of a slice's AUC with the champion's on the same rows; None without enough such rows."""
+    import numpy as np
+
+    if table.champion is None:
+        return None
+    rows = rows[np.isfinite(table.champion[rows])]
+    if _events(rows, table) < FEWEST_EVENTS:
+        return None
+    label, score, other, keys = table.label[rows], table.score[rows], table.champion[rows], _at(table.keys, rows)
+
+    def compare(level: float) -> Interval:
+        difference = roc_auc.compare(label, score, other, level, keys)
+        return Interval(difference.value, difference.low, difference.high, level)
+
+    return compare
+
+
+def _auc_comparison(
+    name: str, parts: Mapping[str, Array], table: Predictions, auc: Callable[[str, float], Interval]
+) -> Compare | None:
+    """Return the comparison of a slice's AUC with that within the column's other slices; None if it has no others.
+
+    The mean of the other AUCs is weighted by their pairs of rows of both classes.
+    """
+    others = [other for other in parts if other != name]
+    if not others:
+        return None
+    positives = [float(table.label[parts[other]].sum()) for other in others]
+    pairs = [count * (len(parts[other]) - count) for count, other in zip(positives, others, strict=True)]
+    weights = [count / sum(pairs) for count in pairs]
+
+    def compare(level: float) -> Interval:
+        aucs = [auc(other, level) for other in others]
+        value = math.fsum(weight * one.value for weight, one in zip(weights, aucs, strict=True))
+        below = math.hypot(*(weight * (one.value - one.low) for weight, one in zip(weights, aucs, strict=True)))
+        above = math.hypot(*(weight * (one.high - one.value) for weight, one in zip(weights, aucs, strict=True)))
+        return _minus(auc(name, level), Interval(value, value - below, value + above, level))
+
+    return compare
+
+
+def _auc(rows: Array, table: Predictions, level: float) -> Interval:
+    return roc_auc.interval(table.label[rows], table.score[rows], level, _at(table.keys, rows))
+
+
+def _minus(one: Interval, other: Interval) -> Interval:
+    """Return the difference of two independent numbers with its interval."""
+    value = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    return Interval(value, value - below, value + math.hypot(one.high - one.value, other.value - other.low), one.level)
+
+
+def _calibration_comparison(rows: Array, table: Predictions) -> Compare | None:
+    """Return the comparison of a slice's calibration with that of all other rows; None if these have too few events."""
+    import numpy as np
+
+    others = np.delete(np.arange(len(table.label)), rows)
+    if not len(others) or _events(others, table) < FEWEST_EVENTS:
+        return None
+    return lambda level: _minus(_log_odds(rows, table, level), _log_odds(others, table, level))
+
+
+def _log_odds(rows: Array, table: Predictions, level: float) -> Interval:
+    """Return the logarithm of the observed odds of class 1 over the expected odds, with its interval (delta method)."""
+    label, score = table.label[rows], table.score[rows]
+    observed, expected = float(label.mean()), float(score.mean())
+    if not 0 < expected < 1:
+        return Interval(math.nan, math.nan, math.nan, level)
+    value = math.log(observed / (1 - observed)) - math.log(expected / (1 - expected))
+    parts = (label - observed) / (observed * (1 - observed)) - (score - expected) / (expected * (1 - expected))
+    spread = mean_interval(parts, level, _at(table.keys, rows))
+    return Interval(value, value + spread.low, value + spread.high, level)
+
+
+def _mirrored(interval: Interval) -> Interval:
+    return Interval(-interval.value, -interval.high, -interval.low, interval.level)
+
+
+def _mapped(interval: Interval, function: Callable[[float], float]) -> Interval:
+    """Return the interval of a growing function of a number."""
+    return Interval(function(interval.value), function(interval.low), function(interval.high), interval.level)
+
+
+def _log(number: float) -> float:
+    return math.log(number) if number > 0 else math.nan
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
