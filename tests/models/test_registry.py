@@ -198,6 +198,12 @@ def test_a_dry_run_names_the_changed_champion_as_the_reason(earlier: Store, driv
     assert "runs: external changed (champion)" in drive_again("--dry-run", BETTER).out
 
 
+def test_another_rule_for_the_champion_runs_the_gate_again(earlier: Store, drive_again: Drive) -> None:
+    dry_run = drive_again("--dry-run", "--set=registry.crown=better").out
+    assert "registry.crown not_worse -> better" in dry_run
+    assert dry_run.count("runs: ") == 1
+
+
 @pytest.mark.slow
 def test_a_resumed_pipeline_run_registers_its_model(earlier: Store, drive_again: Drive, monkeypatch: Any) -> None:
     def fail(*_: object) -> None:
@@ -440,7 +446,7 @@ def test_the_rule_decides_and_not_the_auc_in_the_tags(store: Store, allowed: boo
 def test_a_rival_that_passed_against_another_champion_is_not_a_candidate(store: Store) -> None:
     config, (rival, mine) = register_versions(store, 2)
     store.client.set_model_version_tag(NAME, str(rival.version), "judged_against", "7")
-    registry.promote_best(store.opened, config, mine, lambda *_: True)
+    registry.promote_best(store.opened, config, mine, lambda *_: False)
     assert alias(store) == mine.version
 
 
