@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.modelling.features import positive_score, split_label
-from ml_pipelines.problems.binary import class_metrics, curves, score_metrics
+from ml_pipelines.problems.problem import problem_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def figure(charts: dict[str, dict[str, list[float]]], threshold: float) -> Figur
 
     sheet = Figure(figsize=(10, 9))  # not pyplot, which keeps global state; no layout engine, which draws twice
     sheet.subplots_adjust(left=0.06, right=0.98, bottom=0.06, top=0.96, hspace=0.25, wspace=0.15)
-    guides = {"roc": "chance", "calibration": "as predicted"}
+    guides = problem_of().GUIDES
     for place, (name, points) in enumerate(charts.items(), start=1):
         title, (x, *lines) = f"Test table: {name.replace('_', ' ')}", (axis for axis in points if axis != "rows")
         axes = sheet.add_subplot(2, 2, place, title=title, xlabel=x.replace("_", " "), ylim=(-0.02, 1.02))
@@ -56,9 +56,10 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
     features, label = split_label(frame, step.label, names)
     score = positive_score(model, features)
     predicted = (score >= step.params.threshold).astype(int)
-    metrics = score_metrics(label, score, "test")
-    step.log_metrics({**metrics, **class_metrics(label, predicted, "test"), "test_rows": len(label)})
-    charts = curves(label, score)
+    problem = problem_of()
+    metrics = problem.score_metrics(label, score, "test")
+    step.log_metrics({**metrics, **problem.class_metrics(label, predicted, "test"), "test_rows": len(label)})
+    charts = problem.curves(label, score)
     step.log_json(charts, "curves.json")
     step.log_figure(figure(charts, step.params.threshold), "curves.png")
     predictions = frame.select(
@@ -68,5 +69,5 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
         predicted=pl.Series(predicted),
     )
     step.log_table(predictions, "predictions.parquet")
-    step.summary(f"auc {metrics['test_auc']:.3f}, log loss {metrics['test_log_loss']:.3f}")
-    return {"evaluate_run_id": step.run_id, "test_auc": metrics["test_auc"]}
+    step.summary(", ".join(f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.3f}" for name in problem.SUMMARY))
+    return {"evaluate_run_id": step.run_id, "test_auc": metrics[f"test_{problem.HEADLINE}"]}

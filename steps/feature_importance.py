@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.modelling.features import split_label
+from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def sample(frame: pl.DataFrame, label: str, rows: int, seed: int) -> pl.DataFram
 
 
 def importance(model: Any, features: pl.DataFrame, label: pl.Series, repeats: int, seed: int) -> pl.DataFrame:
-    """Return a row for each feature, the most important first: mean and standard deviation of the loss in AUC."""
+    """Return a row for each feature, the most important first: the loss in the headline metric, with its deviation."""
     import polars as pl
     from sklearn.inspection import permutation_importance
 
     result = permutation_importance(
-        model, features.to_pandas(), label.to_numpy(), scoring="roc_auc", n_repeats=repeats, random_state=seed
+        model, features.to_pandas(), label.to_numpy(), scoring=problem_of().SCORER, n_repeats=repeats, random_state=seed
     )
     columns = {
         "feature": features.columns,
@@ -72,7 +73,8 @@ def figure(table: pl.DataFrame) -> Figure:
         color="#1f77b4",
         tick_label=[shown(name) for name in top["feature"]],
     )
-    axes.set_xlabel("loss in AUC when shuffled")
+    problem = problem_of()
+    axes.set_xlabel(f"loss in {problem.METRICS[problem.HEADLINE][0]} when shuffled")
     axes.set_title("Permutation importance")
     return chart
 

@@ -16,14 +16,12 @@ from mlflow.entities import Metric, RunTag
 
 from ml_pipelines.backends.inline import InlineBackend
 from ml_pipelines.config.loading import load
-from ml_pipelines.problems.binary import score_metrics
-from ml_pipelines.problems.binary_intervals import intervals
+from ml_pipelines.problems import binary
 from ml_pipelines.report import gather
 from ml_pipelines.report.contents import Report
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.tracking import run_page
 from ml_pipelines.tracking.store import PARENT, Store
-from steps import evaluate
 
 STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
 COLUMNS = ("income", "amount", "age_years", "purpose")
@@ -87,7 +85,7 @@ def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None
     ]
     slices.append(slice_row("purpose is missing", 52, None, problem="52 rows; about 100 rows of it would be enough"))
     auc = {"value": 0.8841, "low": 0.8702, "high": 0.8979, "level": 0.95}
-    numbers = intervals(LABEL.to_numpy(), SCORE, SCORE >= 0.5, 0.95)
+    numbers = binary.intervals(LABEL.to_numpy(), SCORE, SCORE >= 0.5, 0.95)
     report = {"verdict": verdict, "checks": checks, "auc": auc, "slices": slices, "champion": champion, "judged": {}}
     report["intervals"] = {**{name: dataclasses.asdict(number) for name, number in numbers.items()}, "auc": auc}
     return {**report, **changed}
@@ -138,8 +136,8 @@ def importances(columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
 METRICS = {
     "train": {"train_auc": 0.985, "train_log_loss": 0.21, "train_rows": 8012},
     "evaluate": {
-        **score_metrics(LABEL, SCORE, "test"),
-        **evaluate.class_metrics(LABEL, SCORE >= 0.5, "test"),
+        **binary.score_metrics(LABEL, SCORE, "test"),
+        **binary.class_metrics(LABEL, SCORE >= 0.5, "test"),
         "test_rows": len(LABEL),
     },
 }
@@ -206,7 +204,7 @@ def table_tags(name: str, rows: int, digest: str = "d1") -> dict[str, str]:
 def everything(qa: Mapping[str, Any] | None = None, columns: Sequence[str] = COLUMNS) -> dict[str, Mapping[str, Any]]:
     """Return the artifacts of a whole pipeline run."""
     return {
-        "evaluate": {"curves.json": evaluate.curves(LABEL, SCORE)},
+        "evaluate": {"curves.json": binary.curves(LABEL, SCORE)},
         "feature_importance": {"feature_importance.json": importances(columns)},
         "model_qa": {"qa_report.json": qa or qa_report(), "drift.json": drift(columns)},
     }

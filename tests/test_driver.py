@@ -175,7 +175,7 @@ def failed_run(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> tup
     folder = tmp_path_factory.mktemp("failed_run")
     store = Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
     finished.copy_to(store)
-    with pytest.MonkeyPatch.context() as environment, failing("steps.evaluate.score_metrics"):
+    with pytest.MonkeyPatch.context() as environment, failing("steps.evaluate.problem_of"):
         use(store, environment)
         return store, drive_in(store, *BRANCHES)
 
@@ -236,7 +236,7 @@ def test_a_resumed_run_can_be_resumed(failed_run: tuple[Store, Result], store: S
 
 
 def test_a_skipped_step_names_the_step_that_failed_first(earlier: Store, drive: Drive) -> None:
-    with failing("steps.train.score_metrics"):
+    with failing("steps.train.problem_of"):
         result = drive("--from=train")
     assert earlier.statuses() == {NAMES[1]: "FAILED"}
     for name in NAMES[2:]:
@@ -262,7 +262,7 @@ def test_the_exit_code_is_the_lowest_of_the_failed_steps(
     earlier: Store, drive: Drive, errors: tuple[Exception, Exception], code: int
 ) -> None:
     with (
-        failing("steps.evaluate.score_metrics", errors[0]),
+        failing("steps.evaluate.problem_of", errors[0]),
         failing("steps.feature_importance.importance", errors[1]),
     ):
         assert drive("--only=evaluate", "--only=feature_importance").code == code

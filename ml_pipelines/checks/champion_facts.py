@@ -14,7 +14,6 @@ from ml_pipelines.checks.table_facts import GateInputs, TableFacts, sample_of
 from ml_pipelines.config.schema import Crown
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score
-from ml_pipelines.problems import binary, roc_auc
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
@@ -84,16 +83,16 @@ class ChampionFacts(TableFacts):
             other = "If this is another data set, set registry.model to another name."
             return Champion(*of_version, problem=f"it can't score this table: {error} {other}")
         label, keys = self.label[rows], None if self._keys is None else self._keys[rows]
-        auc = roc_auc.interval(label, theirs, self._level, keys)
-        difference = roc_auc.compare(label, ours, theirs, self._level, keys)
+        auc = self._problem.headline_interval(label, theirs, self._level, keys)
+        difference = self._problem.compare(label, ours, theirs, self._level, keys)
         if math.isfinite(difference.value) and math.isnan(difference.p_value):
             return Champion(*of_version, auc, problem="all test rows of a class have the same key.")
         return Champion(
             *of_version,
             auc,
             difference,
-            loss_gain=binary.loss_gain(label, ours, theirs, self._level, keys),
-            baseline_loss=binary.log_loss(label, self._baseline[rows]),
+            loss_gain=self._problem.loss_gain(label, ours, theirs, self._level, keys),
+            baseline_loss=self._problem.loss(label, self._baseline[rows]),
             sample=sample_of(label, keys),
             rows=None if rows.all() else int(rows.sum()),
         )
@@ -114,7 +113,7 @@ class ChampionFacts(TableFacts):
         rows = slice(None) if self._compared is None else self._compared
         if not self._unseen_by(version)[rows].all():
             raise BadData("it can have trained on rows on which the champion is judged.")
-        return roc_auc.area(self.label[rows], self._score_of(version.run_id)[rows])
+        return self._problem.headline(self.label[rows], self._score_of(version.run_id)[rows])
 
     def _unseen_by(self, version: Version) -> Array:
         """Return for each row of the test table whether a version can't have trained on it."""

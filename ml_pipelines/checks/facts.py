@@ -13,8 +13,7 @@ from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.errors import BadData, PipelineError
 from ml_pipelines.modelling.features import positive_score, refit, split_label
 from ml_pipelines.modelling.keys import key_codes
-from ml_pipelines.problems import binary, binary_intervals, roc_auc
-from ml_pipelines.problems.calibration import Calibration, calibration
+from ml_pipelines.problems.calibration import Calibration
 from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed
 
@@ -47,12 +46,12 @@ class Facts(ChampionFacts):
     def intervals(self) -> dict[str, Interval]:
         """Metric -> its value on the test table, with its interval."""
         predicted = self._predictions["predicted"].to_numpy()
-        return binary_intervals.intervals(self.label, self.score, predicted, self._level, self._keys)
+        return self._problem.intervals(self.label, self.score, predicted, self._level, self._keys)
 
     @property
     def auc(self) -> Interval:
         """The AUC on the test table."""
-        return self.intervals["auc"]
+        return self.intervals[self._problem.HEADLINE]
 
     @property
     def test_auc(self) -> float:
@@ -62,16 +61,16 @@ class Facts(ChampionFacts):
     @cached_property
     def baseline_gain(self) -> Interval:
         """By how much the log loss is below that of the baseline, which gives each row the training table's rate."""
-        return binary.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
+        return self._problem.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
 
     def calibrated(self, bins: int) -> Calibration:
         """Return how well the scores of the test table agree with its labels."""
-        return calibration(self.label, self.score, bins, self._level, self._keys)
+        return self._problem.calibration(self.label, self.score, bins, self._level, self._keys)
 
     @cached_property
     def train_auc(self) -> float:
         """The AUC on the training table, as the step train logged it."""
-        return self._step.load_metrics(self._inputs.train_run_id)["train_auc"]
+        return self._step.load_metrics(self._inputs.train_run_id)[f"train_{self._problem.HEADLINE}"]
 
     @cached_property
     def importances(self) -> Mapping[str, float]:
@@ -155,7 +154,7 @@ class Facts(ChampionFacts):
         model = self._step.load_model(self._inputs.train_run_id)
         sample = _resampled(self._train, self._step.key_column, rows, seed)
         refitted = refit(model, *split_label(sample, self._step.label, self._names), seed)
-        return roc_auc.area(self.label, positive_score(refitted, self._test.select(self._names)))
+        return self._problem.headline(self.label, positive_score(refitted, self._test.select(self._names)))
 
     @cached_property
     def _model(self) -> Any:

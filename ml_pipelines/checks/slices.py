@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.checks.verdicts import FAILED, PASSED, UNDECIDED, needed_text, rows_needed
-from ml_pipelines.problems import roc_auc
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
+from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _champion_comparison(rows: Array, table: Predictions) -> Compare | None:
     label, score, other, keys = table.label[rows], table.score[rows], table.champion[rows], _at(table.keys, rows)
 
     def compare(level: float) -> Interval:
-        difference = roc_auc.compare(label, score, other, level, keys)
+        difference = problem_of().compare(label, score, other, level, keys)
         return Interval(difference.value, difference.low, difference.high, level)
 
     return compare
@@ -288,7 +288,7 @@ def _auc_comparison(
 
 
 def _auc(rows: Array, table: Predictions, level: float) -> Interval:
-    return roc_auc.interval(table.label[rows], table.score[rows], level, _at(table.keys, rows))
+    return problem_of().headline_interval(table.label[rows], table.score[rows], level, _at(table.keys, rows))
 
 
 def _minus(one: Interval, other: Interval) -> Interval:

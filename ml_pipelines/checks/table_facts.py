@@ -14,6 +14,7 @@ from ml_pipelines.checks.verdicts import Sample
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.keys import key_codes
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, count_events
+from ml_pipelines.problems.problem import problem_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,7 +38,7 @@ class TableFacts:
     """The training table, and the test table with evaluate's predictions."""
 
     def __init__(self, step: StepContext[Any], inputs: GateInputs, level: float) -> None:
-        self._step, self._inputs, self._level = step, inputs, level
+        self._step, self._inputs, self._level, self._problem = step, inputs, level, problem_of()
 
     @cached_property
     def _predictions(self) -> pl.DataFrame:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ml_pipelines.problems import binary_intervals, roc_auc
+from ml_pipelines.problems import calibration as calibrations
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
 
 if TYPE_CHECKING:
@@ -14,8 +17,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 POINTS = 200  # number of points of a curve
-# Metric -> its readable name, and whether a higher value is better.
-METRICS = {
+HEADLINE, SCORER = "auc", "roc_auc"
+SUMMARY: Sequence[str] = ("auc", "log_loss")
+METRICS: Mapping[str, tuple[str, bool]] = {
     "auc": ("AUC", True),
     "average_precision": ("Average precision", True),
     "log_loss": ("Log loss", False),
@@ -25,7 +29,17 @@ METRICS = {
     "recall": ("Recall", True),
     "f1": ("F1", True),
 }
-COUNTS = ("true_negatives", "false_positives", "false_negatives", "true_positives")  # in a confusion matrix
+COUNTS: Sequence[str] = (
+    "true_negatives",
+    "false_positives",
+    "false_negatives",
+    "true_positives",
+)  # in a confusion matrix
+GUIDES: Mapping[str, str] = {"roc": "chance", "calibration": "as predicted"}
+TEMPLATES: Mapping[str, str] = {"counts": "binary_counts.html.j2", "curves": "binary_curves.html.j2"}
+
+headline, headline_interval, compare = roc_auc.area, roc_auc.interval, roc_auc.compare
+intervals, calibration = binary_intervals.intervals, calibrations.calibration
 
 
 def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, float]:
@@ -50,22 +64,13 @@ def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Arra
     The interval is paired: both scores are of the same rows. With fewer than FEWEST_EVENTS events it has no ends.
     `keys` are the keys of `roc_auc.interval`.
     """
-    gain = mean_interval(_losses(label, other) - _losses(label, score), level, keys)
+    gain = mean_interval(binary_intervals.losses(label, other) - binary_intervals.losses(label, score), level, keys)
     return gain if count_events(label, keys) >= FEWEST_EVENTS else Interval(gain.value, math.nan, math.nan, level)
 
 
-def log_loss(label: Array, score: Array) -> float:
+def loss(label: Array, score: Array) -> float:
     """Return the log loss: the mean over the rows."""
-    return float(_losses(label, score).mean())
-
-
-def _losses(label: Array, score: Array) -> Array:
-    """Return the log loss of each row. As in scikit-learn, a score of 0 or 1 is moved inwards by a tiny number."""
-    import numpy as np
-
-    tiny = np.finfo(float).eps
-    score = np.clip(score, tiny, 1 - tiny)
-    return -np.log(np.where(label == 1, score, 1 - score))
+    return float(binary_intervals.losses(label, score).mean())
 
 
 def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, float]:
@@ -82,6 +87,15 @@ def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, 
         f"{prefix}_f1": float(metrics.f1_score(truth, predicted, zero_division=0.0)),
         **{f"{prefix}_{name}": float(count) for name, count in zip(COUNTS, counts, strict=True)},
     }
+
+
+def add_derived(values: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics with precision and recall, which follow from the counts of the confusion matrix."""
+    values = dict(values)
+    for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):
+        if total := values.get("true_positives", 0) + values.get(others, 0):
+            values[name] = values["true_positives"] / total
+    return values
 
 
 def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-SMALLEST = 2.220446049250313e-16  # scikit-learn's log loss counts a smaller probability as this one
-
 
 def intervals(
     label: Array, score: Array, predicted: Array, level: float, keys: Array | None = None
@@ -52,7 +50,6 @@ def intervals(
     of_row = np.arange(len(label)) if keys is None else keys
     positive, flagged = label == 1, predicted == 1
     hit = positive & flagged
-    chance = np.clip(np.where(positive, score, 1 - score), SMALLEST, 1)
     shares = {
         "accuracy": (positive == flagged, np.ones(len(label), bool)),
         "precision": (hit, flagged),
@@ -62,7 +59,7 @@ def intervals(
     found = {
         "auc": roc_auc.interval(label, score, level, keys),
         "average_precision": _average_precision(label, score, level, of_row, events),
-        "log_loss": _loss(-np.log(chance), level, of_row, events),
+        "log_loss": _loss(losses(label, score), level, of_row, events),
         "brier": _loss((score - label) ** 2, level, of_row, events),
     }
     for name, (hits, rows) in shares.items():
@@ -77,12 +74,21 @@ def intervals(
     return {name: Interval(number.value, math.nan, math.nan, level) for name, number in found.items()}
 
 
-def _loss(losses: Array, level: float, keys: Array, events: int) -> Interval:
+def losses(label: Array, score: Array) -> Array:
+    """Return the log loss of each row. As in scikit-learn, a score of 0 or 1 is moved inwards by a tiny number."""
+    import numpy as np
+
+    tiny = np.finfo(float).eps
+    score = np.clip(score, tiny, 1 - tiny)
+    return -np.log(np.where(label == 1, score, 1 - score))
+
+
+def _loss(parts: Array, level: float, keys: Array, events: int) -> Interval:
     """Return the mean of numbers from 0 on, with an interval that is symmetric in the logarithm."""
-    value = float(losses.mean())
+    value = float(parts.mean())
     if not value > 0 or math.isinf(value):
         return Interval(value, math.nan, math.nan, level)
-    error = math.sqrt(sum_variance(losses - value, keys)) / len(losses)
+    error = math.sqrt(sum_variance(parts - value, keys)) / len(parts)
     factor = math.exp(reach_of(level, events) * error / value)
     return Interval(value, value / factor, value * factor, level)
 

@@ -14,7 +14,7 @@ from ml_pipelines.config import graph
 from ml_pipelines.config.schema import NONE
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.problems.binary import COUNTS, METRICS
+from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.report.changes import champion_runs, changes, written_tables
 from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
 from ml_pipelines.report.render import format_number
@@ -74,7 +74,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         needs=needs,
         resume=terminal.resume_command(tags["profile"], run_id, overrides) if resumable else "",
         metrics=_metrics(origins, champion, qa.get("intervals", {})),
-        counts={name: evaluated.get(f"test_{name}") for name in COUNTS},
+        counts={name: evaluated.get(f"test_{name}") for name in problem_of().COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
         champion_run=reader.link(champion["train"]) if champion else None,
         changes=changes(reader, champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
@@ -224,7 +224,7 @@ def _metrics(
     digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
     champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
     metrics = []
-    for name, (label, higher_is_better) in METRICS.items():
+    for name, (label, higher_is_better) in problem_of().METRICS.items():
         if name in values:
             low, high = (intervals.get(name, {}).get(end) for end in ("low", "high"))
             others = training.get(name), champion_values.get(name)
@@ -233,13 +233,7 @@ def _metrics(
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
-    """Return a dict: metric -> value, of a step's metrics `<prefix>_<metric>`. It is empty if the step has no run.
-
-    Steps do not log precision and recall: this function computes them from the counts of the confusion matrix.
-    """
+    """Return a dict: metric -> value, of a step's metrics `<prefix>_<metric>`. It is empty if the step has no run."""
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
-    for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):
-        if total := values.get("true_positives", 0) + values.get(others, 0):
-            values[name] = values["true_positives"] / total
-    return values
+    return problem_of().add_derived(values)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from ml_pipelines.problems import intervals
+from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.report import charts
 from ml_pipelines.report.contents import Report
 from ml_pipelines.text import escaped
@@ -21,7 +22,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
     )
-    environment.globals |= {"charts": charts, "wilson": wilson}
+    environment.globals |= {"charts": charts, "wilson": wilson, "parts": problem_of().TEMPLATES}
     environment.filters |= {"number": format_number, "percent": percent, "probability": probability, "wilson": wilson}
     return environment.get_template(f"{NAME}.j2").render(report=report).strip()
 

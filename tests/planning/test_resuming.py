@@ -24,7 +24,7 @@ def once(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("failed")
     store = Store(f"sqlite:///{folder / 'mlflow.db'}", finished.tables)
     finished.copy_to(store)
-    with pytest.MonkeyPatch.context() as patch, failing("steps.train.score_metrics"):
+    with pytest.MonkeyPatch.context() as patch, failing("steps.train.problem_of"):
         use(store, patch)
         assert drive_in(store, "--from=train", f"--set={LEAVES}=5").code == 4
     return store
@@ -136,7 +136,7 @@ def test_a_value_from_the_environment_is_read_anew_and_never_taken_from_the_stor
     monkeypatch.setattr(text, "_secrets", set())
     change(conf / "config.yaml", "trusted_types: [] ", 'trusted_types: ["${oc.env:MINE}"] ')
     monkeypatch.setenv("MINE", SECRET)
-    with failing("steps.train.score_metrics"):
+    with failing("steps.train.problem_of"):
         store = Store(earlier.uri, finished.tables)
         assert drive_in(store, "--from=train", f'--set=data.null_values=["{SECRET}"]').code == 4
     assert "***" in store.artifact(store.parent(), "config.json").read_text()
@@ -169,7 +169,7 @@ def test_only_the_params_of_the_run_say_which_settings_it_had(failed: Store) -> 
 
 def test_overrides_that_are_too_long_for_a_param_are_checked_by_their_digest(failed: Store) -> None:
     names = ",".join(f"column{i}" for i in range(800))
-    with failing("steps.train.score_metrics"):
+    with failing("steps.train.problem_of"):
         assert drive_in(failed, "--from=train", f"--set=data.null_values=[{names}]").code == 4
     result = resume(failed, "--dry-run")
     assert (result.code, told(result)) == (0, []), result.text
@@ -207,7 +207,7 @@ def test_the_registry_of_the_run_is_used_again(
     """The command reads the run's settings from the store before it knows them, and so before it knows the registry."""
     shutil.copy(migrated, tmp_path / "registry.db")
     registry = f"sqlite:///{tmp_path / 'registry.db'}"
-    with failing("steps.train.score_metrics"):
+    with failing("steps.train.problem_of"):
         assert drive_in(failed, "--from=train", f"--set=mlflow.registry_uri={registry}").code == 4
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")  # the first command of this process has set it for its children
     result = resume(failed)

@@ -20,7 +20,7 @@ Shell = Callable[..., Result]
 
 TWICE = "--set=steps.evaluate.retries=2"
 LIMIT = "--set=steps.evaluate.timeout_s=0.3"
-SCORE = "steps.evaluate.score_metrics"
+SCORE = "steps.evaluate.problem_of"
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,14 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failing_first(*errors: BaseException) -> Any:
     """Patch the scoring of evaluate: it raises each of the errors once, then it scores."""
-    from steps.evaluate import score_metrics
+    from steps.evaluate import problem_of
 
     remaining = list(errors)
 
     def score(*args: Any) -> Any:
         if remaining:
             raise remaining.pop(0)
-        return score_metrics(*args)
+        return problem_of(*args)
 
     return patch(SCORE, score)
 
@@ -161,10 +161,10 @@ def test_a_step_over_its_time_limit_fails_and_shows_where_it_was(earlier: Store,
 
 @pytest.mark.slow
 def test_a_step_that_hung_once_is_retried(earlier: Store, drive: Drive) -> None:
-    from steps.evaluate import score_metrics
+    from steps.evaluate import problem_of
 
     first = [threading.Event()]
-    with patch(SCORE, lambda *args: first.pop().wait() if first else score_metrics(*args)):
+    with patch(SCORE, lambda *args: first.pop().wait() if first else problem_of(*args)):
         result = drive("--only=evaluate", "--set=steps.evaluate.timeout_s=5", TWICE)
     assert result.code == 0, result.text
     assert attempts(earlier) == [("FAILED", None), ("FINISHED", "2")]
