@@ -39,7 +39,7 @@ WARNINGS = """
 
 These inputs stop nothing.
 The terminal shows the first three and the number of warnings; prepare_data's log and `data_warnings.json` list them.
-The [quality gate](qa.md) reports a column that gives the label away, and drift between train and test.
+The [quality gate](qa.md) reports a column that gives the label away, and drift since the champion's data.
 
 | input | message |
 |---|---|
