@@ -43,10 +43,8 @@ def _contract_of_run(config: Config, run: str | None) -> str:
     from ml_pipelines.tracking import lineage, opening
 
     store = opening.open_store(config, may_migrate=False)
-    experiment, names = store.existing_experiment(config.experiment_name), ("train_uri", "test_uri")
-    if run is None:
-        run = lineage.latest_with(store, set(names), experiment, config.profile)
-    run = lineage.find_pipeline_run(store, run, experiment)
+    names = ("train_uri", "test_uri")
+    run = lineage.choose_pipeline_run(store, run, set(names), config.experiment_name, config.profile)
     producers = lineage.producers_of(store, run)
     if not producers.keys() >= set(names):
         raise ConfigError(f"Pipeline run {run} has no tables: its prepare_data didn't finish. Choose another run.")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 OPENED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # the variables that `open_store` sets
 MOST = 30  # the most settings that are shown one by one; config.json of both runs has all of them
-ID_LENGTH = 32  # characters of a whole id
 TAKEN = 300  # the most characters that are shown of the overrides
 
 
@@ -119,7 +118,7 @@ def _find(store: Store, config: Config, run: str) -> tuple[Run, Any]:
 
     try:
         experiment, name = store.find_experiment(config.experiment_name), config.experiment_name
-        if experiment is None and len(run) != ID_LENGTH:
+        if experiment is None and len(run) != lineage.ID_LENGTH:
             raise ConfigError(f"--resume: no run begins with {quoted(run)}: the store has no experiment {name}.")
         run_id = lineage.find_pipeline_run(store, run, experiment or "")
         earlier = store.get_run(run_id)

@@ -41,9 +41,7 @@ def publish_again(store: Store, config: Config, run: str | None, page_address: P
     """
     import mlflow.artifacts
 
-    experiment = store.existing_experiment(config.experiment_name)
-    run_or_prefix = run or lineage.latest_with(store, set(), experiment, config.profile)
-    run_id = lineage.find_pipeline_run(store, run_or_prefix, experiment)
+    run_id = lineage.choose_pipeline_run(store, run, set(), config.experiment_name, config.profile)
     publish(store, run_id, page_address)
     folder = artifact_folder(store.get_run(run_id))
     return folder / NAME if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=NAME))

@@ -28,6 +28,7 @@ DECLARED = "fingerprint.declared"  # tag: a digest of the parts that are known b
 OBSERVED = "observed"  # tag: the number of files and modules in the artifact observed.json
 OBSERVED_PARTS = "observed.json"
 POLARS = "polars"  # tag: the version of Polars that computed the digests of a step's tables
+ID_LENGTH = 32  # characters of the whole id of a run
 NEWEST_FIRST = ["attributes.start_time DESC"]
 # Tags that the copy of a reused run keeps.
 COPIED_TAGS = (
@@ -146,13 +147,27 @@ def find_pipeline_run(store: Store, run_id: str, experiment: str) -> str:
     Raises:
         ConfigError: no run of the experiment, or more than one, has an id that begins with `run_id`.
     """
-    if len(run_id) == 32:
+    if len(run_id) == ID_LENGTH:
         return run_id
     runs = [run.info.run_id for run in store.client.search_runs([experiment], max_results=5000)]
     matches = [match for match in runs if match.startswith(run_id)]
     if len(matches) != 1:
         raise ConfigError(f"{len(matches)} runs of this experiment begin with {quoted(run_id)}. Use the whole id.")
     return str(matches[0])
+
+
+def choose_pipeline_run(store: Store, run: str | None, names: set[str], experiment_name: str, profile: str) -> str:
+    """Return the full id of a pipeline run: `run` is the id or its first characters, or None for the newest.
+
+    The newest pipeline run is that of `latest_with`. A whole id is returned as it is, whatever its experiment.
+
+    Raises:
+        ConfigError: the experiment does not exist or is deleted, or has no such pipeline run.
+    """
+    if run and len(run) == ID_LENGTH:
+        return run
+    experiment = store.existing_experiment(experiment_name)
+    return find_pipeline_run(store, run, experiment) if run else latest_with(store, names, experiment, profile)
 
 
 def latest_with(store: Store, names: set[str], experiment: str, profile: str) -> str:
