@@ -1,11 +1,13 @@
-"""Ten pipelines are killed with SIGKILL at random moments and run again (`make chaos` does two hundred)."""
+"""Small versions of `make chaos` (ten killed pipelines, not two hundred) and of `make simulate`."""
 
 import random
 import sys
 from pathlib import Path
 
 import pytest
+from chaos import simulate_gate
 from chaos.kills import Chaos
+from threadpoolctl import threadpool_limits
 
 
 @pytest.mark.slow
@@ -19,3 +21,20 @@ def test_a_pipeline_killed_at_any_moment_finishes_in_the_next_run(
     chaos = Chaos(tmp_path)
     for _ in range(10):
         chaos.kill_and_run_again(random.SystemRandom().getrandbits(32), print)
+
+
+@pytest.mark.slow
+def test_the_gate_crowns_neither_a_worse_model_nor_noise() -> None:
+    worse = [simulate_gate.duel(2_000, 1_000, 0.02, seed) for seed in range(50)]
+    equal = [simulate_gate.duel(2_000, 1_000, 0.0, seed) for seed in range(50)]
+    assert worse.count("passed") <= 2 and 10 <= equal.count("passed") <= 40
+    assert "passed" not in [simulate_gate.noise(seed) for seed in range(20)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["default", "logistic regression"])
+def test_the_gate_hardly_refuses_a_model_falsely(model: str) -> None:
+    case = simulate_gate.Case(model, 1_000, 0.5, tables=12)
+    with threadpool_limits(1):  # a small table gains nothing from threads
+        results = [simulate_gate.refusal(case, table) for table in range(case.tables)]
+    assert sum(bool(false) for _, false in results) <= 2

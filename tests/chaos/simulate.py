@@ -100,10 +100,10 @@ def _percents(page: str) -> Iterator[float]:
             yield from (float(part) for part in cell.split(",") if part.strip()[:1].isdigit())
 
 
-def write(page: Path, text: str) -> None:
+def write(page: Path, text: str, first: str = BEGIN, last: str = END) -> None:
     """Replace what the page has between the two markers."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.read_text().partition(first)
+    _, end, after = rest.partition(last)
     assert begin and end, f"{page} has no markers"
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 

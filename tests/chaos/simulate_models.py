@@ -59,17 +59,17 @@ CASES = [
 ]
 
 
-def fitted(frame: pl.DataFrame, params: train.Params) -> Any:
-    """Return the model that the step train fits on a table with `id` and `label`."""
+def trained(frame: pl.DataFrame, params: train.Params) -> tuple[Any, float]:
+    """Return the model that the step train fits on a table with `id` and `label`, and its AUC in training."""
     step = RecordingContext("train", params, {"train": frame})
     train.run(step, train_uri="train")
-    return step.models[0][0]
+    return step.models[0][0], step.metrics["train_auc"]
 
 
 def judged(known: pl.DataFrame, fresh: pl.DataFrame) -> list[float]:
     """Return the AUC of each model on fresh rows, then the log loss of each."""
     label = fresh["label"].to_numpy()
-    scores = [positive_score(fitted(known, params), fresh.drop("id", "label")) for params in MODELS.values()]
+    scores = [positive_score(trained(known, params)[0], fresh.drop("id", "label")) for params in MODELS.values()]
     measures: tuple[Any, ...] = (roc_auc_score, log_loss)
     return [float(measure(label, score)) for measure in measures for score in scores]
 
