@@ -60,6 +60,7 @@ def run_pipeline(planned: plan.Plan) -> int:
 @click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 110})
 @click.option("--profile", show_default="local", metavar="NAME", help="Profile to use: conf/NAME.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the configuration.")
+@click.option("--pipeline", metavar="NAME", help="Pipeline to run: train (the default), or score (docs/scoring.md).")
 @click.option("--only", multiple=True, metavar="STEP", help="Run only this step (may be repeated).")
 @click.option("--from", "start", metavar="STEP", help="Run this step and all steps that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all steps that it needs.")
@@ -69,8 +70,8 @@ def run_pipeline(planned: plan.Plan) -> int:
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="For MLproject's entry points: run one step in the run that MLflow made.")
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="[--INPUT=VALUE...]")
-def main(overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, **chosen: Any) -> None:
-    """Run the pipeline, or part of it: prepare_data, train, evaluate and feature_importance, model_qa.
+def main(overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, dry_run: bool, **chosen: Any) -> None:
+    """Run a pipeline, or part of it: prepare_data, train, evaluate and feature_importance, model_qa; or score.
 
     \b
     python driver.py                                  the five steps on synthetic data
@@ -80,17 +81,16 @@ def main(overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, 
     try:
         environment.prepare()
         rules.refuse_secrets((text.lstrip("-").partition("=")[0] for text in inputs), given=True)
-        settings, resumed = resuming.load(chosen["profile"], overrides, chosen["resume"], not chosen["dry_run"])
+        config, resumed = resuming.load(overrides, not dry_run, *(chosen[n] for n in ("profile", "pipeline", "resume")))
         if step:
-            sys.exit(standalone.run_step(step, settings, standalone.parse_parameters(inputs)))
+            sys.exit(standalone.run_step(step, config, standalone.parse_parameters(inputs)))
         if inputs:
             raise click.UsageError(f"No such option: {' '.join(inputs)}")
-        backend = catalog.choose(chosen["backend"] or settings.backend)
-        planned = plan.make_plan(settings, backend, resumed, *(chosen[n] for n in ("only", "start", "end", "force")))
-        if chosen["dry_run"]:
-            terminal.say(reuse.explain_plan(planned))
-        else:
-            sys.exit(run_pipeline(planned))
+        backend = catalog.choose(chosen["backend"] or config.backend)
+        planned = plan.make_plan(config, backend, resumed, *(chosen[n] for n in ("only", "start", "end", "force")))
+        if dry_run:
+            return terminal.say(reuse.explain_plan(planned))
+        sys.exit(run_pipeline(planned))
     except (Exception, Interrupted) as error:
         sys.exit(ending.end_with(error))
 

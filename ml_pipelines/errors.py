@@ -14,6 +14,8 @@ A message says what is wrong, where, and what to do next, in one line.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ml_pipelines.text import escaped, shown
 
@@ -103,6 +105,19 @@ def is_transient(error: BaseException | None) -> bool:
             return True  # MLflow: the database is locked; gRPC: the engine is gone
         error = error.__cause__
     return False
+
+
+@contextmanager
+def renaming(old: str, new: str) -> Iterator[None]:
+    """Replace `old` by `new` in the message of an error that a person can fix and the with block raises.
+
+    The messages about a source name the settings in `data.source`, and `score.source` has the same settings.
+    """
+    try:
+        yield
+    except PipelineError as error:
+        error.args = (str(error).replace(old, new),)
+        raise
 
 
 def message_of(error: object, limit: int | None = 200) -> str:

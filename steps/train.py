@@ -10,6 +10,7 @@ from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.modelling.estimators import default_options, make_classifier
 from ml_pipelines.modelling.features import split_label
+from ml_pipelines.modelling.scoring import value_ranges
 from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.text import shown
 
@@ -125,10 +126,11 @@ def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
         step.log_params({f"options.{name}": value for name, value in params.options.items()})
     model = make_model(features, params, step.seed)
     example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # `head` alone keeps all rows in memory
+    ranges = value_ranges(features)
     encoded = model["encode"].fit_transform(features)
     del features  # frees memory: `features` is as large as `encoded`, and fitting needs that much again
     problem = problem_of()
     metrics = problem.score_metrics(label, fit(model["model"], encoded, label), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
     step.summary(f"{problem.HEADLINE} {metrics[f'train_{problem.HEADLINE}']:.3f} in training")
-    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example)}
+    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example, ranges)}

@@ -164,7 +164,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Give the test its own store and its own folder for tables."""
-    opened = _new_store(migrated, tmp_path)
+    opened = new_store(migrated, tmp_path)
     use(opened, monkeypatch)
     before = _mlflow_variables()
     yield opened
@@ -178,7 +178,7 @@ def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.fixture(scope="session")
 def finished(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return a store with one finished pipeline run, for tests that only read it."""
-    opened = _new_store(migrated, tmp_path_factory.mktemp("finished"))
+    opened = new_store(migrated, tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         use(opened, patch)
         result = drive_in(opened)
@@ -203,7 +203,7 @@ def _mlflow_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
 
 
-def _new_store(migrated: Path, folder: Path) -> Store:
+def new_store(migrated: Path, folder: Path) -> Store:
     shutil.copy(migrated, folder / "mlflow.db")
     return Store(f"sqlite:///{folder / 'mlflow.db'}", folder / "delta")
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.authoring.context import AreaOf, MayReplace, StepContext, Version
+from ml_pipelines.authoring.context import AreaOf, MayReplace, NewRows, ScoringModel, StepContext, Version
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
 from ml_pipelines.data.origin import Origin
@@ -50,6 +50,7 @@ class RecordingContext(StepContext[Any]):
         self.seed = self._config.seed
         self.data = self._config.data
         self.crown = self._config.registry.crown
+        self.score = self._config.score
         self.label = self.data.label
         self.key_column = self.data.key
         self.run_id = f"{name}-run"
@@ -72,6 +73,7 @@ class RecordingContext(StepContext[Any]):
         self.reads: list[str] = []  # uris of the tables that the step read
         self.summary_text: str | None = None
         self.logged_tags: dict[str, str] = {}
+        self.warnings: list[str] = []
         self.registered: list[dict[str, Any]] = []
         self.judged: dict[str, int] = {}  # digest of test rows -> models that were judged on them
 
@@ -122,7 +124,18 @@ class RecordingContext(StepContext[Any]):
     def log_table(self, frame: pl.DataFrame, name: str) -> None:
         self.tables[name] = frame
 
-    def log_model(self, model: Any, example: pl.DataFrame) -> str:
+    def scoring_model(self) -> ScoringModel:
+        raise NotImplementedError("tests of the step score run the pipeline")
+
+    def batch(self, model: ScoringModel) -> NewRows:
+        raise NotImplementedError("tests of the step score run the pipeline")
+
+    def warn(self, kind: str, column: str | None, message: str) -> None:
+        self.warnings.append(message)
+
+    def log_model(
+        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> str:
         model_files.dump_model(model, self._config.model.trusted_types)  # refuses the types that the store would refuse
         self.models.append((model, example))
         return f"models:/recorded-{len(self.models)}"

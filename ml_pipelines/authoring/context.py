@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from ml_pipelines.config.schema import Crown, Data
+from ml_pipelines.config.schema import Crown, Data, Score
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
     from pyspark.sql import DataFrame, SparkSession
 
+    from ml_pipelines.data.features import Recipe
     from ml_pipelines.data.origin import Origin
     from ml_pipelines.data.tables import Table
 
@@ -37,6 +38,26 @@ class Version(NamedTuple):
     tags: Mapping[str, str]
 
 
+class ScoringModel(NamedTuple):
+    """The model that scores a batch, and how training made its features."""
+
+    version: Version  # its number is 0 if score.model is a train run
+    estimator: Any
+    file: str  # the path of the model's skops file, which all workers of the engine can read
+    digest: str  # the SHA-256 of this file
+    trusted: Sequence[str]  # the types that the file may contain
+    recipe: Recipe
+    threshold: float  # a score of at least this value counts as class 1
+
+
+class NewRows(NamedTuple):
+    """A batch: rows to score, with the columns that training made of its source."""
+
+    frame: DataFrame
+    rows: int
+    batch_id: str
+
+
 # Returns a version's AUC on rows that no compared model has seen, or None if it can't be compared.
 AreaOf = Callable[[Version], float | None]
 # Returns whether the first version may replace the second as champion.
@@ -51,6 +72,7 @@ class StepContext(ABC, Generic[P]):
     seed: int
     data: Data  # the `data` block of conf
     crown: Crown  # conf's registry.crown: what a model must show to replace the champion
+    score: Score  # the `score` block of conf
     run_id: str  # the id of the step's MLflow run
     pipeline_run_id: str  # the id of the step's parent run; equals run_id if the step runs alone
     label: str  # the name of the label column in the tables
@@ -71,6 +93,27 @@ class StepContext(ABC, Generic[P]):
         Raises:
             BadData: the source does not match the configuration.
         """
+
+    @abstractmethod
+    def scoring_model(self) -> ScoringModel:
+        """Return the model that `score.model` names. Declare `external: [model]` in conf to call this.
+
+        Raises:
+            ConfigError: there is no such model.
+            BadData: the model's file is not the file that the train run logged, or its types are not trusted.
+        """
+
+    @abstractmethod
+    def batch(self, model: ScoringModel) -> NewRows:
+        """Return the rows of `score.source`: the key, the features before `add_features`, the label if there is one.
+
+        Raises:
+            BadData: the rows do not fit the model.
+        """
+
+    @abstractmethod
+    def warn(self, kind: str, column: str | None, message: str) -> None:
+        """Show a warning about the data that stops nothing, and log it in data_warnings.json when the step ends."""
 
     @abstractmethod
     def write(self, output: str, frame: DataFrame) -> Table:
@@ -140,8 +183,13 @@ class StepContext(ABC, Generic[P]):
         """Log a table as `name`: .parquet for any size, or .json for a small table that MLflow's page shows."""
 
     @abstractmethod
-    def log_model(self, model: Any, example: pl.DataFrame) -> str:
-        """Log a fitted estimator, with a signature from the example's column types; return the model's URI."""
+    def log_model(
+        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> str:
+        """Log a fitted estimator, with a signature from the example's column types; return the model's URI.
+
+        `ranges` are number column -> its smallest and largest value in training; scoring counts values outside of them.
+        """
 
     @abstractmethod
     def load_model(self, train_run_id: str) -> Any:

@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from ml_pipelines.config.schema import Pipeline
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
 
-FILE, JOB = "databricks.yml", "ml_pipeline"
+FILE = "databricks.yml"
+JOBS = {Pipeline.train: "ml_pipeline", Pipeline.score: "ml_scoring"}  # each is in resources/<job>.job.yml
 KEYS = {"tasks": "task_key", "job_clusters": "job_cluster_key", "parameters": "name", "environments": "environment_key"}
 
 
@@ -31,8 +33,10 @@ def required_variables(target: str) -> list[str]:
     return [name for name in _declared(bundle) if name not in _values(bundle, bundle["targets"][target] or {})]
 
 
-def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the job as the Databricks CLI deploys it to a target. `variables` has values like those of `--var`.
+def bundle_job(
+    target: str, variables: Mapping[str, Any] | None = None, pipeline: Pipeline = Pipeline.train
+) -> dict[str, Any]:
+    """Return a pipeline's job as the Databricks CLI deploys it to a target. `variables` has values as `--var` has them.
 
     Raises:
         ConfigError: the target doesn't exist, or the job uses a variable that isn't declared or has no value.
@@ -45,7 +49,7 @@ def bundle_job(target: str, variables: Mapping[str, Any] | None = None) -> dict[
     included = sorted(path for pattern in bundle.get("include", []) for path in paths.root().glob(pattern))
     for layer in [*(_read(str(path.relative_to(paths.root()))) for path in included), chosen]:
         merged = _merged(merged, {"resources": layer.get("resources")})
-    job = {key: _joined(value, KEYS.get(key)) for key, value in merged["resources"]["jobs"][JOB].items()}
+    job = {key: _joined(value, KEYS.get(key)) for key, value in merged["resources"]["jobs"][JOBS[pipeline]].items()}
     values = {**_values(bundle, chosen), **(variables or {})}
 
     def value(name: str) -> Any:

@@ -21,8 +21,11 @@ def job_problems() -> list[str]:
     """
     problems = []
     for target in merge.bundle_targets():
-        job = merge.bundle_job(target, {name: f"${{var.{name}}}" for name in merge.required_variables(target)})
-        problems += [f"{merge.FILE}, target {target}: {text}" for rule in RULES for text in rule(job)]
+        variables = {name: f"${{var.{name}}}" for name in merge.required_variables(target)}
+        for pipeline, name in merge.JOBS.items():
+            job = merge.bundle_job(target, variables, pipeline)
+            where = f"{merge.FILE}, target {target}, job {name}"
+            problems += [f"{where}: {text}" for rule in RULES for text in rule(job)]
     return problems
 
 

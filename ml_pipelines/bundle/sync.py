@@ -11,15 +11,18 @@ import io
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ml_pipelines.bundle import sync_job
+from ml_pipelines.bundle.merge import JOBS
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.rules import RESERVED, SCRIPTS
-from ml_pipelines.config.schema import LOCAL, NONE, Step
+from ml_pipelines.config.schema import LOCAL, NONE, Config, Pipeline, Step
 from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.system import paths
 
@@ -40,16 +43,22 @@ def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
     """
     config = load(LOCAL)
     steps = list(config.steps.values())
-    used: set[str] = set()  # keys of the clusters that the job's tasks use
+    used: dict[Pipeline, set[str]] = {}  # the keys of the clusters that the tasks of a pipeline's job use
     edits: dict[str, Callable[[str], str]] = {
         "MLproject": _yaml(lambda document: _mlproject(document, steps)),
         "conda.yaml": _yaml(_conda),
         "pyproject.toml": lambda text: _pyproject(text, steps, backends),
         "resources/requirements.txt": _requirements,
-        "resources/ml_pipeline.job.yml": _yaml(lambda document: used.update(sync_job.sync_tasks(document, config))),
+        **{
+            f"resources/{job}.job.yml": _yaml(partial(_tasks, config, pipeline, used)) for pipeline, job in JOBS.items()
+        },
         "databricks.yml": _yaml(lambda document: sync_job.sync_clusters(document, used)),
     }
     return [change for name, edit in edits.items() for change in _edit(name, edit, check)]
+
+
+def _tasks(config: Config, pipeline: Pipeline, used: dict[Pipeline, set[str]], document: Any) -> None:
+    used[pipeline] = sync_job.sync_tasks(document, replace(config, pipeline=pipeline))
 
 
 def _edit(name: str, edit: Callable[[str], str], check: bool) -> list[str]:

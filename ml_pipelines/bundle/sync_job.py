@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
 
-from ml_pipelines.bundle.merge import JOB, normalised
+from ml_pipelines.bundle.merge import JOBS, normalised
 from ml_pipelines.config import graph
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.rules import SCRIPTS
-from ml_pipelines.config.schema import LOCAL, Config
+from ml_pipelines.config.schema import LOCAL, Config, Pipeline
 from ml_pipelines.planning import plan
 from ml_pipelines.system import paths
 
@@ -24,23 +24,24 @@ PLACES = ("job_cluster_key", "environment_key", "existing_cluster_id", "new_clus
 
 
 def sync_tasks(document: Any, config: Config) -> set[str]:
-    """Update the job's tasks from the steps, and return the keys of the job clusters that the tasks use."""
-    tasks = document["resources"]["jobs"][JOB]["tasks"]
-    obsolete = [task for task in tasks if _is_step_task(task) and task["task_key"] not in config.steps]
+    """Update the tasks of the pipeline's job from its steps. Return the keys of the job clusters that the tasks use."""
+    tasks = document["resources"]["jobs"][JOBS[config.pipeline]]["tasks"]
+    steps = config.pipeline_steps
+    obsolete = [task for task in tasks if _is_step_task(task) and task["task_key"] not in steps]
     for task in obsolete:
         tasks.remove(task)
     clusters = _clusters(config)
     needs = graph.upstream(plan.graph_of(config))
-    ours = {*config.steps, CLOSE, *(task["task_key"] for task in obsolete)}
-    for name, step in config.steps.items():
+    ours = {*steps, CLOSE, *(task["task_key"] for task in obsolete)}
+    for name, step in steps.items():
         task = _task(tasks, name, clusters[name])
         _set(task["python_wheel_task"], "entry_point", step.script)
-        _set_dependencies(task, [other for other in config.steps if other in needs[name]], ours)
+        _set_dependencies(task, [other for other in steps if other in needs[name]], ours)
     last = _task(tasks, CLOSE, [*clusters.values()][-1])
     _set(last["python_wheel_task"], "entry_point", CLOSE_SCRIPT)
     _set(last, "run_if", "ALL_DONE")
-    _set_dependencies(last, list(config.steps), ours)
-    _set_states(last["python_wheel_task"], config.steps)
+    _set_dependencies(last, list(steps), ours)
+    _set_states(last["python_wheel_task"], steps)
     return {task["job_cluster_key"] for task in tasks if "job_cluster_key" in task}
 
 
@@ -110,21 +111,26 @@ def _clusters(config: Config) -> dict[str, str]:
     return clusters
 
 
-def sync_clusters(document: Any, used: set[str]) -> None:
+def sync_clusters(document: Any, used: Mapping[Pipeline, set[str]]) -> None:
     """Update the clusters of each target from the cluster specs of its profile.
 
-    A cluster that is named after a compute is removed if no task uses it. Other clusters stay as they are.
+    A cluster that is named after a compute is removed if no task uses it. Other clusters stay as they are. `used` has
+    the keys of the clusters that the tasks of each pipeline's job use.
     """
     for target in document["targets"].values():
         computes = load(target["variables"]["pipeline"]).compute
-        target_job = target["resources"]["jobs"][JOB]
-        clusters = target_job.setdefault("job_clusters", [])
-        for item in [item for item in clusters if _compute(item["job_cluster_key"], computes)]:
-            if item["job_cluster_key"] not in used:
-                clusters.remove(item)
-        for key in sorted(used):
-            if compute := _compute(key, computes):
-                _cluster(clusters, key, json.loads((paths.root() / computes[compute]).read_text(encoding="utf-8")))
+        for pipeline, keys in used.items():
+            job = target["resources"]["jobs"][JOBS[pipeline]]
+            _sync_clusters(job.setdefault("job_clusters", []), keys, computes)
+
+
+def _sync_clusters(clusters: Any, used: set[str], computes: Mapping[str, str]) -> None:
+    for item in [item for item in clusters if _compute(item["job_cluster_key"], computes)]:
+        if item["job_cluster_key"] not in used:
+            clusters.remove(item)
+    for key in sorted(used):
+        if compute := _compute(key, computes):
+            _cluster(clusters, key, json.loads((paths.root() / computes[compute]).read_text(encoding="utf-8")))
 
 
 def _compute(cluster: str, computes: Mapping[str, str]) -> str | None:

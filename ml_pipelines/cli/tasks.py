@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,6 @@ from ml_pipelines.system import environment, imports, paths, processes
 from ml_pipelines.system.signals import raise_on_signals
 from ml_pipelines.text import quoted
 from ml_pipelines.tracking import ending, opening
-from ml_pipelines.tracking.store import PROJECT_RUN
 
 
 def __getattr__(name: str) -> Callable[[], None]:
@@ -131,6 +131,7 @@ def _step_command(name: str) -> click.Command:
 
 def _run_step(declared: Step, config: Config, run_id: str, job_run_id: str, **inputs: str) -> None:
     step = config.step(declared.name)
+    config = config.in_pipeline(step.pipeline)
     store = opening.open_store(config)
     parent = None
     if job_run_id != NONE:
@@ -168,9 +169,10 @@ def _close_command() -> click.Command:
 
 
 def _close(settings: Config, job_run_id: str, states: Sequence[str]) -> None:
-    code, cause = job_run.close_pipeline_run(
-        opening.open_store(settings), settings, job_run_id, dict(state.partition("=")[::2] for state in states)
-    )
+    state_of = dict(state.partition("=")[::2] for state in states)
+    pipelines = [settings.steps[name].pipeline for name in state_of if name in settings.steps]
+    settings = replace(settings, pipeline=pipelines[0] if pipelines else settings.pipeline)
+    code, cause = job_run.close_pipeline_run(opening.open_store(settings), settings, job_run_id, state_of)
     if code:
         raise _failure(code, cause)
 
@@ -188,7 +190,7 @@ def _run_pipeline(config: Config, resume: str | None, force: bool) -> None:
     inline, resumed = InlineBackend(), None
     if resume:
         profile = None if config.profile == LOCAL else config.profile
-        config, resumed = resuming.load(profile, [config.overrides], resume)
+        config, resumed = resuming.load([config.overrides], True, profile, run=resume)
     planned = plan.make_plan(config, inline, resumed, force=[plan.EVERYTHING] if force else [])
     with pipeline_run(planned) as parent:
         for step in parent.schedule():
@@ -196,4 +198,4 @@ def _run_pipeline(config: Config, resume: str | None, force: bool) -> None:
             inputs, uri = parent.parameters(step), parent.store.uri
             parent.started(step, inline.run("", step.name, inputs, None, backend_config, uri, parent.experiment_id))
     if parent.exit_code:
-        raise _failure(parent.exit_code, f"{PROJECT_RUN} {parent.run_id[:8]} failed")
+        raise _failure(parent.exit_code, f"{config.pipeline.run_name} {parent.run_id[:8]} failed")

@@ -64,7 +64,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
         hidden=hidden,
     )
     rules.check_config(config)
-    return config
+    return config.in_pipeline(config.pipeline)
 
 
 def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:

@@ -10,17 +10,17 @@ from collections.abc import Iterable
 
 from ml_pipelines.config import graph
 from ml_pipelines.config.params import IDENTIFIER
-from ml_pipelines.config.schema import Column, ColumnType, Config, Data, SourceKind
+from ml_pipelines.config.schema import Column, ColumnType, Config, Data, Pipeline, Source, SourceKind
 from ml_pipelines.errors import ConfigError, SecretGiven
 from ml_pipelines.system import paths
 from ml_pipelines.text import listed, quoted, shown
 
 RESERVED = {"profile", "set", "pipeline_run_id"}  # parameters that every entry point has
 # Options of driver.py and of the console scripts. An input with such a name would be read as the option.
-OPTIONS = {"profile", "set", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
+OPTIONS = {"profile", "set", "pipeline", "only", "from", "to", "resume", "backend", "dry_run", "step", "force", "help"}
 OPTIONS |= {"run_id", "job_run_id"}
 SEEDS = 2**32 - 1  # scikit-learn's largest seed; its smallest is 0
-CHAMPION = "champion"  # the only value in a step's `external` that is not a file
+CHAMPION, SCORING_MODEL = "champion", "model"  # the values in a step's `external` that are not files
 SCRIPTS = {"ml-pipelines", "local-pipeline", "close-pipeline"}  # the wheel's scripts that are not for one step
 # The pattern of a registered model's name: True -> in Unity Catalog, False -> in any other registry.
 MODEL = {True: r"[^/:.\s]+(\.[^/:.\s]+){2}", False: r"[^/:]+"}
@@ -78,7 +78,9 @@ def check_config(config: Config) -> None:
         if step.retries < 0:
             raise ConfigError(f"steps.{key}.retries: {step.retries} is not at least 0.")
         _check_external(f"steps.{key}.external", step.external)
-    graph.check_graph({key: graph.Node(tuple(s.inputs), tuple(s.outputs)) for key, s in config.steps.items()})
+    for pipeline in Pipeline:
+        steps = {name: step for name, step in config.steps.items() if step.pipeline is pipeline}
+        graph.check_graph({name: graph.Node(tuple(s.inputs), tuple(s.outputs)) for name, s in steps.items()})
     for key, seed in {"seed": config.seed, "data.split_seed": config.data.split_seed}.items():
         if not 0 <= seed <= SEEDS:
             raise ConfigError(f"{key}: {seed} is not from 0 to {SEEDS}, the range that scikit-learn accepts.")
@@ -94,7 +96,16 @@ def check_config(config: Config) -> None:
     if (model is None and catalog) or (model is not None and not re.fullmatch(MODEL[catalog], model)):
         wanted = "catalog.schema.model" if catalog else "a name without / and :"
         raise ConfigError(f"registry.model: {quoted(model)} can't name a model in this registry, which takes {wanted}.")
-    _check_source(config.data)
+    _check_data(config.data)
+    if source := config.score.source:
+        _check_source("score.source", source)
+        if source.kind is SourceKind.synthetic and source.path:
+            raise ConfigError("score.source.kind: a path needs the kind file. Set score.source.kind=file.")
+    if not re.fullmatch(r"[\w-]+", config.score.model):
+        raise ConfigError(
+            f"score.model: {quoted(config.score.model)} is not an alias such as champion, a version such as 3, or the "
+            "id of a train run."
+        )
     for name, column in config.contract.items():
         _check_column(f"contract.{shown(name)}", column)
 
@@ -102,51 +113,51 @@ def check_config(config: Config) -> None:
 def _check_external(key: str, names: Iterable[str]) -> None:
     """Refuse a file that does not exist. An installed wheel skips this check: only a checkout has these files."""
     for name in names:
-        if name != CHAMPION and paths.checkout() and not (paths.root() / name).is_file():
+        if name not in (CHAMPION, SCORING_MODEL) and paths.checkout() and not (paths.root() / name).is_file():
             raise ConfigError(
-                f"{key}: {paths.root() / name} is not a file. List files that the step reads, or champion."
+                f"{key}: {paths.root() / name} is not a file. List files that the step reads, champion or model."
             )
 
 
-def _check_source(data: Data) -> None:
-    source = data.source
-    needs = {SourceKind.file: "path", SourceKind.table: "table"}.get(source.kind)
-    if needs and not getattr(source, needs):
-        raise ConfigError(f"data.source.{needs}: a source of kind {source.kind.name} needs this key.")
-    if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
-        raise ConfigError("data.source: for synthetic data, rows must be at least 0 and features at least 1.")
+def _check_data(data: Data) -> None:
+    _check_source("data.source", data.source)
     if data.max_columns < 1:
         raise ConfigError(f"data.max_columns: {data.max_columns} is not at least 1.")
-    if len(source.separator) != 1:
-        raise ConfigError(f"data.source.separator: {quoted(source.separator)} is not one character.")
-    if not _is_encoding(source.encoding):
-        raise ConfigError(
-            f"data.source.encoding: {quoted(source.encoding)} is not an encoding of text. "
-            "Write a name that Python knows, such as utf-8, utf-16, cp1252 or latin-1."
-        )
-    if source.escape is not None and not re.fullmatch(r"[!#-/:-@\[-`{-~]", source.escape):
-        raise ConfigError(
-            f"data.source.escape: {quoted(source.escape)} is not a single sign. Write one such as a backslash, or null."
-        )
-    if not re.fullmatch(r"[^\w\s+-]", source.decimal):
-        raise ConfigError(f"data.source.decimal: {quoted(source.decimal)} is not a decimal mark such as '.' or ','.")
-    if source.thousands is not None and not re.fullmatch(r"[^\w+-]", source.thousands):
-        raise ConfigError(
-            f"data.source.thousands: {quoted(source.thousands)} is not a thousands mark such as ',' or ' '."
-        )
-    if source.decimal == source.thousands:
-        raise ConfigError(f"data.source: decimal and thousands must differ, but both are {quoted(source.decimal)}.")
-    if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
-        raise ConfigError(f"data.source.table: {quoted(source.table)} is not catalog.schema.table.")
-    if source.version is not None and not 0 <= source.version < 2**63:
-        raise ConfigError(
-            f"data.source.version: {shown(source.version)} is not a version of a table. Versions start at 0."
-        )
-    if source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
+    if data.source.kind is SourceKind.synthetic and data.label == "label" and data.positive not in (None, "0", "1"):
         raise ConfigError(f"data.positive: the label of the synthetic source is 0 or 1, not {quoted(data.positive)}.")
     taken = [name for name in (data.label, data.key) if name in data.drop or name in data.columns]
     if taken or data.label == data.key:
         raise ConfigError("data: label and key must be two columns, and neither may be in data.drop or data.columns.")
+
+
+def _check_source(key: str, source: Source) -> None:
+    """Check the settings of a source. `key` is data.source or score.source."""
+    needs = {SourceKind.file: "path", SourceKind.table: "table"}.get(source.kind)
+    if needs and not getattr(source, needs):
+        raise ConfigError(f"{key}.{needs}: a source of kind {source.kind.name} needs this key.")
+    if source.kind is SourceKind.synthetic and (source.rows < 0 or source.features < 1):
+        raise ConfigError(f"{key}: for synthetic data, rows must be at least 0 and features at least 1.")
+    if len(source.separator) != 1:
+        raise ConfigError(f"{key}.separator: {quoted(source.separator)} is not one character.")
+    if not _is_encoding(source.encoding):
+        raise ConfigError(
+            f"{key}.encoding: {quoted(source.encoding)} is not an encoding of text. "
+            "Write a name that Python knows, such as utf-8, utf-16, cp1252 or latin-1."
+        )
+    if source.escape is not None and not re.fullmatch(r"[!#-/:-@\[-`{-~]", source.escape):
+        raise ConfigError(
+            f"{key}.escape: {quoted(source.escape)} is not a single sign. Write one such as a backslash, or null."
+        )
+    if not re.fullmatch(r"[^\w\s+-]", source.decimal):
+        raise ConfigError(f"{key}.decimal: {quoted(source.decimal)} is not a decimal mark such as '.' or ','.")
+    if source.thousands is not None and not re.fullmatch(r"[^\w+-]", source.thousands):
+        raise ConfigError(f"{key}.thousands: {quoted(source.thousands)} is not a thousands mark such as ',' or ' '.")
+    if source.decimal == source.thousands:
+        raise ConfigError(f"{key}: decimal and thousands must differ, but both are {quoted(source.decimal)}.")
+    if source.table and not re.fullmatch(r"[\w-]+(\.[\w-]+){0,2}", source.table):
+        raise ConfigError(f"{key}.table: {quoted(source.table)} is not catalog.schema.table.")
+    if source.version is not None and not 0 <= source.version < 2**63:
+        raise ConfigError(f"{key}.version: {shown(source.version)} is not a version of a table. Versions start at 0.")
 
 
 def _is_encoding(name: str) -> bool:

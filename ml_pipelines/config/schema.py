@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_pipelines.errors import ConfigError
 
 NONE = "none"  # stands for an MLproject parameter without a value, because some backends drop empty values
 LOCAL = "local"  # a value under `compute` in conf: steps run on this machine
+
+
+class Pipeline(enum.Enum):
+    """A pipeline: steps that run below one parent run."""
+
+    train = "train"
+    score = "score"
+
+    @property
+    def run_name(self) -> str:
+        """The name of the pipeline's parent runs."""
+        return "pipeline_run" if self is Pipeline.train else "scoring_run"
 
 
 class SourceKind(enum.Enum):
@@ -49,6 +61,13 @@ class Crown(enum.Enum):
 
     not_worse = "not_worse"
     better = "better"
+
+
+class BadCells(enum.Enum):
+    """What happens to text in a column that the model learned as numbers."""
+
+    fail = "fail"  # it stops the run
+    missing = "missing"  # it counts as a missing value
 
 
 class ColumnType(enum.Enum):
@@ -106,6 +125,17 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Score:
+    """The rows that the pipeline `score` scores, and the model that scores them."""
+
+    source: Source | None = None
+    model: str = "champion"  # an alias, a version, or the id of a train run
+    features: bool = True  # whether the scored table has the features too
+    bad_cells: BadCells = BadCells.fail
+    batch_id: str | None = None  # null: a digest of the source's content
+
+
+@dataclass(frozen=True)
 class Column:
     """What the data contract demands of one column of the training and test tables."""
 
@@ -154,6 +184,7 @@ class Step:
 
     step_name: str
     compute: str
+    pipeline: Pipeline = Pipeline.train
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     external: list[str] = field(default_factory=list)
@@ -179,6 +210,8 @@ class Config:
     model: Model
     registry: Registry
     steps: dict[str, Step]
+    score: Score = field(default_factory=Score)
+    pipeline: Pipeline = Pipeline.train  # the pipeline to run
     compute: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Column] = field(default_factory=dict)
     max_parallel: int = 2
@@ -194,6 +227,31 @@ class Config:
         """The root folder of this profile's tables."""
         prefix = self.data.delta_prefix
         return prefix.databricks if self.spark.engine == "databricks" else prefix.local
+
+    @property
+    def source_key(self) -> str:
+        """The key of the settings of the source: `data.source` or `score.source`."""
+        return "data.source" if self.pipeline is Pipeline.train else "score.source"
+
+    @property
+    def pipeline_steps(self) -> dict[str, Step]:
+        """The steps of the pipeline to run."""
+        return {name: step for name, step in self.steps.items() if step.pipeline is self.pipeline}
+
+    def in_pipeline(self, pipeline: Pipeline) -> Config:
+        """Return this configuration for a pipeline. For the pipeline `score`, `data.source` is `score.source`.
+
+        Raises:
+            ConfigError: the pipeline is `score`, and `score.source` is not set.
+        """
+        if pipeline is Pipeline.train:
+            return replace(self, pipeline=pipeline)
+        if self.score.source is None:
+            raise ConfigError(
+                "score.source: not set, so there are no rows to score. Set it like data.source, for example "
+                "--set score.source.kind=file,score.source.path=new.csv."
+            )
+        return replace(self, pipeline=pipeline, data=replace(self.data, source=self.score.source))
 
     def step(self, name: str) -> Step:
         """Return the step `name`.

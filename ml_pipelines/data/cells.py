@@ -198,12 +198,14 @@ def of_labelled_rows(
     yield from run(batch.filter(clean(batch.column(label), spelling).is_valid()) for batch in batches)
 
 
-def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, most: int) -> Iterator[pa.RecordBatch]:
+def profile(
+    batches: Iterable[pa.RecordBatch], label: int | None, spelling: Spelling, most: int
+) -> Iterator[pa.RecordBatch]:
     """Yield the statistics of each column, in long form: one row for each column, and one for each value of the label.
 
     Args:
         batches: rows of the source.
-        label: the position of the label's column.
+        label: the position of the label's column; None: no values are counted.
         spelling: how the source spells numbers and missing values.
         most: count at most this many values of the label.
 
@@ -221,6 +223,8 @@ def profile(batches: Iterable[pa.RecordBatch], label: int, spelling: Spelling, m
         columns = [clean(column, spelling) for column in batch.columns]
         for position, column in enumerate(columns):
             totals.setdefault(position, Counter()).update(_statistics(column, spelling))
+        if label is None:
+            continue
         counted = columns[label].drop_null().value_counts()
         for value, count in zip(canonical(counted.field(0)).to_pylist(), counted.field(1).to_pylist(), strict=True):
             if value in values or len(values) < most:
@@ -273,7 +277,7 @@ def convert(
     Args:
         batches: rows of the source.
         columns: the new name, the position in the source and the new type of each column: `double`, `float`, `bigint`
-            or `string`, or `int` for the label.
+            or `string`; `int` for the class of a label, or `canonical` for its text.
         spelling: how the source spells numbers and missing values.
         classes: value of the label, as `canonical` spells it -> 0 or 1.
     """
@@ -290,6 +294,8 @@ def convert(
                 arrays.append(codes.take(encoded.indices))
             elif kind == "string":
                 arrays.append(texts(cells))
+            elif kind == "canonical":
+                arrays.append(canonical(cells))
             elif kind == "bigint":
                 arrays.append(cells.cast(pa.int64()))
             else:

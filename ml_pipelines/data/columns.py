@@ -58,6 +58,11 @@ def is_time(kind: str) -> bool:
     return kind[:4] in ("date", "time")
 
 
+def key_type(kind: str) -> str:
+    """Return the type that a key of the source's type `kind` has in our tables."""
+    return "bigint" if kind in INTEGER else "string"
+
+
 def standard_name(column: str) -> str:
     """Return the name that a column of the source gets in our tables."""
     return standard_names([column])[column]

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.config.schema import Data, MissingLabel, Treatment
 from ml_pipelines.data import cells, numeric
 from ml_pipelines.data.columns import (
-    INTEGER,
     NUMERIC,
     Profile,
     check_columns,
     check_numbers,
     choose_treatment,
     is_time,
+    key_type,
     kind_of,
     rounding_warnings,
     standard_names,
 )
 from ml_pipelines.data.data_warnings import DataWarning, find_unnamed
+from ml_pipelines.data.features import schema_of, send_by_value, staged
 from ml_pipelines.data.label import CLASSES_SHOWN, Classes, choose_classes
 from ml_pipelines.data.sources import Raw
 from ml_pipelines.errors import BadData
@@ -35,11 +36,8 @@ from ml_pipelines.text import listed, shown
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
-    from pyspark.sql import types as t
 
-# Options that make the staged files fast to write and read. The files are deleted when the step ends, so their size
-# doesn't matter. The second option is for Sail. The third does the same in Spark's Parquet writer.
-STAGING = {"compression": "uncompressed", "dictionary_enabled": "false", "parquet.enable.dictionary": "false"}
+    from ml_pipelines.data.features import MapRows
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,13 @@ class Ingested:
     frame: DataFrame
     renamed: dict[str, str]
     treatments: dict[str, Treatment]
+    types: dict[str, str]
     classes: Classes
+    roles: Mapping[str, Any]
     warnings: list[DataWarning]
 
     def decisions(self) -> dict[str, Any]:
-        """Return the conversions as JSON, for the artifact columns.json."""
+        """Return the conversions as JSON, for the artifact columns.json. Scoring repeats them."""
         kinds = {name: treatment.value for name, treatment in self.treatments.items()}
         return {
             "renamed": self.renamed,
@@ -61,6 +61,8 @@ class Ingested:
             "label": self.classes.mapping,
             "label_name": self.classes.label,
             "class_1": str(self.classes),
+            "types": self.types,
+            **self.roles,
         }
 
 
@@ -95,7 +97,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     numbers = numeric.profile(frame, named, dtypes, data) if numeric.is_numeric(dtypes, data) else None
     profiles, label_counts = numbers or _profile(query, named, dtypes)
     _check_complete(profiles, data)
-    examples = partial(_examples, query)
+    examples = partial(find_cells, query.map, spelling=spelling)
     treatments = {}
     for name in features:
         find = partial(examples, kept.index(name))
@@ -105,22 +107,29 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
     classes = choose_classes(data.label, label_counts, data.positive)
 
     types = {name: _type(profiles[name], treatment) for name, treatment in treatments.items()}
-    if data.key:
-        types = {data.key: "bigint" if profiles[data.key].kind in INTEGER else "string", **types}
-    types[data.label] = "int"
-    schema = _schema({names[name]: kind for name, kind in types.items()})
+    key = {data.key: key_type(profiles[data.key].kind)} if data.key else {}
+    all_types = {**key, **types, data.label: "int"}
+    schema = schema_of({names[name]: kind for name, kind in all_types.items()})
     if numbers:
-        rows = numeric.convert(frame, [(names[name], dtypes[name], types[name]) for name in types], classes.mapping)
+        converted = [(names[name], dtypes[name], kind) for name, kind in all_types.items()]
+        rows = numeric.convert(frame, converted, classes.mapping)
     else:
-        columns = [(names[name], kept.index(name), kind) for name, kind in types.items()]
+        columns = [(names[name], kept.index(name), kind) for name, kind in all_types.items()]
         run = partial(cells.convert, columns=columns, spelling=spelling, classes=classes.mapping)
         rows = query.map(run, schema)
     as_numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
     return Ingested(
-        rows if numbers and raw.local else _staged(rows, schema, staging),
+        rows if numbers and raw.local else staged(rows, schema, staging),
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
+        {names[name]: kind for name, kind in types.items()},
         classes,
+        {
+            "sources": {names[name]: name for name in features},
+            "key": data.key,
+            "dropped": list(data.drop),
+            "null_values": list(data.null_values),
+        },
         [
             *_dropped_rows(query, profiles[data.label]),
             *find_unnamed(features, raw.text, data.drop),
@@ -140,10 +149,7 @@ class _Query:
 
     def map(self, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: Any) -> DataFrame:
         """Return what a function of `cells` yields for these rows."""
-        from pyspark import cloudpickle
-
-        # Spark sends the module `cells` to its workers by value, because a remote worker can lack this package.
-        cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]
+        send_by_value()
         if self.only_labelled:
             run = partial(cells.of_labelled_rows, run=run, label=self.label, spelling=self.spelling)
         return self.frame.mapInArrow(run, schema)
@@ -162,19 +168,33 @@ def _profile(query: _Query, names: dict[str, str], dtypes: dict[str, str]) -> tu
     The second dict has at least CLASSES_SHOWN + 1 values if the label has more than CLASSES_SHOWN. `names` is column of
     the source -> its name in our tables, for the columns of `query`.
     """
+    counts, values = count_cells(query.map, query.label, query.spelling, len(names))
+    pairs = zip(names.items(), counts, strict=True)
+    return {source: Profile(source, name, dtypes[source], *count) for (source, name), count in pairs}, values
+
+
+def count_cells(
+    map_rows: MapRows, label: int | None, spelling: cells.Spelling, columns: int
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Return the `cells.STATISTICS` of each of `columns` columns, and a dict: value of the label -> its number of rows.
+
+    Args:
+        map_rows: applies a function of `cells` to the rows, like `DataFrame.mapInArrow`.
+        label: the position of the label; None: the dict is empty.
+        spelling: how the source spells numbers and missing values.
+        columns: the number of columns.
+    """
     from pyspark.sql import functions as F
 
-    run = partial(cells.profile, label=query.label, spelling=query.spelling, most=CLASSES_SHOWN + 1)
+    run = partial(cells.profile, label=label, spelling=spelling, most=CLASSES_SHOWN + 1)
     schema = "position long, value string, " + ", ".join(f"{name} long" for name in cells.STATISTICS)
     sums = [F.sum(name).alias(name) for name in cells.STATISTICS]
-    totals = query.map(run, schema).groupBy("position", "value").agg(*sums).collect()
-    none = dict.fromkeys(cells.STATISTICS, 0)  # the counts of a source without rows
-    counts = {row["position"]: row for row in totals if row["value"] is None}
-    profiles = {}
-    for i, (source, name) in enumerate(names.items()):
-        count = counts.get(i, none)
-        profiles[source] = Profile(source, name, dtypes[source], *(count[statistic] for statistic in cells.STATISTICS))
-    return profiles, {row["value"]: row["rows"] for row in totals if row["value"] is not None}
+    totals = map_rows(run, schema).groupBy("position", "value").agg(*sums).collect()
+    counts = {row["position"]: [row[name] for name in cells.STATISTICS] for row in totals if row["value"] is None}
+    none = [0] * len(cells.STATISTICS)  # the counts of a source without rows
+    return [counts.get(i, none) for i in range(columns)], {
+        row["value"]: row["rows"] for row in totals if row["value"] is not None
+    }
 
 
 def _check_types(dtypes: dict[str, str], data: Data) -> None:
@@ -208,12 +228,10 @@ def _check_complete(profiles: dict[str, Profile], data: Data) -> None:
         )
 
 
-def _examples(query: _Query, position: int, problem: str) -> list[str]:
-    """Return at most three different cells of a column with this problem."""
-    find: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = partial(
-        cells.bad_cells, position=position, problem=problem, spelling=query.spelling
-    )
-    rows = query.map(find, "cell string").distinct().orderBy("cell").limit(3).collect()
+def find_cells(map_rows: MapRows, position: int, problem: str, spelling: cells.Spelling) -> list[str]:
+    """Return at most three different cells of a column with this problem (see `cells.bad_cells`)."""
+    find = partial(cells.bad_cells, position=position, problem=problem, spelling=spelling)
+    rows = map_rows(find, "cell string").distinct().orderBy("cell").limit(3).collect()
     return [row["cell"] for row in rows]
 
 
@@ -221,23 +239,3 @@ def _type(profile: Profile, treatment: Treatment) -> str:
     if treatment is Treatment.category:
         return "string"
     return "float" if profile.kind == "float" else "double"
-
-
-def _schema(types: Mapping[str, str]) -> t.StructType:
-    """Return Spark's schema of these columns: name -> double, float, bigint, string or int."""
-    from pyspark.sql import types as t
-
-    kinds: dict[str, t.DataType] = {
-        "double": t.DoubleType(),
-        "float": t.FloatType(),
-        "bigint": t.LongType(),
-        "string": t.StringType(),
-        "int": t.IntegerType(),
-    }
-    return t.StructType([t.StructField(name, kinds[kind]) for name, kind in types.items()])
-
-
-def _staged(rows: DataFrame, schema: t.StructType, staging: str) -> DataFrame:
-    """Write the rows to `staging`, and return them as they are read from it."""
-    rows.write.mode("overwrite").options(**STAGING).parquet(staging)
-    return rows.sparkSession.read.schema(schema).parquet(staging)

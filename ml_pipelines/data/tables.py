@@ -30,6 +30,7 @@ WRITE_OPTIONS = {
 COLUMN_SIZE, FILE_SIZE = 128 << 10, 16 << 20
 READABLE = {"timestampNtz", "deletionVectors"}  # features of other programs' tables that Polars reads correctly
 
+SCORED_AT = "scored_at"  # the column of a scored table that says when a row was scored; no digest includes it
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
 
 
@@ -55,7 +56,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
     """
     dtypes = frame.dtypes
     for name, dtype in dtypes:
-        if dtype not in SCALARS:
+        if dtype not in SCALARS and (name, dtype) != (SCORED_AT, "timestamp"):
             raise BadData(
                 f"Column {name} has type {dtype}, which can't be a feature. "
                 "Convert it to a number or a string before you write it."
@@ -127,7 +128,8 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
 
     with _reading(uri, version):
         table = pl.scan_delta(uri, version=version)
-        schema = table.collect_schema()
+        columns = table.collect_schema().items()
+        schema = pl.Schema({name: kind for name, kind in columns if not _is_scored_at(name, kind)})
         numbers = sorted(name for name, dtype in schema.items() if dtype.is_float())
         weight = pl.sum_horizontal(pl.lit(1, pl.UInt64), *map(_negative_zero, numbers, range(1, len(numbers) + 1)))
         row = table.select((pl.struct(sorted(schema.names())).hash(0) * weight).alias("row"))
@@ -135,6 +137,10 @@ def measure_table(uri: str, version: int) -> tuple[int, str]:
         rows, *hashes = row.select(pl.len(), *sums).collect(engine="streaming").row(0)
     text = repr((pl.__version__, sorted((name, str(dtype)) for name, dtype in schema.items()), rows, *hashes))
     return rows, hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_scored_at(name: str, kind: pl.DataType) -> bool:
+    return name == SCORED_AT and kind.is_temporal()  # a feature is never temporal, whatever its name
 
 
 def _negative_zero(column: str, weight: int) -> pl.Expr:

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_pipelines.authoring.context import AreaOf, MayReplace, StepContext, Version
-from ml_pipelines.config.schema import Config, SourceKind
-from ml_pipelines.data import columns, contract, data_warnings, engines, ingest, locations, sources, tables
+from ml_pipelines.authoring.context import AreaOf, MayReplace, NewRows, ScoringModel, StepContext, Version
+from ml_pipelines.config.schema import Config, Pipeline, Source, SourceKind
+from ml_pipelines.data import batch, columns, contract, data_warnings, engines, ingest, locations, sources, tables
 from ml_pipelines.data.data_warnings import DataWarning
+from ml_pipelines.data.features import RECIPE
 from ml_pipelines.data.origin import Origin, origin_of
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData, ConfigError
-from ml_pipelines.models import identity, model_files, registry
+from ml_pipelines.execution import scoring
+from ml_pipelines.models import identity, model_files, registry, scoring_model
 from ml_pipelines.system import events
 from ml_pipelines.text import listed, quoted, shown
 from ml_pipelines.tracking import lineage, provenance
@@ -50,6 +52,7 @@ class TrackedContext(StepContext[P]):
         self.seed = config.seed
         self.data = config.data
         self.crown = config.registry.crown
+        self.score = config.score
         self.run_id = run_id
         self.pipeline_run_id = pipeline_run_id
         self.log = logging.getLogger(f"steps.{name}")
@@ -84,22 +87,71 @@ class TrackedContext(StepContext[P]):
         Raises:
             BadData: the source does not match the configuration.
         """
+        raw, _ = self._raw_rows(frozenset(self.data.drop))
+        ingested = ingest.ingest(raw, self.data, f"{self._copies}/rows")
+        self.log_json(decisions := ingested.decisions(), RECIPE)
+        self._origin = origin_of(decisions, self.data)
+        self._data_warnings = ingested.warnings
+        self._class_1 = str(ingested.classes)
+        return ingested.frame
+
+    def _raw_rows(self, dropped: frozenset[str]) -> tuple[sources.Raw, Source]:
+        """Return the unchanged rows of the source, and the source at the version that is read."""
         source, unpinned = sources.pin_table_version(self.spark, self.data.source)
         if unpinned:
             events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
         self._copies = self._place_for_copies()
         folder = self._folder if "://" in self._copies else Path(self._copies)
-        dropped, most = frozenset(self.data.drop), self.data.max_columns
-        raw = sources.read_source(self.spark, source, self.seed, dropped, folder, most)
+        raw = sources.read_source(self.spark, source, self.seed, dropped, folder, self.data.max_columns)
         engines.refuse_random(raw.frame, self._config.spark.engine)
         if source.kind is SourceKind.table and self._config.mlflow.log_datasets:
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
-        ingested = ingest.ingest(raw, self.data, f"{self._copies}/rows")
-        self.log_json(decisions := ingested.decisions(), "columns.json")
-        self._origin = origin_of(decisions, self.data)
-        self._data_warnings = ingested.warnings
-        self._class_1 = str(ingested.classes)
-        return ingested.frame
+        return raw, source
+
+    def scoring_model(self) -> ScoringModel:
+        """Return the model that `score.model` names, with a copy of its file that all workers of the engine can read.
+
+        Raises:
+            ConfigError: there is no such model, or the workers share no folder with this process.
+            BadData: the model's file has changed since the train run, or its types are not trusted.
+        """
+        version = scoring_model.find(self._store, self._config)
+        if version.version != scoring_model.UNREGISTERED:
+            self._versions[version.run_id] = version
+        logged, trusted = self._logged(version.run_id), self._config.model.trusted_types
+        self._copies = self._place_for_copies()
+        if "://" in self._copies:
+            raise ConfigError("data.delta_prefix: score needs a folder that all workers can read, such as a Volume.")
+        estimator = model_files.load_model(logged, trusted)
+        file = Path(self._copies, model_files.MODEL_FILE)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(model_files.check_model_file(logged))
+        recipe, threshold = scoring.recipe_of(self._store, version), scoring_model.threshold_of(self._store, version)
+        self._tags |= {
+            "model_name": version.name,
+            "model_version": str(version.version),
+            "train_run_id": version.run_id,
+        }
+        allowed = [*model_files.TRUSTED, *trusted]
+        return ScoringModel(version, estimator, str(file), logged.digest, allowed, recipe, threshold)
+
+    def batch(self, model: ScoringModel) -> NewRows:
+        """Return the rows of `score.source`, converted as the source of the model's training was converted.
+
+        Raises:
+            BadData: the rows do not fit the model.
+        """
+        raw, source = self._raw_rows(frozenset(model.recipe.dropped))
+        rows = batch.read_batch(raw, model.recipe, source, self.score.bad_cells, f"{self._copies}/rows")
+        for warning in rows.warnings:
+            self.warn(warning.kind, warning.column, warning.message)
+        batch_id = self.score.batch_id or scoring.batch_id(source, self.seed) or self.run_id
+        self._tags["batch_id"] = batch_id
+        return NewRows(rows.frame, rows.rows, batch_id)
+
+    def warn(self, kind: str, column: str | None, message: str) -> None:
+        """Show a warning about the data that stops nothing, and log it in data_warnings.json when the step ends."""
+        self._data_warnings.append(DataWarning(kind, column, message))
 
     def _place_for_copies(self) -> str:
         """Return the folder or URI for copies of the source's rows. On a cluster, all nodes can read and write it."""
@@ -136,7 +188,9 @@ class TrackedContext(StepContext[P]):
         Raises:
             BadData: the tables break the contract. This method removes the tables first, so that nobody can use them.
         """
-        if self._step.inputs or not self._written:
+        if self._step.pipeline is Pipeline.score:
+            self._report_warnings()
+        if self._step.inputs or not self._written or self._step.pipeline is not Pipeline.train:
             return
         written = {output.removesuffix("_uri"): table for output, table in self._written.items()}
         if violations := contract.find_violations(self._config.contract, written):
@@ -151,8 +205,13 @@ class TrackedContext(StepContext[P]):
 
     def _warn(self, train: pl.LazyFrame, test: pl.LazyFrame) -> None:
         features = [name for name in train.collect_schema() if name not in (self.label, self.key_column)]
-        found = data_warnings.find_warnings(train, test, features, self.label, self.origin(), self.data.columns)
-        warnings = self._data_warnings + found
+        self._data_warnings += data_warnings.find_warnings(
+            train, test, features, self.label, self.origin(), self.data.columns
+        )
+        self._report_warnings()
+
+    def _report_warnings(self) -> None:
+        warnings = self._data_warnings
         for warning in warnings:
             self.log.warning("%s", warning.message)
         for warning in warnings[:WARNINGS_SHOWN]:
@@ -211,9 +270,12 @@ class TrackedContext(StepContext[P]):
         """
         if uri is None:
             return self._origin or origin_of(None, self.data)
+        return origin_of(self._decisions(uri), self.data)
+
+    def _decisions(self, uri: str) -> Any:
+        """Return the content of columns.json of the run that wrote a table, or None if no run recorded it."""
         writer = lineage.find_writer(self._store, uri, self._step.inputs, self._experiment_id)
-        content = writer and lineage.load_own_json(self._store, writer[0], "columns.json")
-        return origin_of(content, self.data)
+        return writer and lineage.load_own_json(self._store, writer[0], RECIPE)
 
     def identity(self, uri: str) -> Mapping[str, str]:
         """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
@@ -253,10 +315,18 @@ class TrackedContext(StepContext[P]):
         self._store.log_table(self.run_id, frame, name)
         self._tags[f"{lineage.ARTIFACT}{name}"] = self._store.artifact_digest(self.run_id, name) or "missing"
 
-    def log_model(self, model: Any, example: pl.DataFrame) -> str:
-        """Log a fitted estimator, with a signature from the column types of `example`, and return its URI."""
+    def log_model(
+        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> str:
+        """Log a fitted estimator, with a signature from the column types of `example`, and return its URI.
+
+        The run also gets the record of how the columns of the training table were made, with `ranges`, for scoring.
+        """
         logged = model_files.log_model(model, example, self._config.model.trusted_types)
         self._tags["output.model_uri.digest"] = logged.digest
+        decisions: dict[str, Any] = next(filter(None, map(self._decisions, self._tables)), {})
+        self.log_json({**decisions, "ranges": dict(ranges or {})}, RECIPE)
+        self._tags[f"{lineage.ARTIFACT}{RECIPE}"] = self._store.artifact_digest(self.run_id, RECIPE) or "missing"
         return logged.uri
 
     def load_model(self, train_run_id: str) -> Any:

@@ -15,7 +15,7 @@ from ml_pipelines.errors import QaRefused, StepFailed
 from ml_pipelines.system import events
 from ml_pipelines.system.events import StepEnded
 from ml_pipelines.tracking import records, run_page
-from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
+from ml_pipelines.tracking.store import PARENT, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -57,7 +57,7 @@ def _pipeline_runs(store: Store, config: Config, job_run_id: str) -> list[Run]:
 
     if not search():
         tags = {JOB_RUN: job_run_id}
-        created = store.client.create_run(experiment, run_name=PROJECT_RUN, tags=tags)
+        created = store.client.create_run(experiment, run_name=config.pipeline.run_name, tags=tags)
         run_page.describe_pipeline_run(store, str(created.info.run_id), config, BACKEND)
     first, *others = search()
     for other in others:
@@ -83,7 +83,7 @@ def close_pipeline_run(store: Store, config: Config, job_run_id: str, states: Ma
     runs = {
         run.data.tags.get("step"): run for run in (_ended(store, run) for run in store.children(first.info.run_id))
     }  # the newest run of each step
-    ends = {name: _end(runs.get(name), states.get(name)) for name in config.steps}
+    ends = {name: _end(runs.get(name), states.get(name)) for name in config.pipeline_steps}
     failed = {name: end for name, end in ends.items() if end.state == "failed"}
     finished = all(end.state == "done" for end in ends.values())
     code = min((end.code for end in failed.values()), default=0 if finished else StepFailed.exit_code)

@@ -85,7 +85,9 @@ def _execute(
         with _logging_to(store, log, run_id, name) as folder:
             try:
                 config = config or load(parameters.get("profile", LOCAL), [parameters.get("set", NONE)])
-                tags |= _run(store, config.step(name), config, parameters, run, folder)
+                config = config.in_pipeline(config.step(name).pipeline)
+                with errors.renaming("data.source", config.source_key):
+                    tags |= _run(store, config.step(name), config, parameters, run, folder)
                 status = "FINISHED"
             except (Exception, SystemExit) as error:
                 if isinstance(error, MlflowException):

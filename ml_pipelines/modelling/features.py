@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.data.cells import FLOAT32_MAX
@@ -64,26 +64,31 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
     Raises:
         BadData: a column is text but the model learned it as a number, or the reverse.
     """
-    _check_types(model, features)
+    check_types(model, {column.name: str(column.dtype) == "String" for column in features})
     scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1]
     return scores
 
 
-def _check_types(model: Any, features: pl.DataFrame) -> None:
+def check_types(model: Any, is_text: Mapping[str, bool]) -> None:
     """Check that each column is text or a number, as it was when the model was fitted.
 
     Without this check, the encoder would treat all values of a number column as unseen categories of a text column.
+
+    Args:
+        model: a fitted model.
+        is_text: feature -> whether it is text.
+
+    Raises:
+        BadData: a column is text but the model learned it as a number, or the reverse.
     """
     words = {True: "text", False: "a number"}
     # steps/train.py makes scikit-learn pipelines with a step `encode`. Other models are not checked.
     encoder = getattr(model, "named_steps", {}).get("encode")
     for kind, _, names in encoder.transformers_ if encoder else []:
         for name in names if kind in ("category", "number") else []:
-            is_text = str(features[name].dtype) == "String"
-            if is_text != (kind == "category"):
-                raise BadData(
-                    f"Column {shown(name)} is {words[is_text]}, but the model learned it as {words[not is_text]}."
-                )
+            if is_text[name] != (kind == "category"):
+                now, before = words[is_text[name]], words[not is_text[name]]
+                raise BadData(f"Column {shown(name)} is {now}, but the model learned it as {before}.")
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:

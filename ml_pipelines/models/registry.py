@@ -88,6 +88,26 @@ def champion_identity(store: Store, config: Config) -> str:
     return f"{model_name(config)} {holder.version} {holder.run_id}{' lost' if is_lost(store, holder) else ''}"
 
 
+def find_version(store: Store, config: Config, wanted: str) -> Version | None:
+    """Return the version with this number or alias, or None if there is none.
+
+    Raises:
+        ConfigError: the registry reports an error.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = model_name(config)
+    with _one_line_errors(store, name):
+        if not wanted.isdecimal():
+            return _by_alias(store, name, wanted)
+        try:
+            return _get(store, name, int(wanted))
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return None
+            raise
+
+
 def register_version(
     store: Store, config: Config, model_uri: str, train_run_id: str, tags: Mapping[str, str]
 ) -> Version:
@@ -283,11 +303,11 @@ def _search(store: Store, name: str, query: str, since: int = 0) -> list[Version
     return [_get(store, name, int(v.version)) for v in matches]
 
 
-def _by_alias(store: Store, name: str) -> Version | None:
+def _by_alias(store: Store, name: str, alias: str = CHAMPION) -> Version | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _version(store.client.get_model_version_by_alias(name, CHAMPION))
+        return _version(store.client.get_model_version_by_alias(name, alias))
     except MlflowException as error:
         if error.error_code in ABSENT:
             return None

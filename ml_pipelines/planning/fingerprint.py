@@ -19,15 +19,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config import rules
-from ml_pipelines.config.schema import Config, FileFormat, SourceKind, Step
-from ml_pipelines.data import contract, locations, sources, tables
-from ml_pipelines.data.files import delta_files
+from ml_pipelines.config.schema import Config, Data, Pipeline, Score, Step
+from ml_pipelines.data import contract, locations, source_content
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.models import registry
+from ml_pipelines.models import registry, scoring_model
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import observed, paths
 from ml_pipelines.system.source_code import is_for_steps
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
 CONTEXT = "ml_pipelines.execution.context"
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # import name -> distribution, if they differ
 ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spark")}
-# Keys of `data` that are not parts: the part `source` describes the source's content, two keys name places, and a limit
-# changes no result.
+# Keys of `data` and `score` that are not parts: the part `source` describes the source's content, two keys name places,
+# and a limit changes no result.
 NOT_CONTENT = ("source", "delta_prefix", "volume_name", "max_columns")
 SPELLING = ("decimal", "thousands")  # keys of `data.source` that decide which number a text is, in every kind of source
 
@@ -71,8 +69,11 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     parts |= {f"variable {variable}": _variable(variable) for name in own for variable in code.variables(name)}
     parts |= {f"param {name}": value for name, value in _leaves(dataclasses.asdict(step.params))}
     parts["seed"] = config.seed
-    parts |= {f"data.{name}": _plain(value) for name, value in _data(config).items()}
-    if not step.inputs:
+    if step.pipeline is Pipeline.score:
+        parts |= {f"score.{name}": _plain(value) for name, value in _section(config.score).items()}
+    else:
+        parts |= {f"data.{name}": _plain(value) for name, value in _section(config.data).items()}
+    if not step.inputs and step.pipeline is Pipeline.train:
         parts |= {f"contract.{name}": contract.column_yaml(column) for name, column in config.contract.items()}
     parts["model.trusted_types"] = _plain(config.model.trusted_types)
     parts |= {f"input {name}": input_content(memory, name, producers[name]) for name in step.inputs}
@@ -82,7 +83,7 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     imported = frozenset(DISTRIBUTIONS.get(root, root) for root in code.third_party(tuple(own)))
     if "pyspark" in imported:
         parts["engine"] = config.spark.engine
-        parts["source"] = _source(memory, config)
+        parts["source"] = source_content.content_of(config.data.source, memory.file_digest)
         parts |= {f"data.source.{name}": getattr(config.data.source, name) for name in SPELLING}
     for name in sorted({"polars", "deltalake", *imported, *_engine_libraries(config, imported)}):
         parts[f"library {name}"] = memory.installed(name)
@@ -198,61 +199,21 @@ def _key(key: Any, plain: str = r"[\w-]+") -> str:
     return f"({type(key).__name__} {key})"
 
 
-def _data(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(config.data).items() if name not in NOT_CONTENT}
-
-
-def _source(memory: Memory, config: Config) -> str:
-    """Return what identifies the source: its settings without its path, and a digest of its content."""
-    source = config.data.source
-    if source.kind is SourceKind.synthetic:
-        return f"synthetic {source.rows} x {source.features}"
-    if source.kind is SourceKind.sample:
-        return "sample"
-    if source.kind is SourceKind.table:
-        return f"table {source.table} at {'an unknown version' if source.version is None else source.version}"
-    uri, local = locations.locate_source(source)
-    kind = sources.file_format(source)
-    if local is None:
-        return f"{uri}, unknown content"
-    if kind is FileFormat.delta:
-        delta_files.check_files_exist(local, source.version)
-        return f"delta {tables.files_digest(uri, source.version, memory.file_digest)}"
-    reading = f"{source.separator} {source.encoding} {source.escape}" if kind is FileFormat.csv else ""
-    return f"{kind.value} {reading} {_files_digest(memory, local)}"
-
-
-def _files_digest(memory: Memory, local: Path) -> str:
-    """Return a digest of the source's files: their contents, and their paths relative to the source.
-
-    The paths matter because a folder's name can hold a column's value (`code=2A`). A single file's name doesn't matter.
-    """
-    files = locations.data_files(local)
-    if len(files) == 1 and files[0].parent in (local, local.parent):
-        return memory.file_digest(files[0])
-    return _sha(json.dumps([(file.relative_to(local).as_posix(), memory.file_digest(file)) for file in files]))
-
-
-def has_known_source(config: Config) -> bool:
-    """Return whether the source's content can be identified without Spark.
-
-    This is possible for synthetic data, the sample, a local file, and a catalog's table at a fixed version.
-    """
-    source = config.data.source
-    if source.kind is SourceKind.table:
-        return source.version is not None
-    return source.kind is not SourceKind.file or locations.locate_source(source)[1] is not None
+def _section(section: Data | Score) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(section).items() if name not in NOT_CONTENT}
 
 
 def _external(memory: Memory, store: Store, config: Config, name: str) -> str:
-    """Return what identifies something external that a step reads: the registry's champion or a file."""
-    if name == registry.CHAMPION:
+    """Return what identifies something external that a step reads: a model of the registry or a file."""
+    if name == rules.CHAMPION:
         return registry.champion_identity(store, config)
+    if name == rules.SCORING_MODEL:
+        return scoring_model.identity(store, config)
     file = paths.root() / name
     if not file.is_file():
         raise ConfigError(
             f"external: {file} is not a file. `external` of a step lists what the step reads besides its inputs: "
-            f"files of the project, or `{registry.CHAMPION}`."
+            f"files of the project, `{rules.CHAMPION}`, or `{rules.SCORING_MODEL}` (the model that score.model names)."
         )
     return memory.file_digest(file)
 

@@ -42,7 +42,7 @@ class Plan:
         """The steps whose earlier outputs stay valid: neither they nor their upstream steps run in this plan."""
         running = {step.name for step in self.steps}
         needs = graph.upstream(graph_of(self.config))
-        return [name for name in self.config.steps if not running & {name, *graph.closure(name, needs)}]
+        return [name for name in needs if not running & {name, *graph.closure(name, needs)}]
 
     def without_finished(self, outputs: Mapping[str, str]) -> Plan:
         """Return the plan without the steps whose outputs are all in `outputs`."""
@@ -100,13 +100,14 @@ def make_plan(
     Raises:
         ConfigError: a step is unknown, no step is selected, or a cluster spec does not exist.
     """
+    only, forced = list(only), set(force) - {NONE}
+    for step in (config.steps[name] for name in [*only, start, end, *forced] if name in config.steps):
+        if step.pipeline is not config.pipeline:
+            raise ConfigError(f"Step {step.name} belongs to another pipeline. Add --pipeline {step.pipeline.value}.")
     chosen = graph.select_steps(graph_of(config), only, start, end)
     upstream = graph.upstream(graph_of(config))
-    forced = set(force) - {NONE}
-    if unknown := forced - {EVERYTHING, *config.steps}:
-        raise ConfigError(
-            f"--force: no step is named {listed(sorted(unknown))}. The steps are {', '.join(config.steps)}."
-        )
+    if unknown := forced - {EVERYTHING, *upstream}:
+        raise ConfigError(f"--force: no step is named {listed(sorted(unknown))}. The steps are {', '.join(upstream)}.")
     selected = dict.fromkeys(chosen if only or start else (), Reason.selected)
     plan = Plan(
         config,
@@ -122,8 +123,8 @@ def make_plan(
 
 
 def graph_of(config: Config) -> graph.Graph:
-    """Return the graph of the configuration's steps: step -> its inputs and outputs."""
-    return {name: graph.Node(tuple(step.inputs), tuple(step.outputs)) for name, step in config.steps.items()}
+    """Return the graph of the pipeline's steps: step -> its inputs and outputs."""
+    return {name: graph.Node(tuple(step.inputs), tuple(step.outputs)) for name, step in config.pipeline_steps.items()}
 
 
 def _source(config: Config) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config import graph, loading
 from ml_pipelines.config.overrides import split_overrides
-from ml_pipelines.config.schema import LOCAL, Config
+from ml_pipelines.config.schema import LOCAL, NONE, Config
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning import fingerprint
 from ml_pipelines.planning.memory import Memory
@@ -58,7 +58,11 @@ class Resumed:
 
 
 def load(
-    profile: str | None, overrides: Iterable[str], run: str | None, may_migrate: bool = True
+    overrides: Iterable[str],
+    may_migrate: bool,
+    profile: str | None,
+    pipeline: str | None = None,
+    run: str | None = None,
 ) -> tuple[Config, Resumed | None]:
     """Return the configuration, and the pipeline run to continue, if `run` names one.
 
@@ -66,15 +70,17 @@ def load(
     conf/ are read again, so a changed file counts, and so does the present value of `${oc.env:NAME}`.
 
     Args:
-        profile: the profile on the command line. None means the run's own profile, or `local` if `run` is None.
         overrides: texts such as `key=value` from the command line.
-        run: the id of a pipeline run or its first characters, or None.
         may_migrate: whether the store of an older MLflow may be migrated.
+        profile: the profile on the command line. None means the run's own profile, or `local` if `run` is None.
+        pipeline: the pipeline on the command line, which sets the key `pipeline`. None and NONE set nothing.
+        run: the id of a pipeline run or its first characters, or None.
 
     Raises:
         ConfigError: the configuration is wrong, the store has no such pipeline run, or the run's overrides are lost or
             contained a secret.
     """
+    overrides = [*overrides, *([f"pipeline={pipeline}"] if pipeline not in (None, NONE) else [])]
     config = loading.load(profile or LOCAL, overrides)
     if run is None:
         return config, None
@@ -143,7 +149,9 @@ def _overrides(earlier: Run, content: Any) -> list[str]:
     """
     param, run_id = earlier.data.params.get("set"), earlier.info.run_id
     if param is None or "profile" not in earlier.data.tags:
-        raise ConfigError(f"--resume: run {run_id} is not a pipeline run. Use the id of a run named {PROJECT_RUN}.")
+        raise ConfigError(
+            f"--resume: run {run_id} is not a pipeline run. Use the id of a parent run, such as a {PROJECT_RUN}."
+        )
     if len(param) < PARAM_LENGTH:
         return split_overrides(param)
     whole = content.get("set") if isinstance(content, dict) else None
@@ -165,7 +173,7 @@ def _intact(plan: Plan, producers: Mapping[str, Run], store: Store, memory: Memo
     """Return the intact outputs of finished steps. Leave out outputs that were computed from lost outputs."""
     if plan.backend.reads_tables_elsewhere:
         return producers
-    steps, needs = plan.config.steps, graph.upstream(graph_of(plan.config))
+    steps, needs = plan.config.pipeline_steps, graph.upstream(graph_of(plan.config))
     writers = {run.data.tags.get("step", ""): run for run in producers.values()}
     lost = {name for name in steps if name in writers and not are_intact(memory, store, steps[name], writers[name])}
     again = {name for name in steps if lost & {name, *graph.closure(name, needs)}}

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ml_pipelines.config import rules
 from ml_pipelines.config.schema import Config, Step
-from ml_pipelines.data import locations
+from ml_pipelines.data import locations, source_content
 from ml_pipelines.errors import ConfigError, PipelineError
-from ml_pipelines.models import registry
 from ml_pipelines.planning import resuming
 from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
@@ -24,7 +24,6 @@ from ml_pipelines.planning.fingerprint import (
     differs,
     fingerprint_of,
     fingerprint_parts,
-    has_known_source,
     readable,
 )
 from ml_pipelines.planning.memory import Memory
@@ -50,7 +49,7 @@ def decide(
         return Decision(Reason.off, parts=parts)
     if plan.backend.reads_tables_elsewhere:
         return Decision(Reason.elsewhere, parts=parts)
-    if "source" in parts and not has_known_source(config):
+    if "source" in parts and not source_content.is_known(config.data.source):
         return Decision(Reason.unknowable, parts=parts)
     is_damaged = False
     for run in lineage.finished_steps(store, experiment, step.name, fingerprint_of(parts)):
@@ -90,6 +89,7 @@ KINDS = {
     "engine": Reason.engine,
     "seed": Reason.setting,
     "data": Reason.setting,
+    "score": Reason.setting,
     "contract": Reason.setting,
     "model": Reason.setting,
     "registry": Reason.setting,
@@ -212,7 +212,9 @@ def _is_outdated(memory: Memory, part: str) -> bool:
     kind, _, name = part.partition(" ")
     if kind == "code":
         return memory.source_code.is_outdated(name)
-    return (kind == "source" or (kind == "external" and name != registry.CHAMPION)) and memory.has_outdated_files()
+    return (
+        kind == "source" or (kind == "external" and name not in (rules.CHAMPION, rules.SCORING_MODEL))
+    ) and memory.has_outdated_files()
 
 
 def explain_plan(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config import graph
-from ml_pipelines.config.schema import NONE
+from ml_pipelines.config.schema import NONE, Pipeline
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.problems.problem import problem_of
@@ -22,7 +22,7 @@ from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.system import terminal
 from ml_pipelines.text import shown
 from ml_pipelines.tracking import records
-from ml_pipelines.tracking.store import PROJECT_RUN
+from ml_pipelines.tracking.store import PIPELINE, PROJECT_RUN
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -44,9 +44,9 @@ def gather(reader: RunReader, parent: Run) -> Report:
     """
     tags, run_id = parent.data.tags, str(parent.info.run_id)
     if "profile" not in tags:
-        raise ConfigError(f"Run {run_id} is not a pipeline run. Use the id of a run named {PROJECT_RUN}.")
+        raise ConfigError(f"Run {run_id} is not a pipeline run. Use the id of a parent run, such as a {PROJECT_RUN}.")
     config = reader.json(parent, "config.json") or {}
-    declared, overrides = config.get("steps", {}), _overrides(parent, config)
+    declared, overrides = _declared(parent, config), _overrides(parent, config)
     step_runs = {run.data.tags["step"]: run for run in reader.store.children(run_id) if "step" in run.data.tags}
     kept = records.steps_in(parent, records.KEPT)
     kept_runs = {name: reader.store.get_run(kept_run) for name, kept_run in kept.items()}
@@ -96,6 +96,13 @@ def _size(row: Mapping[str, Any], champion_drift: Mapping[str, Mapping[str, Any]
     """Return by what the drift of columns is sorted: what moved since the champion, what moved, and the larger PSI."""
     since = champion_drift.get(row["column"], {})
     return bool(since.get("moved")), bool(row.get("moved")), max(drift.get("psi") or 0.0 for drift in (row, since))
+
+
+def _declared(parent: Run, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the steps of the run's pipeline, as its config.json declares them."""
+    train = Pipeline.train.value
+    pipeline = parent.data.tags.get(PIPELINE, train)
+    return {name: step for name, step in config.get("steps", {}).items() if step.get("pipeline", train) == pipeline}
 
 
 def _overrides(parent: Run, config: Mapping[str, Any]) -> str:
@@ -207,7 +214,10 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
     if status != "FINISHED":
         return Verdict("Running", "none", "The pipeline run has not ended.")
     if not verdicts:
-        return Verdict("Finished", "none", "No step of this pipeline run checked the model.")
+        done = [f"{step.step_name}: {step.message}." for step in steps if step.state in ("done", "reused")]
+        is_scoring = tags.get(PIPELINE) == Pipeline.score.value
+        sentence = " ".join(done) if is_scoring else "No step of this pipeline run checked the model."
+        return Verdict("Finished", "none", sentence)
     if qa["verdict"] == "passed":
         return Verdict("Passed", "good", f"Checks: {counted}{conclusion}.")
     if qa["verdict"] == "undecided":

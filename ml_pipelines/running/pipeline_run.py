@@ -11,9 +11,11 @@ from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
+from ml_pipelines.config import rules
 from ml_pipelines.config.schema import Step
 from ml_pipelines.data import locations
-from ml_pipelines.errors import Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line
+from ml_pipelines.errors import Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line, renaming
+from ml_pipelines.models import scoring_model
 from ml_pipelines.planning import resuming, reuse
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.planning.decisions import Decision, Reason
@@ -25,7 +27,7 @@ from ml_pipelines.system import events, paths, processes, shortage, terminal
 from ml_pipelines.system.events import StepEnded
 from ml_pipelines.text import quoted
 from ml_pipelines.tracking import lineage, opening, provenance, records, run_page
-from ml_pipelines.tracking.store import PARENT, PROJECT_RUN, Store
+from ml_pipelines.tracking.store import PARENT, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -346,7 +348,8 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
 
     memory = Memory()
     locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if the prefix can't hold tables
-    plan.backend.check(plan.config, plan.steps)
+    with renaming("data.source", plan.config.source_key):
+        plan.backend.check(plan.config, plan.steps)
     store = opening.open_store(plan.config)
     adopted = opening.adopt_run(store, "main")
     if adopted:
@@ -357,6 +360,8 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
         experiment = store.experiment_id(plan.config.experiment_name)
     paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
     store.reap(experiment)
+    if any(rules.SCORING_MODEL in step.external for step in plan.steps):
+        scoring_model.find(store, plan.config)  # raises if there is no such model
     plan, inputs, source = resuming.choose_inputs(plan, store, experiment, memory)
     if not adopted and plan.resumed and not plan.steps and store.get_run(plan.resumed.run_id).info.status == "FINISHED":
         raise NothingToDo(
@@ -371,7 +376,9 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
     tags = None if adopted else dict(provenance.provenance_tags())
     parent = None
     try:
-        run = mlflow.start_run(run_id=adopted, experiment_id=experiment, run_name=PROJECT_RUN, tags=tags)
+        run = mlflow.start_run(
+            run_id=adopted, experiment_id=experiment, run_name=plan.config.pipeline.run_name, tags=tags
+        )
         parent = PipelineRun(plan, store, memory, run, inputs)
         _describe(parent, source)
         yield parent
@@ -446,7 +453,7 @@ def _describe(parent: PipelineRun, source: str | None) -> None:
         parent.store, parent.run_id, config, plan.backend.name, {**processes.process_tag(), **more}
     )
     how = (config.profile, config.spark.engine, plan.backend.name, config.experiment_name)
-    events.report(events.PipelineStarted(PROJECT_RUN, parent.run_id, how))
+    events.report(events.PipelineStarted(config.pipeline.run_name, parent.run_id, how))
     if source:
         events.report(events.InputsReused(tuple(sorted(plan.missing)), source))
     for line in plan.resumed.describe(config) if plan.resumed else ():

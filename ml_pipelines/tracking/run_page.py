@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.config.schema import NONE, Config, Step
 from ml_pipelines.system.processes import PROCESS
 from ml_pipelines.tracking import provenance
-from ml_pipelines.tracking.store import PROJECT_RUN, Store, shortened
+from ml_pipelines.tracking.store import PIPELINE, Store, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,7 +29,8 @@ def describe_pipeline_run(
     """
     tags = {
         **{name: value for name, value in provenance.provenance_tags().items() if name != PROCESS},
-        "mlflow.runName": PROJECT_RUN,
+        "mlflow.runName": config.pipeline.run_name,
+        PIPELINE: config.pipeline.value,
         "profile": config.profile,
         "env": config.env_name,
         "engine": config.spark.engine,

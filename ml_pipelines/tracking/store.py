@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 OUTPUT = "output."  # the beginning of the tags with a step's outputs
 PARENT = "mlflow.parentRunId"
-PROJECT_RUN = "pipeline_run"  # the name of the parent run
+PROJECT_RUN = "pipeline_run"  # the name of the parent run of the pipeline `train`
+PIPELINE = "pipeline"  # tag of a parent run: its pipeline, train or score
 SHOWN_TABLES = "mlflow.loggedArtifacts"  # MLflow's page shows the JSON files in this tag as tables
 REMOTE = "databricks.run_id"  # tag of a step's run on Databricks, where the step goes on even if driver.py ends
 # The longest texts that MLflow stores: it cuts or refuses longer ones.

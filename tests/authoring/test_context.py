@@ -28,7 +28,19 @@ def test_both_contexts_have_the_same_attributes(store: Store) -> None:
     config = load("local")
     real: TrackedContext[train.Params] = TrackedContext(store.opened, config, "train", "run", "parent", "0")
     recording = RecordingContext("train", config.steps["train"].params)
-    assert ATTRIBUTES == ["data", "key_column", "label", "log", "name", "params", "pipeline_run_id", "run_id", "seed"]
+    assert ATTRIBUTES == [
+        "crown",
+        "data",
+        "key_column",
+        "label",
+        "log",
+        "name",
+        "params",
+        "pipeline_run_id",
+        "run_id",
+        "score",
+        "seed",
+    ]
     for name in ATTRIBUTES:
         assert type(getattr(real, name)) is type(getattr(recording, name)), name
 

@@ -1,5 +1,6 @@
 """Tests of the bundle: its job as merged for each target, the rules that check it, and the change to serverless."""
 
+import itertools
 import re
 import subprocess
 import tomllib
@@ -15,12 +16,13 @@ from databricks.sdk.service.jobs import JobSettings
 
 from ml_pipelines.bundle import merge, rules
 from ml_pipelines.config import loading
+from ml_pipelines.config.schema import Pipeline
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.system import paths
 
 TARGETS = yaml.safe_load((ROOT / "databricks.yml").read_text())["targets"]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-STEPS = loading.load("local").steps
+STEPS = loading.load("local").pipeline_steps
 
 
 @pytest.fixture
@@ -56,8 +58,21 @@ def test_each_step_is_a_task_after_its_upstream_tasks_and_the_last_task_closes(t
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_task_passes_the_job_parameters_and_the_job_run_id(target: str) -> None:
-    job = merge.bundle_job(target)
+def test_the_pipeline_score_has_a_job_of_its_own_without_a_schedule(target: str) -> None:
+    job = merge.bundle_job(target, pipeline=Pipeline.score)
+    job_tasks = tasks(job)
+    assert list(job_tasks) == ["score", "close_pipeline"]
+    assert job_tasks["score"]["python_wheel_task"]["entry_point"] == "score-data"
+    assert (
+        "--state=score={{tasks.score.result_state}}" in job_tasks["close_pipeline"]["python_wheel_task"]["parameters"]
+    )
+    assert [cluster["job_cluster_key"] for cluster in job["job_clusters"]] == ["spark"]
+    assert "schedule" not in job
+
+
+@pytest.mark.parametrize(("target", "pipeline"), list(itertools.product(TARGETS, merge.JOBS)))
+def test_each_task_passes_the_job_parameters_and_the_job_run_id(target: str, pipeline: Pipeline) -> None:
+    job = merge.bundle_job(target, pipeline=pipeline)
     assert {item["name"]: item["default"] for item in job["parameters"]} == {"pipeline": target, "set": "none"}
     for task in job["tasks"]:
         assert task["python_wheel_task"]["parameters"][:3] == [
@@ -249,7 +264,7 @@ def test_the_rules_name_the_target_that_has_a_problem(text: str, message: str, c
     assert rules.job_problems() == []
     override(copy, text)
     (problem, *_) = rules.job_problems()
-    assert problem.startswith("databricks.yml, target prod: ") and message in problem
+    assert problem.startswith("databricks.yml, target prod, job ml_pipeline: ") and message in problem
 
 
 def test_two_sizes_from_two_files_are_reported(copy: Path) -> None:
@@ -257,7 +272,7 @@ def test_two_sizes_from_two_files_are_reported(copy: Path) -> None:
     size = "job_clusters: [{job_cluster_key: spark, new_cluster: {num_workers: 4}}]"
     change(job, "      tasks:\n", f"      {size}\n      tasks:\n")
     (problem,) = rules.job_problems()  # dev sets one kind of size, twice
-    assert "target prod: cluster spark has both num_workers and autoscale." in problem
+    assert "target prod, job ml_pipeline: cluster spark has both num_workers and autoscale." in problem
 
 
 def test_sync_check_fails_if_the_job_is_wrong(shell: Callable[..., Result], project: Path) -> None:
@@ -267,7 +282,7 @@ def test_sync_check_fails_if_the_job_is_wrong(shell: Callable[..., Result], proj
     result = shell("ml-pipelines", "sync", "--check", cwd=project, PYTHONPATH=str(project))
     assert (result.code, result.err) == (
         1,
-        "databricks.yml, target prod: task train depends on trian, which is not a task.\n",
+        "databricks.yml, target prod, job ml_pipeline: task train depends on trian, which is not a task.\n",
     )
 
 
@@ -280,12 +295,13 @@ def test_the_documented_change_to_serverless_works(shell: Callable[..., Result],
     (command,) = re.findall(r"```\n(sed .*?)```", section, re.DOTALL)
     (block,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     subprocess.run(["sh", "-ec", command], cwd=copy, check=True)
-    job = copy / "resources" / "ml_pipeline.job.yml"
-    job.write_text(job.read_text() + block)
+    for name in merge.JOBS.values():
+        job = copy / "resources" / f"{name}.job.yml"
+        job.write_text(job.read_text() + block)
     synced = shell("ml-pipelines", "sync", cwd=copy, PYTHONPATH=str(copy))
     assert synced.code == 0, synced.text
-    for target in TARGETS:
-        merged = merge.bundle_job(target)
+    for target, pipeline in itertools.product(TARGETS, merge.JOBS):
+        merged = merge.bundle_job(target, pipeline=pipeline)
         assert merged.get("job_clusters") == []
         assert {
             tuple(sorted(task.keys() & {"job_cluster_key", "libraries", "environment_key"})) for task in merged["tasks"]

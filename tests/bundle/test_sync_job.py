@@ -191,7 +191,10 @@ def test_sync_keeps_the_comments_around_a_cluster_whose_spec_changes(
         return [line for line in (copy / "databricks.yml").read_text().splitlines() if "#" in line or not line]
 
     path = copy / "resources" / "clusters" / "dev" / "spark.json"
-    change(copy / "databricks.yml", "node_type_id: m6i.xlarge\n", "node_type_id: m6i.xlarge # enough for us\n")
+    bundle = copy / "databricks.yml"
+    commented = bundle.read_text().replace("node_type_id: m6i.xlarge\n", "node_type_id: m6i.xlarge # enough for us\n")
+    assert commented.count("# enough for us") == 2  # in both jobs
+    bundle.write_text(commented)
     before = comments()
     assert "  # The shared job. It has the same path in the workspace, whoever deploys it." in before
     path.write_text(json.dumps(edit(spec(copy, "dev", "spark"))))

@@ -234,7 +234,7 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("steps.evaluate.params.threshold=high", ["steps.evaluate.params.threshold", "'high'", "Float"]),
         ("steps.train.params=3", ["steps.train.params", "3"]),
         # missing values
-        ("steps.score={compute: spark}", ["steps.score.step_name", "missing"]),
+        ("steps.scores={compute: spark}", ["steps.scores.step_name", "missing"]),
         ("seed=", ["seed"]),
         ("data.source.kind=file", ["data.source.path"]),
         ("data.source.kind=table", ["data.source.table"]),
@@ -260,7 +260,7 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("data.columns.id=number", ["key", "data.columns"]),
         ("steps.train.compute=gpu", ["steps.train.compute", "'gpu'", "spark, single_node"]),
         # steps
-        ("steps.score={step_name: s, compute: spark}", ["steps.score", "steps/score.py"]),
+        ("steps.scores={step_name: s, compute: spark}", ["steps.scores", "steps/scores.py"]),
         ("steps.Bad={step_name: s, compute: spark}", ["steps.Bad", "small letters"]),
         ("steps.main={step_name: s, compute: spark}", ["steps.main", "entry point"]),
         ("steps.train.outputs=[model-uri]", ["steps.train", "'model-uri'", "small letters"]),

@@ -264,4 +264,6 @@ def test_the_module_of_a_step_imports_no_heavy_package(name: str) -> None:
     modules = [module.split(".") for module in result.stdout.split()]
     assert {top for top, *_ in modules} & HEAVY == set()
     assert {below[0] for top, *below in modules if top == "ml_pipelines" and below} <= LIGHT
-    assert {below[0] for top, *below in modules if top == "steps" and below} == {name}
+    assert {below[0] for top, *below in modules if top == "steps" and below} - {"prepare_data"} == {name} - {
+        "prepare_data"
+    }

@@ -1,5 +1,6 @@
 """Delta tables: Spark writes them as plain Delta, Polars reads them at a version, and damage is reported."""
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -187,6 +188,12 @@ def test_the_digest_does_not_depend_on_the_order_of_rows_or_columns_or_on_files(
     frame = sources.synthetic_rows(spark, 1_000, 2, seed=1)
     layouts = [frame, frame.orderBy("f0"), frame.repartition(4), frame.select("label", "f1", "id", "f0")]
     assert len({tables.write_table(layout, str(tmp_path / str(i))).digest for i, layout in enumerate(layouts)}) == 1
+
+
+def test_the_time_of_scoring_is_not_part_of_the_digest_but_a_feature_of_this_name_is(tmp_path: Path) -> None:
+    frames = [ROWS.with_columns(scored_at=pl.lit(dt.datetime(2026, 1, day, tzinfo=dt.UTC))) for day in (1, 2)]
+    frames += [ROWS.with_columns(scored_at=pl.lit(day)) for day in (1, 2)]
+    assert len({digest(frame, tmp_path, str(i)) for i, frame in enumerate(frames)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CODE = "/Volumes/ml_artifacts/dev/testing/code/bundle"
 NUMBERS = itertools.count()
-STEPS = list(loading.load("local").steps)
+STEPS = list(loading.load("local").pipeline_steps)
 Start = Callable[..., Run]
 
 # Replaces the steps: each task writes its name, and parallel tasks wait for each other.

@@ -23,6 +23,7 @@ SCRIPTS = {
     "feature_importance": "feature-importance",
     "model_qa": "model-qa",
 }
+SCORE = "score-data"
 
 
 @pytest.fixture
@@ -40,7 +41,9 @@ def task(store: Store, monkeypatch: pytest.MonkeyPatch) -> Task:
         small = [f"--set=data.delta_prefix.local={store.tables}", f"--set={FAST}"]
         monkeypatch.setattr(sys, "argv", [script, "pipeline=local", *small, "--job-run-id=77", *options])
         monkeypatch.setattr(tasks, "raise_on_signals", lambda: None)  # keep the test's own handlers
-        key = next((key for key, name in SCRIPTS.items() if name == script), script.replace("-", "_"))
+        key = next(
+            (key for key, name in {**SCRIPTS, "score": SCORE}.items() if name == script), script.replace("-", "_")
+        )
         try:
             getattr(tasks, key)()
         except SystemExit as end:
@@ -71,7 +74,7 @@ def step_run(settings: Config, parent: str, step: str, status: str | None = "FIN
 
 
 def finish_all_steps(settings: Config, parent: str) -> None:
-    for step in settings.steps:
+    for step in settings.pipeline_steps:
         step_run(settings, parent, step)
 
 
@@ -94,6 +97,16 @@ def test_the_tasks_of_a_job_run_share_one_finished_pipeline_run(
     assert parent.data.metrics["test_auc"] == store.child("evaluate").data.metrics["test_auc"]
     assert "✓ 03_evaluate" in parent.data.tags["mlflow.note.content"]
     assert f"pipeline_run_{parent.info.run_id}" in store.child("prepare_data").data.tags["output.train_uri"]
+
+
+@pytest.mark.slow
+def test_the_tasks_of_the_scoring_job_share_a_scoring_run(task: Task, earlier: Store) -> None:
+    assert task(SCORE, "--set=score.source.kind=synthetic,score.source.rows=50,score.source.features=4") == 0
+    assert task("close-pipeline", "--state=score=success") == 0
+    (parent,) = earlier.runs("tags.job_run_id = '77'")
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "scoring_run")
+    assert earlier.statuses(parent) == {"01_score": "FINISHED"}
+    assert parent.data.metrics["scored_rows"] == 50
 
 
 @pytest.mark.slow
@@ -179,7 +192,7 @@ def test_close_pipeline_closes_the_step_run_of_a_killed_task(
     parent = find(settings, "77")
     step_run(settings, parent, "prepare_data")
     killed_run = step_run(settings, parent, "train", None)
-    states = dict.fromkeys(settings.steps, "upstream_failed") | {"prepare_data": "success", "train": state}
+    states = dict.fromkeys(settings.pipeline_steps, "upstream_failed") | {"prepare_data": "success", "train": state}
     assert close(settings, "77", states) == (4, f"02_train: {text}")
     assert store.client.get_run(killed_run).info.status == "KILLED"
     assert store.parent().info.status == status
@@ -189,7 +202,7 @@ def test_the_last_attempt_of_a_retried_task_counts(settings: Config, store: Stor
     parent = find(settings, "77")
     step_run(settings, parent, "prepare_data", None)
     finish_all_steps(settings, parent)
-    assert close(settings, "77", dict.fromkeys(settings.steps, "success"))[0] == 0
+    assert close(settings, "77", dict.fromkeys(settings.pipeline_steps, "success"))[0] == 0
     assert store.parent().info.status == "FINISHED"
     assert sorted(run.info.status for run in store.runs("tags.step = 'prepare_data'")) == ["FINISHED", "KILLED"]
 
@@ -199,7 +212,7 @@ def test_a_finished_step_counts_as_failed_if_its_task_failed_before_starting_it_
 ) -> None:
     parent = find(settings, "77")
     finish_all_steps(settings, parent)
-    states = dict.fromkeys(settings.steps, "success") | {"train": "failed"}
+    states = dict.fromkeys(settings.pipeline_steps, "success") | {"train": "failed"}
     assert close(settings, "77", states) == (
         4,
         "02_train: its task ended as failed before the step started",
@@ -208,7 +221,7 @@ def test_a_finished_step_counts_as_failed_if_its_task_failed_before_starting_it_
 
 
 def test_the_pipeline_run_fails_if_no_task_started(settings: Config, store: Store) -> None:
-    states = dict.fromkeys(settings.steps, "upstream_failed") | {"prepare_data": "failed"}
+    states = dict.fromkeys(settings.pipeline_steps, "upstream_failed") | {"prepare_data": "failed"}
     code, cause = close(settings, "77", states)
     assert (code, cause.split(":")[0]) == (4, "01_prepare_data")
     assert store.parent().info.status == "FAILED"
@@ -216,10 +229,10 @@ def test_the_pipeline_run_fails_if_no_task_started(settings: Config, store: Stor
 
 def test_a_refused_model_gives_the_pipeline_run_its_verdict(settings: Config, store: Store) -> None:
     parent = find(settings, "77")
-    for key in list(settings.steps)[:-1]:
+    for key in list(settings.pipeline_steps)[:-1]:
         step_run(settings, parent, key)
     step_run(settings, parent, "model_qa", "FAILED", exit_code="5", cause="test_auc 0.4 is not at least 0.5")
-    states = dict.fromkeys(settings.steps, "success") | {"model_qa": "failed"}
+    states = dict.fromkeys(settings.pipeline_steps, "success") | {"model_qa": "failed"}
     assert close(settings, "77", states) == (
         5,
         "05_model_qa: test_auc 0.4 is not at least 0.5",

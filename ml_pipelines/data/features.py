@@ -1,0 +1,124 @@
+"""Makes features from the rows of a source: the same function for training and for scoring.
+
+Training decides how each column is converted, and records it (`Recipe`). Scoring converts a batch as recorded, and
+decides nothing by the values in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ml_pipelines.data import cells
+from ml_pipelines.data.columns import standard_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+    from pyspark.sql import types as t
+
+    MapRows = Callable[[Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], Any], DataFrame]
+
+RECIPE = "columns.json"  # artifact of the runs of prepare_data and train
+# Options that make the staged files fast to write and read. The files are deleted when the step ends, so their size
+# doesn't matter. The second option is for Sail. The third does the same in Spark's Parquet writer.
+STAGING = {"compression": "uncompressed", "dictionary_enabled": "false", "parquet.enable.dictionary": "false"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How training turned the columns of its source into features.
+
+    Args:
+        sources: feature -> its name in the source.
+        types: feature -> its type: double, float or string.
+        label: the label's name in the source.
+        classes: the label's values: class 0, class 1.
+        key: the key's name in the source, or None.
+        dropped: the columns of the source that are neither features nor label nor key.
+        null_values: the texts that mean "missing".
+        ranges: number column of the training table -> its smallest and its largest value.
+    """
+
+    sources: Mapping[str, str]
+    types: Mapping[str, str]
+    label: str
+    classes: tuple[str, str]
+    key: str | None
+    dropped: tuple[str, ...]
+    null_values: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]]
+
+    @property
+    def key_column(self) -> str | None:
+        """The key's name in our tables, or None."""
+        return standard_name(self.key) if self.key else None
+
+    @classmethod
+    def from_json(cls, content: Any) -> Recipe | None:
+        """Return the recipe in the content of a train run's `columns.json`, or None if it does not hold one."""
+        try:
+            values = {number: value for value, number in content["label"].items()}
+            return cls(
+                sources={feature: str(content["sources"][feature]) for feature in content["types"]},
+                types={feature: str(kind) for feature, kind in content["types"].items()},
+                label=str(content["label_name"]),
+                classes=(str(values[0]), str(values[1])),
+                key=None if content["key"] is None else str(content["key"]),
+                dropped=tuple(map(str, content["dropped"])),
+                null_values=tuple(map(str, content["null_values"])),
+                ranges={column: (float(low), float(high)) for column, (low, high) in content["ranges"].items()},
+            )
+        except (TypeError, KeyError, ValueError, AttributeError):
+            return None
+
+
+def typed_rows(
+    map_rows: MapRows,
+    columns: Sequence[tuple[str, int, str]],
+    spelling: cells.Spelling,
+    classes: Mapping[str, int],
+    staging: str,
+) -> DataFrame:
+    """Convert the rows of a source, write them to `staging`, and return them as they are read from it.
+
+    Args:
+        map_rows: applies a function of `cells` to the rows, like `DataFrame.mapInArrow`.
+        columns: the new name, the position in the source and the new type of each column (see `cells.convert`).
+        spelling: how the source spells numbers and missing values.
+        classes: value of the label -> class.
+        staging: the path or URI of a new Parquet folder.
+    """
+    schema = schema_of({name: kind for name, _, kind in columns})
+    run = partial(cells.convert, columns=columns, spelling=spelling, classes=classes)
+    return staged(map_rows(run, schema), schema, staging)
+
+
+def schema_of(types: Mapping[str, str]) -> t.StructType:
+    """Return Spark's schema of these columns: name -> type, as `cells.convert` names types."""
+    from pyspark.sql import types as t
+
+    kinds: dict[str, t.DataType] = {
+        "double": t.DoubleType(),
+        "float": t.FloatType(),
+        "bigint": t.LongType(),
+        "string": t.StringType(),
+        "canonical": t.StringType(),
+        "int": t.IntegerType(),
+    }
+    return t.StructType([t.StructField(name, kinds[kind]) for name, kind in types.items()])
+
+
+def staged(rows: DataFrame, schema: t.StructType, staging: str) -> DataFrame:
+    """Write the rows to `staging`, and return them as they are read from it."""
+    rows.write.mode("overwrite").options(**STAGING).parquet(staging)
+    return rows.sparkSession.read.schema(schema).parquet(staging)
+
+
+def send_by_value() -> None:
+    """Make Spark send the module `cells` to its workers by value: a remote worker can lack this package."""
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(cells)  # type: ignore[no-untyped-call]

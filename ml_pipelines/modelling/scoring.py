@@ -1,0 +1,151 @@
+"""Counts and scores the rows of a batch, in Spark's Python workers.
+
+Spark sends this module to the workers by value, because a remote worker can lack this package. So it imports no other
+module of ml_pipelines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+GATHERED = 65_536  # rows that are scored at once; engines pass far fewer, and each call of a model has a fixed cost
+FLOAT32_MAX = 3.4028234663852886e38  # as in data/cells.py
+COUNTS = ("wrong", "missing", "unseen", "outside")
+LOADED = "_ml_pipelines_models"  # the name in sys.modules of what keeps the models of a process
+
+
+def count_oddities(
+    batches: Iterable[pa.RecordBatch],
+    categories: Mapping[str, Sequence[str]],
+    ranges: Mapping[str, tuple[float, float]],
+) -> Iterator[pa.RecordBatch]:
+    """Yield the counts of each column of the batches: column `position`, and one column for each of COUNTS.
+
+    `wrong` are values that no model takes: infinite, NaN, or beyond a 32-bit float. `missing` are nulls, `unseen` are
+    categories that are not in `categories`, and `outside` are numbers outside of the column's range.
+
+    Args:
+        batches: rows with the features.
+        categories: text column -> the categories that the model knows.
+        ranges: number column -> the smallest and the largest value in training.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    totals: dict[int, Counter[str]] = {}
+    for batch in batches:
+        frame = pl.DataFrame(pl.from_arrow(batch))
+        for position, column in enumerate(frame):
+            total = totals.setdefault(position, Counter())
+            total["missing"] += column.null_count()
+            if column.dtype.is_float():
+                total["wrong"] += int((column.is_nan() | (column.abs() > FLOAT32_MAX)).sum())
+            if column.name in categories:
+                total["unseen"] += int((~column.is_in(list(categories[column.name]))).sum())
+            if column.name in ranges:
+                low, high = ranges[column.name]
+                total["outside"] += int(((column < low) | (column > high)).sum())
+    columns = [pa.array(list(totals), pa.int64())]
+    columns += [pa.array([total[name] for total in totals.values()], pa.int64()) for name in COUNTS]
+    yield pa.RecordBatch.from_arrays(columns, ["position", *COUNTS])
+
+
+def predict(
+    batches: Iterable[pa.RecordBatch],
+    file: str,
+    digest: str,
+    trusted: Sequence[str],
+    features: Sequence[str],
+    threshold: float,
+    classes: Sequence[str],
+    kept: Sequence[str],
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns `kept` of the batches, with the model's `score` and `prediction`.
+
+    Args:
+        batches: rows with the columns `features` and `kept`.
+        file: the path of the model's skops file.
+        digest: the SHA-256 of this file.
+        trusted: the types that the file may contain.
+        features: the columns that the model takes.
+        threshold: rows with a score of at least this value are predicted as class 1.
+        classes: the names of class 0 and class 1.
+        kept: the columns to keep.
+
+    Raises:
+        ValueError: the file has another digest.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    for table in gathered(batches):
+        frame = pl.DataFrame(pl.from_arrow(table))
+        score = load_once(file, digest, trusted).predict_proba(frame.select(features))[:, 1]
+        names = pa.array(list(classes), pa.string())
+        prediction = names.take(pa.array((score >= threshold).astype("int32")))
+        scored = table.select(list(kept)).append_column("score", pa.array(score, pa.float64()))
+        yield from scored.append_column("prediction", prediction).combine_chunks().to_batches()
+
+
+def gathered(batches: Iterable[pa.RecordBatch], rows: int = GATHERED) -> Iterator[pa.Table]:
+    """Yield tables of at least `rows` rows, and a last one with the rest."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= rows:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if any(map(len, waiting)):
+        yield pa.Table.from_batches(waiting)
+
+
+def load_once(file: str, digest: str, trusted: Sequence[str]) -> Any:
+    """Return the model of a skops file. A process loads it only once, although each task gets a copy of this module."""
+    import skops.io
+
+    kept: Any = sys.modules.setdefault(LOADED, ModuleType(LOADED))
+    lock: threading.Lock = kept.__dict__.setdefault("lock", threading.Lock())
+    models: dict[str, Any] = kept.__dict__.setdefault("models", {})
+    with lock:
+        if digest not in models:
+            content = Path(file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"the model's file {file} was changed: its SHA-256 differs")
+            models.clear()
+            models[digest] = skops.io.loads(content, trusted=list(trusted))
+        return models[digest]
+
+
+def known_categories(model: Any) -> dict[str, list[str]]:
+    """Return text column -> the categories that a model knows. Rare categories of training are not among them."""
+    encoder = getattr(model, "named_steps", {}).get("encode")
+    for kind, pipeline, names in encoder.transformers_ if encoder else []:
+        if kind == "category":
+            return dict(zip(names, (list(known) for known in pipeline[1].categories_), strict=True))
+    return {}
+
+
+def value_ranges(features: pl.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return number column -> its smallest and its largest value."""
+    numbers = [column for column in features if column.dtype.is_numeric()]
+    return {column.name: (float(column.min()), float(column.max())) for column in numbers}  # type: ignore[arg-type]
+
+
+def send_by_value() -> None:
+    """Make Spark send this module to its workers by value."""
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]

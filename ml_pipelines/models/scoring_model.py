@@ -1,0 +1,87 @@
+"""The model that scores new rows, as `score.model` names it: an alias, a version or a train run."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from ml_pipelines.authoring.context import Version
+from ml_pipelines.errors import ConfigError, PipelineError
+from ml_pipelines.models import registry
+from ml_pipelines.text import shown
+from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.store import Store, parent_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from ml_pipelines.config.schema import Config
+
+UNREGISTERED = 0  # the number that stands for a version if `score.model` is a train run
+
+
+def find(store: Store, config: Config) -> Version:
+    """Return the model that `score.model` names. A train run has the version UNREGISTERED.
+
+    Raises:
+        ConfigError: there is no such model, or the registry reports an error.
+    """
+    name, wanted = registry.model_name(config), config.score.model
+    if re.fullmatch(r"[0-9a-f]{32}", wanted):
+        return Version(name, UNREGISTERED, wanted, store.get_run(wanted).info.start_time, {})
+    if version := registry.find_version(store, config, wanted):
+        return version
+    if wanted == registry.CHAMPION:
+        raise ConfigError(
+            f"score.model: model {name} has no champion. Run the pipeline train until a model passes the gate, make a "
+            "version champion by hand (ml-pipelines promote), or set score.model to a version or to a train run."
+        )
+    kind = "version" if wanted.isdecimal() else "alias"
+    raise ConfigError(f"score.model: model {name} has no {kind} {shown(wanted)}. Name another, or set it to champion.")
+
+
+def name_of(version: Version) -> str:
+    """Return the words for a model in messages."""
+    if version.version == UNREGISTERED:
+        return f"the model of train run {version.run_id}"
+    return f"version {version.version} of {version.name}"
+
+
+def threshold_of(store: Store, version: Version) -> float:
+    """Return the threshold that evaluate used when the model was registered; for a train run, in its pipeline run.
+
+    Raises:
+        ConfigError: no run of evaluate is known.
+    """
+    evaluated = _evaluate_run(store, version)
+    try:
+        threshold = float(evaluated.data.params["threshold"]) if evaluated else math.nan
+    except (KeyError, ValueError):
+        threshold = math.nan
+    if math.isnan(threshold):
+        raise ConfigError(
+            f"score.model: the threshold of {name_of(version)} is unknown, because its run of evaluate is lost. "
+            "Run the pipeline train, or set score.model to another model."
+        )
+    return threshold
+
+
+def _evaluate_run(store: Store, version: Version) -> Run | None:
+    try:
+        parent = version.tags.get("pipeline_run_id") or parent_of(store.get_run(version.run_id))
+        return lineage.producers_of(store, parent).get("evaluate_run_id") if parent else None
+    except PipelineError:  # the runs are deleted, or lie in another store
+        return None
+
+
+def identity(store: Store, config: Config) -> str:
+    """Return a text for fingerprints: name, version, train run and threshold of the model that `score.model` names.
+
+    If there is no such model, the text says so, and the step reports the error.
+    """
+    try:
+        version = find(store, config)
+        return f"{version.name} {version.version} {version.run_id} {threshold_of(store, version)}"
+    except PipelineError:
+        return f"{registry.model_name(config)} none"
