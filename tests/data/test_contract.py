@@ -249,7 +249,7 @@ def test_a_proposal_names_the_run_that_it_describes(prepare: Prepare) -> None:
 def test_a_proposal_needs_an_earlier_run(store: Store) -> None:
     result = CliRunner().invoke(main.commands, ["contract"])
     assert isinstance(result.exception, ConfigError)
-    assert "No earlier pipeline run of profile local has test_uri, train_uri" in str(result.exception)
+    assert "has no experiment local_pipeline_experiment. Run the pipeline once" in str(result.exception)
 
 
 def test_prepare_data_runs_again_after_the_contract_changed(earlier: Store, drive: Callable[..., Result]) -> None:

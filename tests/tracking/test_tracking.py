@@ -242,7 +242,7 @@ def test_a_step_logs_its_own_configuration(finished: Store, step: str) -> None:
 
 def test_the_pipeline_run_logs_the_whole_configuration(finished: Store) -> None:
     config = content(finished, finished.parent(), "config.json")
-    assert list(config["steps"]) == STEPS  # type: ignore[call-overload]
+    assert list(config["steps"]) == [*STEPS, "score"]  # type: ignore[call-overload]
     assert config["data"]["source"]["rows"] == 400  # type: ignore[index]
 
 
