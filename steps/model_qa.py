@@ -18,7 +18,7 @@ from ml_pipelines.checks.quality_checks import CHECKS, facts_of, settings_of, un
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
 
-# What qa_report.json has about the champion; the differences are those of this model from the champion.
+# The champion's numbers in qa_report.json. A difference is this model's value minus the champion's.
 CHAMPION_NUMBERS = (
     *("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value"),
     *("loss_difference", "loss_difference_low", "loss_difference_high"),
@@ -104,8 +104,8 @@ def may_replace(
 ) -> bool:
     """Return whether a version may replace another one as champion, by the rule of the check `champion`.
 
-    If the check is off, no version may. Two versions that the gate did not compare, such as those of two pipelines at
-    once, may also not have the same AUC: else each could replace the other.
+    If the check is off, the answer is always no. If the gate has not compared the two versions (two pipelines ran at
+    once), the version's AUC must also be higher. Otherwise each of them could replace the other.
     """
     settings = step.params.checks.get("champion")
     if settings is None:
@@ -144,7 +144,8 @@ def shown_problems(results: Mapping[str, Check]) -> list[str]:
 def against(champion: Champion | None, results: Mapping[str, Check], level: float) -> list[str]:
     """Return the AUC's difference from the champion, with its paired interval, for the step's line.
 
-    The list is empty if there is nothing to say, or if the reason of the undecided check says it.
+    The list is empty if the models have no such difference, or if the check `champion` is undecided: then its reason
+    says it.
     """
     if champion is None or champion.is_this or ("champion" in results and results["champion"].verdict == UNDECIDED):
         return []

@@ -32,7 +32,7 @@ def check_columns(frame: DataFrame, model: ScoringModel, kept: list[str]) -> Non
     """Check that `add_features` made the columns that the model takes, and that no kept column has a name in ADDED.
 
     Raises:
-        BadData: a column is missing, has another type than in training, or has a name of the scored table.
+        BadData: a feature is missing, has another type than in training, or a kept column has a name in ADDED.
     """
     names = list(model.estimator.feature_names_in_)
     if missing := [name for name in names if name not in frame.columns]:

@@ -50,8 +50,9 @@ def frequent_values(column: pl.Series) -> list[str]:
 def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> ColumnTransformer:
     """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the params say.
 
-    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. It is NaN
-    if the params say `ordinal` and the estimator takes NaN, else -1. One-hot, it has a column if `features` needs it.
+    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. This code
+    is NaN if the params say `ordinal` and the estimator takes NaN, else -1. With `one_hot`, the code has a column of
+    its own if a row of `features` has it.
     """
     import numpy as np
     import polars as pl

@@ -83,7 +83,9 @@ def qa_report(verdict: str = "passed", champion: Mapping[str, Any] | None = None
         slice_row(f"purpose={value}", rows, auc)
         for value, rows, auc in (("house", 812, 0.891), ("car", 640, 0.874), ("other", 240, 0.832))
     ]
-    slices.append(slice_row("purpose is missing", 52, None, problem="52 rows; about 100 rows of it would be enough"))
+    slices.append(
+        slice_row("purpose is missing", 52, None, problem="52 rows; about 100 rows of this slice would be enough")
+    )
     auc = {"value": 0.8841, "low": 0.8702, "high": 0.8979, "level": 0.95}
     numbers = binary.intervals(LABEL.to_numpy(), SCORE, SCORE >= 0.5, 0.95)
     report = {"verdict": verdict, "checks": checks, "auc": auc, "slices": slices, "champion": champion, "judged": {}}

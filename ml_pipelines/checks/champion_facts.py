@@ -27,7 +27,7 @@ class ChampionFacts(TableFacts):
         super().__init__(step, inputs, level)
         self._scores: dict[str, Array] = {}  # train run -> the scores of its model
         self._areas: dict[str, float] = {}  # train run -> AUC of its model on the compared rows
-        self._compared: Array | None = None  # the rows on which the champion is judged, once it is; None: all
+        self._compared: Array | None = None  # the rows on which the champion was compared, if it was
 
     @property
     def crown(self) -> Crown:
@@ -51,9 +51,9 @@ class ChampionFacts(TableFacts):
 
     @property
     def champion_score(self) -> Array | None:
-        """The champion's score for each row of the test table, NaN on rows on which it is not compared.
+        """The champion's score for each row of the test table, NaN for rows that the comparison leaves out.
 
-        None if it is not compared at all.
+        None if the champion is not compared.
         """
         import numpy as np
 
@@ -65,7 +65,7 @@ class ChampionFacts(TableFacts):
     def compare(self, challenger: Version | None, champion: Version) -> Champion:
         """Compare a version with a champion, on the test rows that neither can have trained on.
 
-        Without a version, compare the model of this pipeline run.
+        If `challenger` is None, compare the model of this pipeline run.
         """
         run_id = challenger.run_id if challenger else self._inputs.train_run_id
         of_version = champion.name, champion.version, champion.run_id
@@ -101,7 +101,7 @@ class ChampionFacts(TableFacts):
         """Return a version's AUC on the rows that the champion has not seen, or None if it can't be compared."""
         champion, run_id = self.champion, version.run_id
         if run_id not in self._areas:
-            if champion and run_id == champion.run_id and not champion.is_this:  # scored, but not comparable
+            if champion and run_id == champion.run_id and not champion.is_this:  # `compare` gave no AUC for it
                 return None
             try:
                 self._areas[run_id] = self._measured(version)

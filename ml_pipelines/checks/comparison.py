@@ -27,7 +27,7 @@ def find_unseen_rows(ours: Mapping[str, str], theirs: Mapping[str, str], test: p
         label: the class of each row.
 
     Raises:
-        BadData: the models can't be compared, and why.
+        BadData: the models can't be compared. The message says why.
     """
     import numpy as np
 
@@ -61,7 +61,11 @@ def _check_label(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
     """Raise BadData if class 1 doesn't mean the same for both models, or if nobody recorded what it means."""
     here, there = ([identity.get(f"label_{part}") for part in ("name", 0, 1)] for identity in (ours, theirs))
     if None in there or None in here:
-        raise BadData("nobody recorded what its classes mean." if None in there else "the classes are unknown here.")
+        raise BadData(
+            "nobody recorded what its classes mean."
+            if None in there
+            else "nobody recorded what the classes of these tables mean."
+        )
     if here != there:
         texts = [f"{shown(name)} = {shown(one)} (0: {shown(zero)})" for name, zero, one in (there, here)]
         raise BadData(

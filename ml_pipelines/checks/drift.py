@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 BINS = 10  # bins of a number column: its deciles, or one bin for each value if it has at most this many distinct values
 CATEGORIES = 20  # at most this many values of a category column have bins of their own
 RARE = 0.01  # a value with a smaller share of the rows has no bin of its own
-FEWEST = 5  # the test and the PSI join bins in which a table would have fewer rows without drift (Cochran 1954)
+# If a table would have fewer rows than this in a bin without drift, the test and the PSI join the bin with others
+# (Cochran 1954).
+FEWEST = 5
 EPSILON = 1e-4  # in the PSI, a smaller share of rows counts as this share
 OTHER, MISSING = "(other)", "(missing)"
 
@@ -49,16 +51,17 @@ def measure(reference: pl.DataFrame, current: pl.DataFrame, columns: Sequence[st
     - `column`, and `kind`: number, category, or `changed` if the column is a number in only one table.
     - `psi`, `statistic` and `p_value` of the values. All are None if there is nothing to compare: a table has no
       values, all values are equal or rare, or the kind changed.
-    - `missing_reference` and `missing_current`, the shares of missing cells, and their `missing_p_value`, which is None
-      if no cell is missing, or all are. NaN counts as missing.
-    - `bins` with the share of each table's rows.
+    - `missing_reference` and `missing_current`: the share of missing cells in each table. NaN counts as missing.
+    - `missing_p_value`: the p-value of the difference of these shares; None if no cell is missing, or if all are.
+    - `bins`: the label of each bin, and the share of each table's rows in it.
 
     Both tables together decide the bins, so that without drift no table is favoured. The bins of a number column are
-    its deciles. A value that fills more than a tenth of the column has a bin of its own, and if the column has few
-    different values, each value has. A category column has one bin for each common value, and one bin for all others.
+    its deciles. A value that fills more than a tenth of the column has a bin of its own. If the column has at most BINS
+    different values, each of them has its own bin. A category column has one bin for each common value, and one bin for
+    all others.
 
-    Values get Pearson's chi-squared test on their bins, and missing cells the test of two proportions. With two bins,
-    both have Yates' correction. p-values are Holm's: they are adjusted for the number of tests in the result.
+    Values get Pearson's chi-squared test on their bins. Missing cells get the test of two proportions. If a test has
+    two bins, it has Yates' correction. All p-values are adjusted for the number of tests in the result (Holm).
     """
     rows = [_row(reference[name], current[name]) for name in columns]
     places = [(row, name) for row in rows for name in ("p_value", "missing_p_value") if row[name] is not None]
@@ -83,7 +86,13 @@ def moved(row: Mapping[str, Any], *, threshold: float, missing: float, p_value: 
 def drift_report(
     train_test: Sequence[Mapping[str, Any]], since_champion: Comparison, limits: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return the content of drift.json: rows of `measure`, each with what has moved. `limits` are those of `moved`."""
+    """Return the content of drift.json.
+
+    Args:
+        train_test: what `measure` returns for the training table and the test table.
+        since_champion: the drift since the champion's training table.
+        limits: the limits for `moved`, which adds to each row what has moved.
+    """
     now, champion = (
         [{**row, "moved": moved(row, **limits)} for row in rows] for rows in (train_test, since_champion.rows)
     )
@@ -99,8 +108,8 @@ def drift_report(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number (Holm 1979).
 
-    Who rejects all below a level makes a false alarm in at most this share of cases, however the tests depend on each
-    other.
+    If you reject every test whose adjusted p-value is below a level, the chance of any false alarm is at most this
+    level, however the tests depend on each other.
     """
     largest, adjusted = 0.0, [0.0] * len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -172,7 +181,8 @@ def _row(reference: pl.Series, current: pl.Series) -> dict[str, Any]:
 def _values(counts: Floats) -> tuple[float | None, float | None, float | None]:
     """Return the PSI, the statistic of the chi-squared test and its p-value, from the rows of each bin and table.
 
-    The PSI is less what chance gives on average without drift: (bins - 1) (1 / n + 1 / m) for tables of n and m rows.
+    The function subtracts from the PSI what chance alone gives on average: (bins - 1) (1 / n + 1 / m) for tables of n
+    and m rows.
     """
     rows = counts.sum(axis=0)
     if not rows.all() or (counts.sum(axis=1) > 0).sum() < 2:

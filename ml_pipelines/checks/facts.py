@@ -60,7 +60,7 @@ class Facts(ChampionFacts):
 
     @cached_property
     def baseline_gain(self) -> Interval:
-        """By how much the log loss is below that of the baseline, which gives each row the training table's rate."""
+        """The baseline's log loss minus the model's. The baseline scores each row with the training table's rate."""
         return self._problem.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
 
     def calibrated(self, bins: int) -> Calibration:
@@ -85,7 +85,7 @@ class Facts(ChampionFacts):
         return self._step.origin(self._inputs.train_uri)
 
     def removal(self, column: str) -> str:
-        """Return the advice that takes a feature away: `set data.drop=[bwt]`."""
+        """Return the advice for removing a feature: `set data.drop=[bwt]`."""
         return self._origin.removal(column)
 
     @cached_property
@@ -149,7 +149,7 @@ class Facts(ChampionFacts):
     def refit(self, seed: int, rows: int) -> float:
         """Fit the model again on a bootstrap sample of about `rows` training rows, and return its test AUC.
 
-        The seed decides the sample, and is the estimator's. Rows of a key are drawn together.
+        The seed decides the sample, and the estimator gets it too. Rows with the same key are drawn together.
         """
         model = self._step.load_model(self._inputs.train_run_id)
         sample = _resampled(self._train, self._step.key_column, rows, seed)

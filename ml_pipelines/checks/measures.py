@@ -11,18 +11,21 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-BINS = 32  # of a number with many values, in `single_auc`
-ROWS_A_VALUE = 10  # a number with fewer rows a value has bins
+BINS = 32  # the bins of a number column with many values, in `single_auc`
+ROWS_A_VALUE = 10  # a number column with fewer rows for each distinct value gets bins
 
 
 def single_auc(column: pl.Series, label: pl.Series) -> float:
     """Return the AUC of one column alone, whatever the form of its relation to the label.
 
-    The score of a row is the share of class 1 among other rows with the same value, or in the same bin: a number with
-    many values has BINS bins with about as many rows each. Missing cells are a value of their own. The shares of one
-    half of the rows score the other half, and vice versa. If both came from the same rows, a text that differs in each
-    row would seem to predict the label perfectly. For a number, it is also the AUC of the number itself or of its
-    negative, if that is higher: bins are too coarse for a rare class.
+    The score of a row is the share of class 1 among other rows with the same value, or in the same bin. A number column
+    with many values has BINS bins of about equally many rows. Missing cells are a value of their own.
+
+    The shares of one half of the rows score the other half, and vice versa. If both came from the same rows, a text
+    that differs in each row would seem to predict the label perfectly.
+
+    Bins are too coarse for a rare class. So for a number column, the result is the AUC of the number itself or of its
+    negative, if one of them is higher.
     """
     import numpy as np
 
@@ -56,7 +59,7 @@ def _codes(column: pl.Series) -> Array:
 
 
 def _area_of_bins(score: Array, positive: Array, negative: Array) -> float:
-    """Return the AUC of rows in bins, from each bin's score and its rows of both classes; NaN without rows of one."""
+    """Return the AUC of rows in bins, from each bin's score and its rows of each class; NaN if a class has no rows."""
     import numpy as np
 
     place = np.unique(score, return_inverse=True)[1]

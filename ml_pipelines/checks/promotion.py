@@ -31,7 +31,8 @@ LOSS_PER_MARGIN = 5
 class Champion:
     """The champion, compared with another model on the test rows that neither can have trained on.
 
-    `rows` is the number of these rows, None if these are all rows. `problem` says why the models are not compared.
+    `rows` is the number of these rows; None means all rows of the test table. `problem` says why the models are not
+    compared.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Champion:
     auc: Interval | None = None
     difference: Difference | None = None  # the other model's AUC minus the champion's
     loss_gain: Interval | None = None  # the champion's log loss minus the other model's
-    baseline_loss: float = math.nan  # the log loss of the training table's rate
+    baseline_loss: float = math.nan  # the log loss of a model that gives each row the training table's rate
     sample: Sample | None = None
     problem: str = ""
     rows: int | None = None
@@ -52,10 +53,10 @@ def judge(champion: Champion | None, crown: Crown, margin: float) -> Check:
 
     - `better`: the interval of the difference in AUC lies above 0.
     - `not_worse`: the difference is not below 0, and its interval lies above minus the margin. Without the first
-      condition, the AUC could creep down by a row of small losses.
-    - Both: the log loss has not risen by more than LOSS_PER_MARGIN times the margin times the baseline's log loss.
+      condition, the AUC could fall step by step, by a series of small losses.
+    - Both rules also limit the rise of the log loss: to LOSS_PER_MARGIN times the margin times the baseline's log loss.
 
-    It fails if the AUC is clearly lower, or if the log loss has clearly risen by more than that.
+    The check fails if the AUC is clearly lower, or if the log loss has clearly risen by more than this limit.
     """
     threshold = 0.0 if crown is Crown.better else -margin
     if champion is None:
@@ -86,26 +87,29 @@ def difference_text(difference: Difference, level: float) -> str:
 
 
 def rows_text(champion: Champion) -> str:
-    """Return on how many rows the models are compared, to add to a text; empty if on all rows of the test table."""
+    """Return an addition to a text: how many rows the models are compared on; empty for the whole test table."""
     return "" if champion.rows is None else f", on the {champion.rows:,} test rows that neither model has seen"
 
 
 def selection_text(models: int, auc: Interval) -> str:
-    """Return what it means that several models were judged on the same test rows; empty for a single model.
+    """Return by how much the choice among several models can raise the AUC of the best; empty for a single model.
 
-    The best of n independent estimates is expected to lie above the truth by the mean of the largest of n standard
-    normal numbers (Blom 1958), in standard errors. Models that are alike share their errors, so it is less for them.
+    All models were judged on the same test rows. The best of n independent estimates lies above the truth by the mean
+    of the largest of n standard normal numbers (Blom 1958), in standard errors. Similar models share their errors, so
+    the number is smaller for them.
     """
     if models < 2:
         return ""
     normal = NormalDist()
     errors = normal.inv_cdf((models - 0.375) / (models + 0.25))
-    text = f"{models:,} models were judged on these test rows. The AUC of the best of them is too high by up to about "
-    text += f"{errors:.1f} standard errors"
+    text = (
+        f"{models:,} models were judged on these test rows. The choice of the best can make its AUC too high, by up to "
+    )
+    text += f"about {errors:.1f} standard errors"
     if math.isnan(auc.low):
-        return f"{text}, because it was picked."
+        return f"{text}."
     raised = errors * (auc.high - auc.low) / (2 * normal.inv_cdf((1 + auc.level) / 2))
-    return f"{text} ({raised:.3f}), because it was picked."
+    return f"{text} ({raised:.3f})."
 
 
 def _judge_area(difference: Difference, crown: Crown, margin: float, sample: Sample) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The gate's checks: pure functions of facts about the model. verdicts.py has the four verdicts of a check.
+"""The gate's checks: pure functions of facts about the model. verdicts.py has the verdicts.
 
 A check's parameters before the `*` are facts: facts.py has a property of the same name for each. The parameters after
 the `*` are settings: conf has their values below `steps.model_qa.params.checks.<name of the check>`. The annotation of
@@ -62,7 +62,7 @@ Slope = Annotated[float, Limits(low=0.01, high=1)]
 
 
 CHECKS: dict[str, Callable[..., Check]] = {}
-# A model becomes champion only if these checks pass, as far as they are on. Other undecided checks are only shown.
+# A model becomes champion only if those of these checks that are turned on pass. Other undecided checks are only shown.
 DECISIVE = ("min_auc", "beats_baseline", "champion")
 
 
@@ -75,7 +75,7 @@ def check(function: Callable[..., Check]) -> Callable[..., Check]:
 def unproven(results: Mapping[str, Check], champion: Champion | None) -> dict[str, Check]:
     """Return the decisive checks that neither passed nor failed. They keep the model from becoming champion.
 
-    `champion` is one of them also if the models can't be compared.
+    The check `champion` is also among them if the model can't be compared with the champion.
     """
     skipped = {"champion": NOT_COMPARED} if champion and not champion.is_this else {}
     return {
@@ -122,7 +122,7 @@ def min_auc(auc: Interval, test_auc: float, sample: Sample, *, threshold: Share)
 
 @check
 def beats_baseline(baseline_gain: Interval, sample: Sample) -> Check:
-    """Pass if the log loss is clearly below the baseline's: a model that gives each row the training table's rate."""
+    """Pass if the log loss is clearly below that of the baseline, which gives each row the training table's rate."""
     what, advice = "log loss of the baseline minus that of the model", "Use more rows, other features or other options."
     if baseline_gain.low == baseline_gain.high == 0:
         return Check(0.0, 0.0, FAILED, "the model's log loss is that of the baseline in each row", advice)
@@ -141,13 +141,14 @@ def calibration(
 ) -> Check:
     """Pass if scores are probabilities: of the rows with score 0.3, about 30 % are of class 1.
 
-    The check judges three intervals, and fails if one of them lies outside of its range.
+    The check judges three intervals, and fails if one of them lies outside of its range. calibration.py in problems
+    defines the three numbers.
 
     Args:
         calibrated: number of bins -> the three intervals.
-        ratio: the rows of the rarer class, divided by the number that the scores expect, are from 1 / ratio to ratio.
-        slope: the calibration slope is from slope to 1 / slope.
-        error: the calibration error beyond chance is at most this part of the share of the rarer class.
+        ratio: the range of the ratio is from 1 / ratio to ratio.
+        slope: the range of the slope is from slope to 1 / slope.
+        error: the largest error, as a part of the share of the rarer class.
         bins: the number of bins of the error.
     """
     table, noun = calibrated(bins), "test rows of the rarer class"
@@ -177,7 +178,7 @@ def single_column(single_aucs: Mapping[str, float], removal: Callable[[str], str
 def importance(
     importances: Mapping[str, float], removal: Callable[[str], str], *, threshold: Share, least: Share
 ) -> Check:
-    """Pass if the model depends on several columns. Skip if no column costs `least` of AUC when it is shuffled."""
+    """Pass if the model depends on several columns. Not compared if shuffling no column costs `least` of AUC."""
     name, value = _largest(importances)
     if len(importances) == 1:
         return Check(None, threshold, NOT_COMPARED, f"{shown(name)} is the only column")
@@ -186,7 +187,7 @@ def importance(
             None,
             threshold,
             NOT_COMPARED,
-            f"no column costs {least} of auc if shuffled; the largest loss is {value:.3g}, for {shown(name)}",
+            f"shuffling any column lowers the auc by less than {least}; the most is {value:.3g}, for {shown(name)}",
         )
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
     advice = f"If the column must not decide alone, {removal(name)}."
@@ -197,9 +198,9 @@ def importance(
 def worst_slice(slices: Sequence[Slice], *, threshold: Share, ratio: Factor) -> Check:
     """Pass if no slice (rows with one value of a declared column) is clearly and much worse than others.
 
-    slices.py says with what a slice is compared. Much worse is an AUC that is lower by more than `threshold`, or
-    odds of class 1 that differ from the expected ones by more than the factor `ratio`. The value is the number of such
-    comparisons.
+    slices.py says what a slice is compared with. "Much worse" means an AUC that is lower by more than `threshold`, or
+    odds of class 1 that differ from the expected odds by more than the factor `ratio`. The check's value is the number
+    of comparisons in which a slice is clearly and much worse.
     """
     if not slices:
         return Check(None, 0, NOT_COMPARED, "no slices are declared")
@@ -223,8 +224,8 @@ def drift(since_champion: Comparison, *, threshold: NotNegative, missing: Share,
     """Warn if a column has moved from the champion's training table to the training table of this model.
 
     drift.py says when a column has moved. Only a person knows whether newer data are worse, so the check never fails.
-    With so few rows that a PSI of `threshold` would go unseen, it is undecided. Its value is the number of columns that
-    have moved.
+    If the rows are too few to show a PSI of `threshold`, the check is undecided. Its value is the number of columns
+    that have moved.
     """
     if since_champion.problem:
         return Check(None, 0, NOT_COMPARED, f"not compared: {since_champion.problem}{_other_columns(since_champion)}")

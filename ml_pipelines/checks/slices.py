@@ -5,9 +5,11 @@
   would not be fair: over all rows the column itself tells rows apart, and within a slice it can't.
 - A quarter of a number is compared with the champion only: its rows are alike by construction.
 - The calibration of a slice is the ratio of the observed odds of class 1 to those that the scores expect, divided by
-  this ratio of all other rows. Odds treat both classes alike; for a rare class they are nearly the share of its rows.
-- Intervals are adjusted for the number of comparisons (Holm 1979, by steps that reject all that are clear). The
-  interval of a difference joins both intervals (Zou and Donner, Statistics in Medicine, 2008).
+  the same ratio for all other rows. Odds treat both classes alike; for a rare class they are nearly its share
+  of the rows.
+- Intervals are adjusted for the number of comparisons (Holm 1979): comparisons that are clear drop out, and the others
+  are adjusted for the number that remains. The interval of a difference joins both intervals (Zou and Donner,
+  Statistics in Medicine, 2008).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 Compare = Callable[[float], Interval]  # level -> interval
 T = TypeVar("T")
 VALUES = 20  # a number column with more distinct values than this has four slices, its quarters
-UNJUDGED = 20  # the unjudged slices of a column that are listed, the largest ones; one more slice stands for the others
+UNJUDGED = 20  # the report lists this many unjudged slices of a column, the largest, and joins the others into one
 OTHERS = "the column's other slices"
 
 
@@ -41,7 +43,7 @@ OTHERS = "the column's other slices"
 class Predictions:
     """The predictions on the test table, one entry for each row.
 
-    `champion` has the champion's scores, NaN on rows on which it can't be judged; None without a champion.
+    `champion` has the champion's scores: NaN for rows on which it is not compared, and None if it is never compared.
     """
 
     label: Array
@@ -54,10 +56,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice with its metrics, and how it differs. `problem` says why it is not judged; empty if it is.
+    """A slice with its metrics, and its differences from the champion or from other rows.
 
-    The intervals of `difference` and `factor` are adjusted for the number of comparisons, and None if there is nothing
-    to compare with.
+    The intervals `difference` and `factor` are adjusted for the number of comparisons. They are None if the slice can't
+    be compared. `problem` says why the slice is not judged, and is empty if it is judged.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Slice:
     auc: Interval | None = None
     difference: Interval | None = None  # the AUC minus the AUC of `against`
     against: str = ""
-    factor: Interval | None = None  # observed over expected odds of class 1, divided by this ratio of all other rows
+    factor: Interval | None = None  # observed over expected odds of class 1, divided by the same ratio for other rows
     positives: int = 0  # rows of class 1
     false_negatives: int = 0
     false_positives: int = 0
@@ -117,7 +119,7 @@ def adjusted(comparisons: Mapping[T, Compare], level: float) -> dict[T, Interval
 
 
 def judge(slice_: Slice, threshold: float, ratio: float) -> Iterator[tuple[str, float, str]]:
-    """Yield for each comparison of a judged slice its verdict, its value and what it says.
+    """Yield the verdict, the value and the reason of each comparison of a judged slice.
 
     A comparison fails if the slice is clearly worse, and by more than the bound: an AUC lower by `threshold`, or odds
     that differ from the expected ones by the factor `ratio`. It passes if the interval excludes so large a difference.
@@ -140,7 +142,11 @@ def judge(slice_: Slice, threshold: float, ratio: float) -> Iterator[tuple[str, 
 def _verdict(
     slice_: Slice, harm: Interval, bound: float, text: str, opposite: float = -math.inf
 ) -> tuple[str, float, str]:
-    """Return a result of `judge`. `opposite` is how far the interval reaches to the other side, if that is harm too."""
+    """Return the result of one comparison for `judge`.
+
+    `harm` is the interval of the harmful difference. If a difference in the opposite direction is harmful too,
+    `opposite` is how far the interval reaches in that direction.
+    """
     what = f"{shown(slice_.name)} ({slice_.rows:,} rows): {text}"
     if not math.isfinite(harm.value):
         return FAILED, harm.value, f"{what}, not a finite number"
@@ -149,7 +155,11 @@ def _verdict(
     if max(harm.high, opposite) <= bound:
         return PASSED, harm.value, what
     end, limit = (harm.low, 0.0) if harm.value > bound else (harm.high, bound)
-    return UNDECIDED, harm.value, what + needed_text(rows_needed(harm.value, end, limit, slice_.rows), "rows of it")
+    return (
+        UNDECIDED,
+        harm.value,
+        what + needed_text(rows_needed(harm.value, end, limit, slice_.rows), "rows of this slice"),
+    )
 
 
 def _slices(
@@ -161,7 +171,7 @@ def _slices(
     names, codes, is_cut = _groups(column)
     counts, positives = np.bincount(codes, minlength=len(names)), np.bincount(codes, table.label, len(names))
     events = np.minimum(positives, counts - positives).astype(int)
-    for code in np.flatnonzero((counts >= least) & (events >= FEWEST_EVENTS)):  # if keys repeat, keys count
+    for code in np.flatnonzero((counts >= least) & (events >= FEWEST_EVENTS)):  # count keys if keys repeat
         events[code] = _events(np.flatnonzero(codes == code), table)
     is_judged = (counts >= least) & (events >= FEWEST_EVENTS)
     parts = {names[code]: np.flatnonzero(codes == code) for code in np.flatnonzero(is_judged)}
@@ -199,7 +209,7 @@ def _groups(column: pl.Series) -> tuple[list[str], Array, bool]:
     values = (_quarters(column) if is_cut else column).cast(pl.String)
     known = values.drop_nulls().unique().sort()
     codes = values.rank("dense").fill_null(len(known) + 1).to_numpy() - 1
-    missing = [f"{column.name} is missing"] if values.null_count() else []  # a value's name has a = in its place
+    missing = [f"{column.name} is missing"] if values.null_count() else []  # unlike `column=value`
     return [*(f"{column.name}={value}" for value in known), *missing], codes.astype(np.int64), is_cut
 
 
@@ -220,7 +230,7 @@ def _problem(rows: int, events: int, rate: float, least: int) -> str:
     share = events / rows or rate
     needed = max(least, math.ceil(FEWEST_EVENTS / share)) if share else None
     what = f"{events} events, {FEWEST_EVENTS} are needed" if events < FEWEST_EVENTS else f"{rows:,} rows"
-    return f"{what}{needed_text(needed, 'rows of it')}"
+    return f"{what}{needed_text(needed, 'rows of this slice')}"
 
 
 def _events(rows: Array, table: Predictions) -> int:
@@ -246,7 +256,7 @@ def _measured(name: str, rows: Array, table: Predictions, auc: Interval, against
 
 
 def _champion_comparison(rows: Array, table: Predictions) -> Compare | None:
-    """Return the comparison of a slice's AUC with the champion's on the same rows; None without enough such rows."""
+    """Return the comparison of a slice's AUC with the champion's on the same rows; None if such rows are too few."""
     import numpy as np
 
     if table.champion is None:
@@ -266,9 +276,9 @@ def _champion_comparison(rows: Array, table: Predictions) -> Compare | None:
 def _auc_comparison(
     name: str, parts: Mapping[str, Array], table: Predictions, auc: Callable[[str, float], Interval]
 ) -> Compare | None:
-    """Return the comparison of a slice's AUC with that within the column's other slices; None if it has no others.
+    """Return the comparison of a slice's AUC with the mean AUC of the column's other slices; None without others.
 
-    The mean of the other AUCs is weighted by their pairs of rows of both classes.
+    The weight of each other slice is its number of pairs of rows of both classes.
     """
     others = [other for other in parts if other != name]
     if not others:
@@ -325,7 +335,7 @@ def _mirrored(interval: Interval) -> Interval:
 
 
 def _mapped(interval: Interval, function: Callable[[float], float]) -> Interval:
-    """Return the interval of a growing function of a number."""
+    """Return the interval of an increasing function of the interval's number."""
     return Interval(function(interval.value), function(interval.low), function(interval.high), interval.level)
 
 

@@ -107,7 +107,7 @@ class TableFacts:
 
 
 def sample_of(label: Array, keys: Array | None) -> Sample:
-    """Return the number of rows, or of keys where keys repeat, and about how many of them give an interval."""
+    """Return how many rows these are (or keys, if keys repeat), and about how many an interval needs."""
     import numpy as np
 
     count = len(label) if keys is None else len(np.unique(keys))

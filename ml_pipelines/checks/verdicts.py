@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from ml_pipelines.problems.intervals import Interval
 
-# undecided: too little evidence; the reason says how much would do. not compared: nothing to compare with; it says why.
+# undecided: too little evidence; the reason says how many rows would be enough.
+# not compared: nothing to compare with; the reason says why.
 # warned: a check that never refuses a model has found something.
 PASSED, FAILED, UNDECIDED, NOT_COMPARED, WARNED = "passed", "failed", "undecided", "not compared", "warned"
 REFUSED = "refused"  # only the gate: a check failed, and on_failure is `fail`
@@ -27,9 +28,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Sample:
-    """How many independent things a test table has: its rows, or its keys if keys repeat; `noun` is their name.
+    """The size of a test table: its number of independent rows, or its number of keys if keys repeat.
 
-    `least` is about how many of them give an interval, None if nobody knows.
+    `noun` says in words what is counted. `least` is about how many of them an interval needs, None if unknown.
     """
 
     count: int
@@ -74,10 +75,10 @@ def not_below(
         what: what was measured, for the reason.
         interval: the measured value with its interval.
         bound: the bound.
-        rows: the number of rows (or other things) that were measured; `noun` is their name. The reason of an undecided
-            check says how many would do.
-        noun: see `rows`.
-        least: without an interval, about how many rows give one.
+        rows: the number of rows, or of what else was measured. The reason of an undecided check says how many would be
+            enough.
+        noun: what `rows` counts, in words.
+        least: about how many rows an interval needs, for a value without an interval.
         advice: what to do if the check fails.
     """
     return _judged(what, interval, bound, rows, noun, least, advice, 1)
@@ -110,7 +111,7 @@ def within(what: str, interval: Interval, low: float, high: float, rows: int, *,
 def most_serious(checks: Sequence[Check]) -> Check:
     """Return one check for several: failed if one failed, else undecided if one is undecided, else passed.
 
-    Its reason is that of all checks with this verdict; value, threshold and advice are those of the first of them.
+    The reason joins the reasons of all checks with this verdict. The first of them gives value, threshold and advice.
     """
     verdict = next(verdict for verdict in (FAILED, UNDECIDED, PASSED) if verdict in {check.verdict for check in checks})
     chosen = [check for check in checks if check.verdict == verdict]
@@ -135,8 +136,8 @@ def at_most(what: str, value: float, threshold: float, advice: str = "") -> Chec
 def rows_needed(value: float, end: float, bound: float, rows: int) -> int | None:
     """Return how many rows would put the end of an interval on the bound, if the value stayed as it is.
 
-    The width of an interval shrinks with the square root of the rows. None: no number is known, because there is no
-    interval, or because the value lies on the bound.
+    The width of an interval shrinks with the square root of the rows. The result is None if there is no interval, or if
+    the value lies on the bound.
     """
     if math.isnan(end) or math.isclose(value, bound, abs_tol=1e-9):
         return None

@@ -35,7 +35,7 @@ class Batch:
 
 
 def read_batch(raw: Raw, recipe: Recipe, source: Source, bad_cells: BadCells, staging: str) -> Batch:
-    """Return the batch with the columns that training made of its source, in the same types.
+    """Return the batch with the same columns and types that training gave its tables.
 
     Args:
         raw: the rows of the source.
@@ -63,7 +63,7 @@ def read_batch(raw: Raw, recipe: Recipe, source: Source, bad_cells: BadCells, st
     }
     rows = counts[0][0]
     if not rows:
-        raise BadData("The batch has 0 rows, so there is nothing to score. Check data.source.")
+        raise BadData("The batch has 0 rows, so there is nothing to score. Check score.source.")
     key, label = recipe.key_column, standard_name(recipe.label)
     if key and (missing := rows - profiles[key].present):
         raise BadData(f"{missing} of {rows} rows have no key {shown(columns[key])}. Fill it in, or remove these rows.")

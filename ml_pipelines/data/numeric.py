@@ -1,7 +1,7 @@
 """Profiles and converts a source of numbers with Spark's own functions, which need no Python workers.
 
-The results are the same as those of `cells`. A source with text, or with numbers that a person must look at, needs
-`cells`.
+The results are the same as those of `cells`. A source needs `cells` if it has text, or numbers that `profile` refuses,
+such as infinite ones.
 """
 
 from __future__ import annotations

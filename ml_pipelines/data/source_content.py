@@ -1,4 +1,4 @@
-"""What identifies the content of a source: the fingerprint of a step and the name of a batch follow from it."""
+"""What identifies the content of a source. A step's fingerprint and a batch's id are made from it."""
 
 from __future__ import annotations
 

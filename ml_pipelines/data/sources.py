@@ -92,8 +92,10 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
 
     Each number comes from a hash of the row's id, so every engine returns the same bits. A feature is the sum of six
     uniform numbers of 21 bits (Irwin-Hall), centred and scaled. This needs only integers and one multiplication.
-    Logarithms and cosines (Box-Muller) would differ between engines. The probability of label 1 is the algebraic
-    sigmoid (1 + z / sqrt(1 + z^2)) / 2 of the row's score z.
+    Logarithms and cosines (Box-Muller) would differ between engines.
+
+    The score z of a row is a weighted sum of its features, plus f0 * f1. The probability of label 1 is the algebraic
+    sigmoid of the score: (1 + z / sqrt(1 + z^2)) / 2.
     """
     from pyspark.sql import functions as F
 

@@ -53,7 +53,10 @@ def check_mlflow_backend(computes: Iterable[specs.Compute], overrides: str) -> N
     """
     for compute in computes:
         if compute.new_cluster is None:
-            raise ConfigError(f"{compute.where}: backend databricks needs a new cluster. Use databricks-jobs.")
+            raise ConfigError(
+                f"{compute.where}: backend databricks needs a new cluster, and this compute is not one. Use backend "
+                "databricks-jobs."
+            )
     if overrides != shlex.quote(overrides):
         raise ConfigError(
             "--set: MLflow's backend databricks breaks values that need quotes. Use letters, digits and @%+=:,./_-, "

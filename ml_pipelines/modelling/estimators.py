@@ -11,12 +11,12 @@ from ml_pipelines.errors import ConfigError, message_of
 from ml_pipelines.text import shown
 
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
-FEW_EVENTS = 2_000  # with fewer rows of the rarer class the learning rate is lower, or trees fit noise too soon
+FEW_EVENTS = 2_000  # below, trees would soon fit noise, so the learning rate is lower
 MANY_EVENTS = 5_000  # from here on, trees can be larger
 
 
 def default_options(name: str, events: int) -> dict[str, Any]:
-    """Return the options of a classifier for which the configuration has none: {} means scikit-learn's defaults.
+    """Return the options for a classifier if the configuration sets none. {} means scikit-learn's defaults.
 
     `events` is the number of training rows of the rarer class. tests/chaos/simulate_models.py compares these options
     with scikit-learn's; docs/models.md has the result.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GATHERED = 65_536  # rows that are scored at once; engines pass far fewer, and each call of a model has a fixed cost
 FLOAT32_MAX = 3.4028234663852886e38  # as in data/cells.py
 COUNTS = ("wrong", "missing", "unseen", "outside")
-LOADED = "_ml_pipelines_models"  # the name in sys.modules of what keeps the models of a process
+LOADED = "_ml_pipelines_models"  # the entry of sys.modules that holds the models which a process has loaded
 
 
 def count_oddities(
@@ -30,10 +30,14 @@ def count_oddities(
     categories: Mapping[str, Sequence[str]],
     ranges: Mapping[str, tuple[float, float]],
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the counts of each column of the batches: column `position`, and one column for each of COUNTS.
+    """Yield one batch with a row for each column of the input, which counts the column's suspicious values.
 
-    `wrong` are values that no model takes: infinite, NaN, or beyond a 32-bit float. `missing` are nulls, `unseen` are
-    categories that are not in `categories`, and `outside` are numbers outside of the column's range.
+    The row has the column's `position` and these counts:
+
+    - `wrong`: values that no model takes: infinite, NaN, or beyond a 32-bit float.
+    - `missing`: nulls.
+    - `unseen`: categories that are not in `categories`.
+    - `outside`: numbers outside of the column's range.
 
     Args:
         batches: rows with the features.

@@ -25,7 +25,7 @@ PRIMES = (
 
 @dataclass(frozen=True)
 class Split:
-    """What decides on which side a row is. The tags of a run and of a registered version hold it.
+    """The settings that decide on which side of the split a row is. Runs and registered versions have them as tags.
 
     Args:
         key: the column whose hash decides, by its name in our tables; empty: the hash covers the row.

@@ -49,7 +49,9 @@ def name_of(version: Version) -> str:
 
 
 def threshold_of(store: Store, version: Version) -> float:
-    """Return the threshold that evaluate used when the model was registered; for a train run, in its pipeline run.
+    """Return the threshold of the step evaluate in the pipeline run that registered the model.
+
+    If the model is a train run, use the pipeline run of this train run.
 
     Raises:
         ConfigError: no run of evaluate is known.

@@ -61,8 +61,8 @@ def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, floa
 def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Array | None = None) -> Interval:
     """Return by how much the log loss of `score` is below that of `other`, as the mean over the rows.
 
-    The interval is paired: both scores are of the same rows. With fewer than FEWEST_EVENTS events it has no ends.
-    `keys` are the keys of `roc_auc.interval`.
+    The interval is paired: both scores are of the same rows. With fewer than FEWEST_EVENTS events, its ends are NaN.
+    `keys` means the same as in `roc_auc.interval`.
     """
     gain = mean_interval(binary_intervals.losses(label, other) - binary_intervals.losses(label, score), level, keys)
     return gain if count_events(label, keys) >= FEWEST_EVENTS else Interval(gain.value, math.nan, math.nan, level)
@@ -90,7 +90,7 @@ def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, 
 
 
 def add_derived(values: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics with precision and recall, which follow from the counts of the confusion matrix."""
+    """Return the metrics, with precision and recall added. Both follow from the counts of the confusion matrix."""
     values = dict(values)
     for name, others in (("precision", "false_positives"), ("recall", "false_negatives")):
         if total := values.get("true_positives", 0) + values.get(others, 0):

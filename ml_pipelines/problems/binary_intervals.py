@@ -2,10 +2,11 @@
 
 - Average precision: infinitesimal jackknife (Efron, Estimation and accuracy after model selection, 2014) on the scale
   of log-odds, as Boyd, Eng and Page advise (Area under the precision-recall curve, 2013).
-- Log loss and Brier score: the mean over rows, on a logarithmic scale, because few rows of the rarer class weigh much.
+- Log loss and Brier score: the mean over rows. The interval is symmetric in the logarithm, because the few rows of the
+  rarer class have much weight in the mean.
 - Accuracy, precision, recall: shares of rows.
-- F1: with J = true positives / (true positives + both kinds of errors), which is a share of rows, F1 is 2 J / (1 + J)
-  (Lam, Gopal and Qian, Confidence intervals for the F1 score, 2024).
+- F1: F1 is 2 J / (1 + J) with J = true positives / (true positives + both kinds of errors). J is a share of rows, and
+  its interval gives that of F1 (Lam, Gopal and Qian, Confidence intervals for the F1 score, 2024).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def intervals(
         score: the probability of class 1 of each row.
         predicted: the predicted class of each row, 0 or 1.
         level: the level of the intervals.
-        keys: the key of each row, as a number from 0; rows with the same key are not independent. None: all rows are.
+        keys: the key of each row, as a number from 0. Rows with the same key are not independent. None means that all
+            rows are independent.
     """
     import numpy as np
 
@@ -84,7 +86,7 @@ def losses(label: Array, score: Array) -> Array:
 
 
 def _loss(parts: Array, level: float, keys: Array, events: int) -> Interval:
-    """Return the mean of numbers from 0 on, with an interval that is symmetric in the logarithm."""
+    """Return the mean of numbers that are not negative, with an interval that is symmetric in the logarithm."""
     value = float(parts.mean())
     if not value > 0 or math.isinf(value):
         return Interval(value, math.nan, math.nan, level)
@@ -108,7 +110,7 @@ def _average_precision(label: Array, score: Array, level: float, keys: Array, ev
     value = float(hits @ precision / positives)
     if value >= 1 - 1e-12:
         return Interval(value, wilson(1.0, events, level)[0], 1.0, level)
-    # What one more row with a score changes in the precision at this score and at all lower ones.
+    # How much one more row with a score changes the precision at this score and at all lower scores.
     slope = hits / predicted**2 / positives
     gains, losses = (np.cumsum(x[::-1])[::-1] for x in (slope * (predicted - true_positives), slope * true_positives))
     parts = np.where(label == 1, ((precision - value) / positives + gains)[place], -losses[place])

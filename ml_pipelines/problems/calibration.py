@@ -1,12 +1,12 @@
-"""Whether scores are probabilities: three numbers with their intervals, which hold with few events too.
+"""Whether scores are probabilities: three numbers with intervals that are also correct with few events.
 
 The events are the rows of the rarer class, so that a rate of 97 % is judged like a rate of 3 %.
 
 - Ratio: the number of events over the number that the scores expect. Its interval is symmetric in the logarithm.
 - Slope: the slope of a logistic regression of the events on the scores' log-odds (Cox, Two further applications of a
   model for binary regression, Biometrika, 1958). Below 1 the scores are too extreme, above 1 too moderate.
-- Error: the expected calibration error (Naeini et al. 2015) over bins with equally many rows. Its mean for scores that
-  are true probabilities is subtracted: that part is chance.
+- Error: the expected calibration error (Naeini et al. 2015) over bins with equally many rows, without the part that is
+  chance. This part is the mean error of scores that are true probabilities.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Calibration:
     events: int  # rows of the rarer class; if keys repeat, keys with such a row
     ratio: Interval
     slope: Interval
-    error: Interval  # beyond chance, as a part of the share of events
+    error: Interval  # without the part that is chance, divided by the share of events
 
 
 def calibration(label: Array, score: Array, bins: int, level: float, keys: Array | None = None) -> Calibration:
@@ -45,7 +45,8 @@ def calibration(label: Array, score: Array, bins: int, level: float, keys: Array
         score: the probability of class 1 of each row.
         bins: the number of bins of the error. Rows with equal scores share a bin.
         level: the level of the intervals.
-        keys: the key of each row, as a number from 0; rows with the same key are not independent. None: all rows are.
+        keys: the key of each row, as a number from 0. Rows with the same key are not independent. None means that all
+            rows are independent.
     """
     import numpy as np
 
@@ -67,7 +68,10 @@ def calibration(label: Array, score: Array, bins: int, level: float, keys: Array
 
 
 def events_needed(ratio: float, level: float) -> int | None:
-    """Return how many events put the interval of a ratio of 1 between 1 / ratio and ratio; None if no number does."""
+    """Return how many events the check needs if the ratio is 1: then its interval is from 1 / ratio to ratio.
+
+    Return None if no number of events is enough.
+    """
     return math.ceil((reach_of(level) / math.log(ratio)) ** 2) if ratio > 1 else None
 
 
@@ -112,7 +116,8 @@ def _slope(label: Array, score: Array, level: float, keys: Array, events: int) -
     )
     inverse = np.linalg.pinv(hessian(fit.x))[1]
     influence = (label - expit(columns @ fit.x)) * (columns @ inverse) / len(label)
-    # The model's variance holds with few events, the rows' own variance where the model does not fit or keys repeat.
+    # With few events, the regression's variance is correct. If the regression does not fit or keys repeat, the variance
+    # of the rows is. Use the larger one.
     error = math.sqrt(max(float(inverse[1]) / len(label), sum_variance(influence, keys)))
     value, reach = float(fit.x[1]), reach_of(level, events) * error
     return Interval(value / spread, (value - reach) / spread, (value + reach) / spread, level)
@@ -126,7 +131,9 @@ def _error(label: Array, score: Array, bins: int, level: float, keys: Array) -> 
     rows, events, sums = (numbers[rows > 0] for numbers in (rows, events, sums))
     residual = label - score
     plain = sum_variance(residual, np.arange(len(residual)))
-    effect = math.sqrt(max(1.0, sum_variance(residual, keys) / plain)) if plain else 1.0  # how repeated keys widen it
+    effect = (
+        math.sqrt(max(1.0, sum_variance(residual, keys) / plain)) if plain else 1.0
+    )  # how much repeated keys widen the interval
     by_chance = effect * float(_mean_distance(rows, np.minimum(sums / rows, 1)).sum())
     variances = [float((numbers * (1 - numbers / rows)).sum()) for numbers in (events, sums)]
     reach = reach_of(level) * effect * math.sqrt(max(variances))

@@ -42,13 +42,14 @@ class Difference:
 
 
 def mean_interval(values: Array, level: float, keys: Array | None = None) -> Interval:
-    """Return the mean of a number of each row, with an interval by Student's t.
+    """Return the mean of one number for each row, with its interval by Student's t.
 
     Args:
         values: shape (rows,). If one is not finite, all numbers are NaN.
         level: the level of the interval.
-        keys: the key of each row, as a number from 0. Rows with the same key are not independent: the interval has the
-            cluster-robust variance, and as many degrees of freedom as there are keys, less one. None: all rows are.
+        keys: the key of each row, as a number from 0. Rows with the same key are not independent: the interval uses the
+            cluster-robust variance, and its degrees of freedom are the number of keys minus 1. None means that all rows
+            are independent.
     """
     import numpy as np
     from scipy.special import stdtrit
@@ -66,8 +67,8 @@ def mean_interval(values: Array, level: float, keys: Array | None = None) -> Int
 def share_interval(hits: Array, level: float, keys: Array) -> Interval:
     """Return the share of rows that are hits, with Wilson's interval.
 
-    Where the rows of a key are alike, the interval is that of fewer rows: as many as independent rows would need for
-    the same variance.
+    If the rows of a key are alike, the interval counts fewer rows: the number of independent rows that would have the
+    same variance.
 
     Args:
         hits: whether each row is a hit, shape (rows,), at least one row.
@@ -84,7 +85,7 @@ def share_interval(hits: Array, level: float, keys: Array) -> Interval:
     if most > 1:  # the variance comes from the keys
         effect *= (reach_of(level, count_events(hits, keys)) / reach_of(level)) ** 2
     low, high = wilson(value, rows / effect, level)
-    return Interval(value, min(low, value), max(high, value), level)  # rounding can put an end inside
+    return Interval(value, min(low, value), max(high, value), level)  # rounding can move an end past the value
 
 
 def wilson(share: float, rows: float, level: float) -> tuple[float, float]:
@@ -95,7 +96,7 @@ def wilson(share: float, rows: float, level: float) -> tuple[float, float]:
 
 
 def count_events(label: Array, keys: Array | None = None) -> int:
-    """Return the number of rows of the class with fewer rows; if keys repeat, of the keys that have such a row."""
+    """Return the size of the smaller class: its number of rows or, if keys repeat, of keys with a row of the class."""
     import numpy as np
 
     keys = np.arange(len(label)) if keys is None else keys

@@ -1,7 +1,7 @@
-"""What the pipeline asks a kind of problem, and which kind a problem is.
+"""The functions that each kind of problem has (`Problem`), and the choice of the kind (`problem_of`).
 
-Each kind is one module with the names of `Problem`. Steps, checks and the report ask `problem_of` for it, so that
-nothing else depends on the kind.
+Each kind is one module, which defines all names of `Problem`. Steps, checks and the report get the module from
+`problem_of`, so that they don't depend on the kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Problem(Protocol):
-    """A kind of problem. Where it takes `keys`, these are numbers from 0; rows with equal keys are not independent."""
+    """A kind of problem. `keys` are numbers from 0, one for each row. Rows with the same key are not independent."""
 
     HEADLINE: str  # the metric that decides between models
     SCORER: str  # the name that scikit-learn gives to this metric
@@ -39,7 +39,7 @@ class Problem(Protocol):
         """Return the metrics of predictions, `<prefix>_<metric>` -> value."""
 
     def add_derived(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return metrics with those that no step logs, because they follow from the others."""
+        """Return the metrics, with those added that no step logs because they follow from the others."""
 
     def curves(self, label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
         """Return chart -> axis -> values. The first axis is x."""

@@ -26,7 +26,7 @@ BISECTIONS = 60  # halve an interval from 0 to 1 to the precision of a float
 
 
 class _Spread(NamedTuple):
-    """The variance of an AUC, its degrees of freedom, and the number of keys of the class with fewer keys."""
+    """The variance of an AUC or a difference, its degrees of freedom, and the events: the keys of the rarer class."""
 
     variance: float
     freedom: float
@@ -40,7 +40,8 @@ def interval(label: Array, score: Array, level: float, keys: Array | None = None
         label: the class of each row, 0 or 1.
         score: the score of each row. If one is not finite, or a class has no rows, all numbers are NaN.
         level: the level of the interval.
-        keys: the key of each row, as a number from 0; rows with the same key are not independent. None: all rows are.
+        keys: the key of each row, as a number from 0. Rows with the same key are not independent. None means that all
+            rows are independent.
     """
     value, placements = _placements(label, score)
     ends = (math.nan, math.nan) if math.isnan(value) else _ends(value, placements, _keys_of(label, keys), level)
@@ -52,7 +53,7 @@ def compare(label: Array, score: Array, other: Array, level: float, keys: Array 
 
     The test is paired and one-sided: is the AUC of `score` smaller than the AUC of `other`? If the difference has no
     variance, the p-value is 0 for a smaller AUC, else 1. If a class has rows of one key only, the p-value is NaN.
-    `keys` are the keys of `interval`.
+    `keys` means the same as in `interval`.
     """
     from scipy.special import stdtr
 
@@ -133,8 +134,8 @@ def _spread(placements: Placements, keys: tuple[Array, Array]) -> _Spread:
 def _design_effect(placements: Placements, keys: tuple[Array, Array], spread: _Spread) -> float:
     """Return by how much repeated keys widen the variance of an AUC: 1 if the rows of a key are independent.
 
-    It is the ratio of Obuchowski's variance to DeLong's, at least 1, and at most its value for keys whose rows are
-    all alike. Close to an AUC of 1, where DeLong's variance is 0, it is that value.
+    This is the ratio of Obuchowski's variance to DeLong's. It is at least 1, and at most what it would be if all rows
+    of a key were alike. If DeLong's variance is 0 (near an AUC of 1), the function returns this upper limit.
     """
     import numpy as np
 
@@ -176,9 +177,9 @@ def _expected_variance(area: float, m: float, n: float) -> float:
 
 
 def _end(value: float, bound: float, m: float, n: float, reach: float) -> float:
-    """Return the end of an interval between an AUC and 0 or 1: it is `reach` squared standard errors from the AUC.
+    """Return the end of an AUC's interval on the side of `bound`, which is 0 or 1.
 
-    The standard error is that of the end, not of the AUC.
+    The end is sqrt(`reach`) standard errors from the AUC. The standard error is the one at the end, not at the AUC.
     """
     inside, outside = value, bound
     for _ in range(BISECTIONS):

@@ -28,7 +28,7 @@ def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
 
 
 def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:
-    """Make the report of a pipeline run again and return its path on this machine.
+    """Make a new report of a finished pipeline run, and return the report's path on this machine.
 
     Args:
         store: the store that has the run.

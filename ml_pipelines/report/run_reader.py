@@ -53,7 +53,7 @@ class RunReader:
             return run
 
     def link(self, run: Run, run_id: str | None = None) -> Link:
-        """Return the link to a run, or to another run of its experiment."""
+        """Return the link to a run. With `run_id`, return the link to that run of the same experiment."""
         target = run_id or str(run.info.run_id)
         return Link(target, self.page_address(self.store, str(run.info.experiment_id), target))
 

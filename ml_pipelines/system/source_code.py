@@ -120,7 +120,7 @@ class SourceCode:
         return frozenset(name for name in read if name)
 
     def _nodes(self, module: str, *names: bytes) -> Iterator[ast.AST]:
-        """Yield the nodes of a module; only its statements if none of the names is in its text."""
+        """Yield all nodes of a module's syntax tree. If its text has none of the names, yield only its statements."""
         tree = self._tree(module) or ast.Module([], [])
         return ast.walk(tree) if any(name in self._bytes(module) for name in names) else _statements(tree)
 

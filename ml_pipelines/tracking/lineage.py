@@ -68,7 +68,7 @@ def producers_of(store: Store, run_id: str) -> dict[str, Run]:
 
 
 def outputs_of_pipeline(store: Store, run_id: str) -> dict[str, str]:
-    """Return all outputs of the finished steps of a pipeline run, and of the steps that it kept."""
+    """Return all outputs of a pipeline run: of its finished steps, and of steps kept from an earlier pipeline run."""
     return {name: outputs(run)[name] for name, run in producers_of(store, run_id).items()}
 
 

@@ -222,7 +222,7 @@ class Store:
             self.client.set_terminated(run_id, "KILLED")
         if open_runs:
             ids = ", ".join(run_id[:8] for run_id in open_runs)
-            events.report(events.Notice(f"Marked KILLED because their process is gone: runs {ids}"))
+            events.report(events.Notice(f"Marked as KILLED runs whose process is gone: {ids}"))
 
     def close_own(self, experiment: str, cause: str) -> None:
         """Mark the RUNNING runs of this process as KILLED.

@@ -68,7 +68,7 @@ class Chaos:
             f"with {len(finished_steps)} of 5 steps finished"
         )
         assert code == 0, text
-        assert "Marked KILLED" in text
+        assert "Marked as KILLED" in text
         assert {run.info.status for run in store.runs()} <= {"FINISHED", "KILLED"}
         assert store.parent().info.status == "FINISHED"
         assert store.metrics() == self.metrics

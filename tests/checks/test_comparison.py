@@ -81,5 +81,5 @@ def test_without_a_key_only_the_same_columns_give_the_same_split() -> None:
 
 
 def test_tables_of_an_unknown_split_are_not_compared() -> None:
-    assert problem(IDENTITY, {}).startswith("the classes are unknown here.")
+    assert problem(IDENTITY, {}).startswith("nobody recorded what the classes of these tables mean.")
     assert problem(IDENTITY, LABEL_TAGS).startswith("nobody recorded how these tables were split.")

@@ -119,13 +119,13 @@ def test_slices_without_enough_rows_or_events_are_listed_with_what_they_need() -
     a, *unjudged = slices_of(kinds, label, SCORE)
     assert a.problem == ""
     assert [(s.name, s.problem) for s in unjudged] == [
-        ("kind=few events", "3 events, 10 are needed; about 1,100 rows of it would be enough"),
-        ("kind=few rows", "90 rows; about 100 rows of it would be enough"),
+        ("kind=few events", "3 events, 10 are needed; about 1,100 rows of this slice would be enough"),
+        ("kind=few rows", "90 rows; about 100 rows of this slice would be enough"),
     ]
     result = worst_slice([a, *unjudged], **LIMITS)
     assert result.reason.endswith(
         f"too few rows to judge kind=few events ({unjudged[0].problem}), kind=few rows (90 rows; "
-        "about 100 rows of it would be enough)"
+        "about 100 rows of this slice would be enough)"
     )
     assert worst_slice(unjudged, **LIMITS).verdict == "undecided"
 
@@ -205,7 +205,7 @@ def test_the_reason_names_the_slices_that_are_worse() -> None:
     )
     assert result.reason.endswith(" and 2 more")
     undecided = worst_slice([made(difference=Interval(-0.05, -0.15, 0.05, 0.99))], threshold=0.1, ratio=1.5)
-    assert undecided.reason.endswith("; about 1,600 rows of it would be enough")
+    assert undecided.reason.endswith("; about 1,600 rows of this slice would be enough")
     assert worst_slice([], threshold=0.1, ratio=1.5).verdict == "not compared"
 
 

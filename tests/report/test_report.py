@@ -363,7 +363,7 @@ def test_slices_show_their_intervals_and_those_that_can_t_be_judged(store: Store
     assert "0.891 (0.861 to 0.921) difference from version 3: 0.011 (-0.039 to 0.061)" in section
     assert "odds, observed / expected: 1.020 (0.820 to 1.220)" in section
     assert "misses 19.7% (" in section and "alarms in 13.3% (" in section
-    assert "Not judged: purpose is missing, 52 rows: 52 rows; about 100 rows of it would be enough" in section
+    assert "Not judged: purpose is missing, 52 rows: 52 rows; about 100 rows of this slice would be enough" in section
 
 
 def test_slices_of_an_earlier_state_are_left_out(store: Store) -> None:

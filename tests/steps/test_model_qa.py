@@ -232,7 +232,7 @@ def test_the_report_counts_the_models_that_the_test_rows_have_judged(monkeypatch
     assert report["models_judged"] == 10
     half_width = (report["auc"]["high"] - report["auc"]["low"]) / 2
     # 1.54: the mean of the largest of ten standard normal numbers
-    assert f"up to about 1.5 standard errors ({1.546 * half_width / 1.96:.3f})" in report["selection"]
+    assert f"by up to about 1.5 standard errors ({1.546 * half_width / 1.96:.3f})" in report["selection"]
     assert str(again.summary_text).endswith(" · 10 models were judged on these test rows")
     assert again.judged.keys() == step.judged.keys()
     flipped = pl.Series("label", [1 - TEST["label"][0], *TEST["label"][1:]])

@@ -115,7 +115,7 @@ def test_the_step_ends_with_a_killed_driver_and_the_next_start_closes_its_runs(
     assert run_info.status == "RUNNING"
     result = shell("python", "driver.py", "--only=evaluate", cwd=small)  # which has no inputs yet
     assert result.code == 2
-    assert "Marked KILLED because their process is gone: runs " in result.out
+    assert "Marked as KILLED runs whose process is gone: " in result.out
     assert run_info.run_id[:8] in result.out
     assert store.client.get_run(run_info.run_id).info.status == "KILLED"
     assert "RUNNING" not in statuses(store)
@@ -208,9 +208,7 @@ def test_only_runs_whose_process_is_gone_are_closed(store: Store, capsys: pytest
     ]
     store.opened.reap("0")
     assert store.client.get_run(dead_run).data.tags["cause"] == GONE
-    assert (
-        f"Marked KILLED because their process is gone: runs {child_run[:8]}, {dead_run[:8]}" in capsys.readouterr().out
-    )
+    assert f"Marked as KILLED runs whose process is gone: {child_run[:8]}, {dead_run[:8]}" in capsys.readouterr().out
     assert {store.client.get_run(run_id).info.status for run_id in (dead_run, child_run)} == {"KILLED"}
     assert {store.client.get_run(run_id).info.status for run_id in living_runs} == {"RUNNING"}
 

@@ -152,7 +152,7 @@ def test_clean_keeps_tables_of_an_active_run_and_deletes_those_of_a_killed_run(o
         own_store.client.update_run(run_id, status="RUNNING")
     output = clean("--keep=0", "--delete")
     assert folders(own_store) == {middle}
-    assert f"Marked KILLED because their process is gone: runs {oldest[:8]}" in output
+    assert f"Marked as KILLED runs whose process is gone: {oldest[:8]}" in output
 
 
 def test_clean_keeps_the_tables_of_another_store(own_store: Store, clean: Clean) -> None:

@@ -163,7 +163,7 @@ def test_a_lost_server_gives_one_clear_error_and_the_next_start_closes_the_runs(
     last = output.splitlines()[-1]
     assert last.startswith(f"The MLflow store {server.uri} fails: API request to")
     server.start()
-    assert "Marked KILLED" in shell("python", "driver.py", "--only=evaluate", MLFLOW_TRACKING_URI=server.uri).out
+    assert "Marked as KILLED" in shell("python", "driver.py", "--only=evaluate", MLFLOW_TRACKING_URI=server.uri).out
     assert {run.info.status for run in Store(server.uri, small).runs()} == {"KILLED"}
 
 
