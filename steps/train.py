@@ -9,8 +9,7 @@ from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.modelling.estimators import default_options, make_classifier
-from ml_pipelines.modelling.features import split_label
-from ml_pipelines.modelling.scoring import value_ranges
+from ml_pipelines.modelling.features import split_label, value_ranges
 from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.text import shown
 

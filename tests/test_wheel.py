@@ -77,6 +77,7 @@ def test_commands_and_backends_are_entry_points(wheel: ZipFile) -> None:
         "evaluate-model": "ml_pipelines.cli.tasks:evaluate",
         "feature-importance": "ml_pipelines.cli.tasks:feature_importance",
         "model-qa": "ml_pipelines.cli.tasks:model_qa",
+        "score-data": "ml_pipelines.cli.tasks:score",
     }
     assert dict(points["mlflow.project_backend"]) == {
         "inline": "ml_pipelines.backends.inline:InlineBackend",

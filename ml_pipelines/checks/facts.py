@@ -11,8 +11,7 @@ from ml_pipelines.checks import drift, measures, slices
 from ml_pipelines.checks.champion_facts import ChampionFacts
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.errors import BadData, PipelineError
-from ml_pipelines.modelling.features import positive_score, refit, split_label
-from ml_pipelines.modelling.keys import key_codes
+from ml_pipelines.modelling.features import key_codes, positive_score, refit, split_label
 from ml_pipelines.problems.calibration import Calibration
 from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.authoring.context import StepContext
 from ml_pipelines.checks.verdicts import Sample
 from ml_pipelines.errors import BadData
-from ml_pipelines.modelling.keys import key_codes
+from ml_pipelines.modelling.features import key_codes
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, count_events
 from ml_pipelines.problems.problem import problem_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.data.cells import FLOAT32_MAX
+from ml_pipelines.data.cells import FLOAT32_MAX, canonical
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, shown
 
@@ -89,6 +89,18 @@ def check_types(model: Any, is_text: Mapping[str, bool]) -> None:
             if is_text[name] != (kind == "category"):
                 now, before = words[is_text[name]], words[not is_text[name]]
                 raise BadData(f"Column {shown(name)} is {now}, but the model learned it as {before}.")
+
+
+def value_ranges(features: pl.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return number column -> its smallest and its largest value."""
+    numbers = [column for column in features if column.dtype.is_numeric()]
+    return {column.name: (float(column.min()), float(column.max())) for column in numbers}  # type: ignore[arg-type]
+
+
+def key_codes(keys: pl.Series) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a number from 0 for each key. Equal keys have equal numbers, however they are spelled."""
+    codes: np.ndarray[Any, np.dtype[Any]] = canonical(keys.to_arrow()).dictionary_encode().indices.to_numpy()
+    return codes
 
 
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:

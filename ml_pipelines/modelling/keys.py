@@ -1,14 +1,12 @@
-"""Keys of rows: equal keys get equal text, however a source spells and stores them."""
+"""Keys of rows on Spark: equal keys get equal text, however a source spells and stores them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ml_pipelines.data.cells import EXACT, canonical
+from ml_pipelines.data.cells import EXACT
 
 if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
     from pyspark.sql import Column, DataFrame
 
 
@@ -28,9 +26,3 @@ def canonical_key(frame: DataFrame, key: str) -> Column:
     number = F.when(text.rlike(r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)[eE][+-]?[0-9]{1,2}$"), text).try_cast("double")
     whole = (number == F.floor(number)) & (F.abs(number) < F.lit(float(EXACT)))
     return F.when(whole, number.cast("bigint").cast("string")).otherwise(plain)  # 1.7e1 becomes 17
-
-
-def key_codes(keys: pl.Series) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a number from 0 for each key. Equal keys have equal numbers, however they are spelled."""
-    codes: np.ndarray[Any, np.dtype[Any]] = canonical(keys.to_arrow()).dictionary_encode().indices.to_numpy()
-    return codes

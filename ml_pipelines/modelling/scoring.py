@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import polars as pl
     import pyarrow as pa
 
 GATHERED = 65_536  # rows that are scored at once; engines pass far fewer, and each call of a model has a fixed cost
@@ -140,12 +139,6 @@ def known_categories(model: Any) -> dict[str, list[str]]:
         if kind == "category":
             return dict(zip(names, (list(known) for known in pipeline[1].categories_), strict=True))
     return {}
-
-
-def value_ranges(features: pl.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return number column -> its smallest and its largest value."""
-    numbers = [column for column in features if column.dtype.is_numeric()]
-    return {column.name: (float(column.min()), float(column.max())) for column in numbers}  # type: ignore[arg-type]
 
 
 def send_by_value() -> None:

@@ -6,7 +6,8 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from ml_pipelines.data import cells
-from ml_pipelines.modelling.keys import canonical_key, key_codes
+from ml_pipelines.modelling.features import key_codes
+from ml_pipelines.modelling.keys import canonical_key
 
 SPELLINGS = [
     *("17", "17.0", "017", "+17", "1.7e1", "17.", "17.000", "0", "0.0", "00", "+0", "17.5", "17.50", "017.5"),

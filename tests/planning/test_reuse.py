@@ -341,11 +341,11 @@ def test_the_parts_of_a_reused_step_are_read_from_its_origin(own: Finished) -> N
             "reused: unchanged",
         ),
         (
-            "ml_pipelines/data/ingest.py",
+            "ml_pipelines/data/features.py",
             "STAGING = {",
             "STAGING = dict() or {",
             "prepare_data",
-            "runs: code changed (ml_pipelines.data.ingest)",
+            "runs: code changed (ml_pipelines.data.features)",
         ),
         ("ml_pipelines/bundle/sync.py", "import io", "import io\nADDED = 1", "prepare_data", "reused: unchanged"),
     ],
