@@ -214,7 +214,7 @@ def test_chance_rarely_moves_a_column(old: int, new: int, tables: int) -> None:
         any_moved += any(moved(row, **LIMITS) for row in rows)
     assert any_moved == 0
     assert 100 * any_clear / tables <= stated(
-        "at most *% of the pairs have a clear one"
+        "a column would move in at most *% of the pairs"
     )  # p_value 0.05 without a limit of the size, by Holm at most 0.05 on average
 
 
