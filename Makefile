@@ -40,6 +40,7 @@ load: $(READY) ## run 50 pipelines one after another, and 8 at once, on one stor
 
 simulate: $(READY) ## simulate intervals, the default model and the gate; write the tables into docs/qa.md and docs/models.md
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate_metrics
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate_models
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m chaos.simulate_gate
 

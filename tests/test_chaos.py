@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos import simulate_gate
+from chaos import simulate_gate, simulate_metrics
 from chaos.kills import Chaos
+from chaos.simulate import LEAST, Case
 from threadpoolctl import threadpool_limits
 
 
@@ -38,3 +39,11 @@ def test_the_gate_hardly_refuses_a_model_falsely(model: str) -> None:
     with threadpool_limits(1):  # a small table gains nothing from threads
         results = [simulate_gate.refusal(case, table) for table in range(case.tables)]
     assert sum(bool(false) for _, false in results) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "area"), [(Case(200, 10, 1), 0.7), (Case(200, 50, 1), 0.99), (Case(4_000, 200, 5), 0.9)]
+)
+def test_the_intervals_of_each_metric_cover_the_truth(case: Case, area: float) -> None:
+    assert min(simulate_metrics.coverage(case, area, tables=2_000, seed=1)) >= LEAST

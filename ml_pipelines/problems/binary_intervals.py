@@ -1,9 +1,11 @@
 """Confidence intervals of the metrics of two classes; the AUC has its own module.
 
 - Average precision: infinitesimal jackknife (Efron, Estimation and accuracy after model selection, 2014) on the scale
-  of log-odds, as Boyd, Eng and Page advise (Area under the precision-recall curve, 2013).
+  of log-odds, as Boyd, Eng and Page advise (Area under the precision-recall curve, 2013). Student's t has
+  Satterthwaite's degrees of freedom (1946), at most those of the events.
 - Log loss and Brier score: the mean over rows. The interval is symmetric in the logarithm, because the few rows of the
-  rarer class have much weight in the mean.
+  rarer class have much weight in the mean. The upper end is Hall's if that is higher (On the removal of skewness by
+  transformation, 1992): large losses are rare.
 - Accuracy, precision, recall: shares of rows.
 - F1: F1 is 2 J / (1 + J) with J = true positives / (true positives + both kinds of errors). J is a share of rows, and
   its interval gives that of F1 (Lam, Gopal and Qian, Confidence intervals for the F1 score, 2024).
@@ -86,13 +88,21 @@ def losses(label: Array, score: Array) -> Array:
 
 
 def _loss(parts: Array, level: float, keys: Array, events: int) -> Interval:
-    """Return the mean of numbers that are not negative, with an interval that is symmetric in the logarithm."""
+    """Return the mean of numbers that are not negative, with an interval symmetric in the logarithm, or higher."""
+    import numpy as np
+
     value = float(parts.mean())
     if not value > 0 or math.isinf(value):
         return Interval(value, math.nan, math.nan, level)
-    error = math.sqrt(sum_variance(parts - value, keys)) / len(parts)
-    factor = math.exp(reach_of(level, events) * error / value)
-    return Interval(value, value / factor, value * factor, level)
+    variance = sum_variance(parts - value, keys)
+    error, reach = math.sqrt(variance) / len(parts), reach_of(level, events)
+    factor = math.exp(reach * error / value)
+    high = value * factor
+    sums = np.bincount(keys, parts - value)
+    skew = float((sums**3).sum()) / variance**1.5 if variance else 0.0  # of the mean
+    if skew > 0:
+        high = max(high, value + 3 / skew * (1 + float(np.cbrt(skew * (reach + skew / 6) - 1))) * error)
+    return Interval(value, value / factor, high, level)
 
 
 def _average_precision(label: Array, score: Array, level: float, keys: Array, events: int) -> Interval:
@@ -114,6 +124,9 @@ def _average_precision(label: Array, score: Array, level: float, keys: Array, ev
     slope = hits / predicted**2 / positives
     gains, losses = (np.cumsum(x[::-1])[::-1] for x in (slope * (predicted - true_positives), slope * true_positives))
     parts = np.where(label == 1, ((precision - value) / positives + gains)[place], -losses[place])
-    reach = reach_of(level, events) * math.sqrt(sum_variance(parts, keys)) / (value * (1 - value))
+    squares = np.bincount(keys, parts) ** 2
+    fourth = float(squares @ squares)  # few rows can carry the variance
+    freedom = min(events - 1, float(squares.sum()) ** 2 / fourth) if fourth else events - 1
+    reach = reach_of(level, freedom + 1) * math.sqrt(sum_variance(parts, keys)) / (value * (1 - value))
     middle = float(logit(value))
     return Interval(value, float(expit(middle - reach)), float(expit(middle + reach)), level)

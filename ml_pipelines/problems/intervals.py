@@ -112,7 +112,7 @@ def sum_variance(parts: Array, keys: Array) -> float:
     return float(sums @ sums) * count / max(1, count - 1)
 
 
-def reach_of(level: float, events: int | None = None) -> float:
+def reach_of(level: float, events: float | None = None) -> float:
     """Return how many standard errors an interval reaches: more if the variance comes from few events."""
     from statistics import NormalDist
 

@@ -1,4 +1,4 @@
-"""Simulate how often the gate's intervals cover the truth, and write the table into docs/qa.md.
+"""Simulate how often the intervals of the AUC cover the truth, and write the table into docs/qa.md.
 
 `make simulate` does this with 1,000 test tables for each case, a quick test with few.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from conftest import ROOT
@@ -25,6 +25,8 @@ LOSS = 0.02  # the second model's AUC is lower by this
 LIKENESS = 0.9  # correlation of the two models' scores
 KEY_EFFECT = 0.5  # the part of a score's variance that all rows of a key share
 BEGIN, END = "<!-- simulated by `make simulate`: begin -->", "<!-- simulated by `make simulate`: end -->"
+
+Floats = np.ndarray[Any, np.dtype[Any]]
 
 
 class Case(NamedTuple):
@@ -58,8 +60,8 @@ def coverage(case: Case, area: float, tables: int, seed: int) -> tuple[float, fl
     label = (np.arange(case.rows) < case.positives).astype(int)
     covered = np.zeros(2)
     for _ in range(tables):
-        first, noise = _noise(draw, keys), _noise(draw, keys)
-        second = LIKENESS * first + math.sqrt(1 - LIKENESS**2) * noise
+        first, own = noise(draw, keys), noise(draw, keys)
+        second = LIKENESS * first + math.sqrt(1 - LIKENESS**2) * own
         one, other = first + distance(area) * label, second + distance(area - LOSS) * label
         alone = interval(label, one, LEVEL, keys if case.rows_a_key > 1 else None)
         paired = compare(label, one, other, LEVEL, keys if case.rows_a_key > 1 else None)
@@ -68,9 +70,17 @@ def coverage(case: Case, area: float, tables: int, seed: int) -> tuple[float, fl
     return float(alone_percent), float(paired_percent)
 
 
-def _noise(draw: np.random.Generator, keys: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def noise(draw: np.random.Generator, keys: Floats) -> Floats:
+    """Return a normal number for each row; rows of a key have a part in common."""
     own, common = draw.normal(size=len(keys)), draw.normal(size=len(keys))[keys]
     return math.sqrt(1 - KEY_EFFECT) * own + math.sqrt(KEY_EFFECT) * common
+
+
+def probabilities(noise: Floats, label: Floats, area: float, rate: float) -> Floats:
+    """Return the probability of class 1 of each row, from scores whose AUC is `area`; `rate` is its share."""
+    apart = distance(area)
+    odds: Floats = math.log(rate / (1 - rate)) + apart * (noise + apart * label) - apart**2 / 2
+    return 1 / (1 + np.exp(-odds))
 
 
 def table(tables: int, cases: Sequence[Case] = tuple(CASES), say: Callable[[str], object] = print) -> tuple[str, float]:
@@ -89,13 +99,13 @@ def table(tables: int, cases: Sequence[Case] = tuple(CASES), say: Callable[[str]
     return "\n".join(lines), lowest
 
 
-def lowest_in(page: str) -> float:
-    """Return the lowest coverage in the table of a page, in percent."""
-    return min(_percents(page))
+def lowest_in(page: str, first: str = BEGIN, last: str = END) -> float:
+    """Return the lowest coverage in the table between two markers of a page, in percent."""
+    return min(_percents(page, first, last))
 
 
-def _percents(page: str) -> Iterator[float]:
-    for line in page.partition(BEGIN)[2].partition(END)[0].splitlines():
+def _percents(page: str, first: str, last: str) -> Iterator[float]:
+    for line in page.partition(first)[2].partition(last)[0].splitlines():
         for cell in line.split("|")[4:-1]:
             yield from (float(part) for part in cell.split(",") if part.strip()[:1].isdigit())
 

@@ -129,9 +129,7 @@ def duel(rows: int, positives: int, loss: float, seed: int) -> str:
     second = like * first + math.sqrt(1 - like**2) * random.normal(size=rows)
     table = pl.DataFrame({"id": np.arange(rows), "label": label})
     for name, noise, area in (("champion", first, AREA), ("challenger", second, AREA - loss)):
-        apart = simulate.distance(area)
-        odds = math.log(rate / (1 - rate)) + apart * (noise + apart * label) - apart**2 / 2
-        table = table.with_columns(pl.Series(name, 1 / (1 + np.exp(-odds))))
+        table = table.with_columns(pl.Series(name, simulate.probabilities(noise, label, area, rate)))
     return judge(table, table, Column("challenger"), AREA, (table, Column("champion"))).verdict
 
 

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from chaos import simulate_metrics
+from chaos.simulate import LEAST, Case, lowest_in
+from conftest import ROOT
 from scipy import stats
 from scipy.special import expit, logit
 from sklearn import metrics
@@ -45,7 +48,8 @@ def test_the_interval_of_average_precision_is_the_infinitesimal_jackknife() -> N
     moved = np.array([metrics.average_precision_score(label, score, sample_weight=weight) for weight in weights])
     changes = (moved - metrics.average_precision_score(label, score)) / 1e-6
     error = math.sqrt(changes @ changes * 200 / 199) / (found.value * (1 - found.value))
-    reach = stats.t(min(label.sum(), 200 - label.sum()) - 1).ppf(0.95) * error
+    freedom = min(label.sum() - 1, (changes @ changes) ** 2 / (changes**4).sum())
+    reach = stats.t(freedom).ppf(0.95) * error
     ends = (expit(logit(found.value) - reach), expit(logit(found.value) + reach))
     assert (found.low, found.high) == pytest.approx(ends, abs=1e-4)
 
@@ -62,16 +66,16 @@ def test_shares_have_wilson_s_interval_and_f1_that_of_its_share() -> None:
 
 
 def test_the_intervals_cover_the_truth() -> None:
-    draw = np.random.default_rng(4)
-    label, score, predicted = table(draw, 400_000)
-    truth = {
-        **{name.removeprefix("test_"): x for name, x in score_metrics(pl.Series(label), score, "test").items()},
-        **{name.removeprefix("test_"): x for name, x in class_metrics(pl.Series(label), predicted, "test").items()},
-    }
-    tables = [intervals(*table(draw, 80), 0.95) for _ in range(300)]
-    for name in ("average_precision", "log_loss", "brier", "accuracy", "f1"):
-        covered = np.mean([found[name].low <= truth[name] <= found[name].high for found in tables])
-        assert covered >= 0.92, name
+    assert min(simulate_metrics.coverage(Case(100, 40, 1), 0.8, tables=300, seed=1)) >= LEAST
+
+
+def test_the_page_has_the_whole_simulation_and_no_interval_covers_too_little() -> None:
+    page = (ROOT / "docs/qa.md").read_text()
+    part = page.partition(simulate_metrics.BEGIN)[2].partition(simulate_metrics.END)[0]
+    assert [line.split(" | ")[:3] for line in part.split("\n") if line][2:] == [
+        [f"| {case.rows:,}", str(case.positives), str(case.rows_a_key)] for case in simulate_metrics.CASES
+    ]
+    assert lowest_in(page, simulate_metrics.BEGIN, simulate_metrics.END) >= LEAST
 
 
 def test_rows_of_a_key_that_are_alike_count_once() -> None:
