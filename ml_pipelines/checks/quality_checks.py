@@ -117,7 +117,7 @@ def min_auc(auc: Interval, test_auc: float, sample: Sample, *, threshold: Share)
     if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
         return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
     advice = "Use more rows, other features or another estimator."
-    return not_below("test auc", auc, threshold, sample.count, noun=sample.noun, least=sample.least, advice=advice)
+    return not_below("test auc", auc, threshold, sample, advice)
 
 
 @check
@@ -126,7 +126,7 @@ def beats_baseline(baseline_gain: Interval, sample: Sample) -> Check:
     what, advice = "log loss of the baseline minus that of the model", "Use more rows, other features or other options."
     if baseline_gain.low == baseline_gain.high == 0:
         return Check(0.0, 0.0, FAILED, "the model's log loss is that of the baseline in each row", advice)
-    return not_below(what, baseline_gain, 0, sample.count, noun=sample.noun, least=sample.least, advice=advice)
+    return not_below(what, baseline_gain, 0, sample, advice)
 
 
 @check
@@ -156,13 +156,13 @@ def calibration(
         needed = needed_text(events_needed(ratio, table.ratio.level), noun)
         return Check(None, ratio, UNDECIDED, f"{table.events} {noun} are too few for an interval{needed}")
     what = "ratio of observed to expected rows of the rarer class"
-    rule: dict[str, Any] = {"rows": table.events, "noun": noun, "advice": RAW_SCORES}
-    judged = [within(what, table.ratio, 1 / ratio, ratio, **rule)]
+    sample = Sample(table.events, noun, None)
+    judged = [within(what, table.ratio, 1 / ratio, ratio, sample, RAW_SCORES)]
     if not math.isnan(table.slope.value):
-        judged.append(within("calibration slope", table.slope, slope, 1 / slope, **rule))
+        judged.append(within("calibration slope", table.slope, slope, 1 / slope, sample, RAW_SCORES))
     if not math.isnan(table.error.value):
         what = "calibration error beyond chance, as a part of the rarer class's share,"
-        judged.append(not_above(what, table.error, error, **rule))
+        judged.append(not_above(what, table.error, error, sample, RAW_SCORES))
     return most_serious(judged)
 
 

@@ -56,16 +56,7 @@ def only_warning(check: Check) -> Check:
     return replace(check, verdict=WARNED) if check.verdict == FAILED and check.value is not None else check
 
 
-def not_below(
-    what: str,
-    interval: Interval,
-    bound: float,
-    rows: int,
-    *,
-    noun: str = "test rows",
-    least: int | None = None,
-    advice: str = "",
-) -> Check:
+def not_below(what: str, interval: Interval, bound: float, sample: Sample, advice: str = "") -> Check:
     """Judge an interval that must not lie below a bound.
 
     The check passes if the whole interval is at or above the bound, fails if the whole interval is below it, and is
@@ -75,33 +66,21 @@ def not_below(
         what: what was measured, for the reason.
         interval: the measured value with its interval.
         bound: the bound.
-        rows: the number of rows, or of what else was measured. The reason of an undecided check says how many would be
-            enough.
-        noun: what `rows` counts, in words.
-        least: about how many rows an interval needs, for a value without an interval.
+        sample: what was measured. The reason of an undecided check says how large a sample would be enough.
         advice: what to do if the check fails.
     """
-    return _judged(what, interval, bound, rows, noun, least, advice, 1)
+    return _judged(what, interval, bound, sample, advice, 1)
 
 
-def not_above(
-    what: str,
-    interval: Interval,
-    bound: float,
-    rows: int,
-    *,
-    noun: str = "test rows",
-    least: int | None = None,
-    advice: str = "",
-) -> Check:
+def not_above(what: str, interval: Interval, bound: float, sample: Sample, advice: str = "") -> Check:
     """Judge an interval that must not lie above a bound. The arguments are those of `not_below`."""
-    return _judged(what, interval, bound, rows, noun, least, advice, -1)
+    return _judged(what, interval, bound, sample, advice, -1)
 
 
-def within(what: str, interval: Interval, low: float, high: float, rows: int, *, noun: str, advice: str) -> Check:
+def within(what: str, interval: Interval, low: float, high: float, sample: Sample, advice: str) -> Check:
     """Judge an interval that must lie from `low` to `high`. The other arguments are those of `not_below`."""
-    below = not_below(what, interval, low, rows, noun=noun, advice=advice)
-    above = not_above(what, interval, high, rows, noun=noun, advice=advice)
+    below = not_below(what, interval, low, sample, advice)
+    above = not_above(what, interval, high, sample, advice)
     if below.verdict == above.verdict == PASSED:
         ends = interval_text(interval.low, interval.high, interval.level, ".3g")
         return Check(interval.value, high, PASSED, f"{what} is {interval.value:.3g} ({ends}), from {low:g} to {high:g}")
@@ -171,9 +150,7 @@ def _rounded(value: float, threshold: float) -> str:
     return next(text for text in texts if abs(float(text) - value) <= abs(value - threshold) / 10)
 
 
-def _judged(
-    what: str, interval: Interval, bound: float, rows: int, noun: str, least: int | None, advice: str, sign: int
-) -> Check:
+def _judged(what: str, interval: Interval, bound: float, sample: Sample, advice: str, sign: int) -> Check:
     if not (math.isfinite(interval.value) and math.isfinite(bound)):
         return _compared(what, interval.value, bound, False, ("", ""), advice)
     value, shown = interval.value, _rounded(interval.value, bound)
@@ -185,10 +162,10 @@ def _judged(
     if sign * farthest < sign * bound:
         return Check(value, bound, FAILED, f"{what} is {shown} ({ends}), {relations[1]} {bound:g}", advice)
     deciding = nearest if sign * value >= sign * bound else farthest  # the end that more rows would move past the bound
-    needed = least if math.isnan(deciding) else rows_needed(value, deciding, bound, rows)
+    needed = sample.least if math.isnan(deciding) else rows_needed(value, deciding, bound, sample.count)
     return Check(
         value,
         bound,
         UNDECIDED,
-        f"{what} is {shown} ({ends}), too little evidence for {bound:g}{needed_text(needed, noun)}",
+        f"{what} is {shown} ({ends}), too little evidence for {bound:g}{needed_text(needed, sample.noun)}",
     )

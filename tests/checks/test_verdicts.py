@@ -15,6 +15,7 @@ from ml_pipelines.checks.verdicts import (
     UNDECIDED,
     WARNED,
     Check,
+    Sample,
     gate_verdict,
     not_above,
     not_below,
@@ -22,24 +23,28 @@ from ml_pipelines.checks.verdicts import (
 from ml_pipelines.problems.intervals import Interval, mean_interval
 
 
+def rows(count: int) -> Sample:
+    return Sample(count, "test rows", None)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(0.7, 0.9, PASSED), (0.69, 0.9, UNDECIDED), (0.5, 0.7, UNDECIDED), (0.5, 0.69, FAILED)]
 )
 def test_the_interval_decides_and_not_the_value(low: float, high: float, verdict: str) -> None:
     value = (low + high) / 2 + 0.001
-    assert not_below("auc", Interval(value, low, high, 0.95), 0.7, 100).verdict == verdict
-    assert not_above("loss", Interval(-value, -high, -low, 0.95), -0.7, 100).verdict == verdict
+    assert not_below("auc", Interval(value, low, high, 0.95), 0.7, rows(100)).verdict == verdict
+    assert not_above("loss", Interval(-value, -high, -low, 0.95), -0.7, rows(100)).verdict == verdict
 
 
 def test_an_undecided_check_says_how_many_rows_would_do() -> None:
     """The value is 0.05 above the bound; the interval reaches 0.1 below the value. Four times the rows halve it."""
-    assert not_below("auc", Interval(0.75, 0.65, 0.85, 0.95), 0.7, 120).reason == (
+    assert not_below("auc", Interval(0.75, 0.65, 0.85, 0.95), 0.7, rows(120)).reason == (
         "auc is 0.75 (95% interval 0.65 to 0.85), too little evidence for 0.7; about 480 test rows would be enough"
     )
 
 
 def test_without_an_interval_nothing_is_decided() -> None:
-    result = not_below("auc", Interval(0.9, math.nan, math.nan, 0.95), 0.7, 9)
+    result = not_below("auc", Interval(0.9, math.nan, math.nan, 0.95), 0.7, rows(9))
     assert (result.verdict, result.reason) == (
         UNDECIDED,
         "auc is 0.9 (too few events for an interval), too little evidence for 0.7",
@@ -47,7 +52,7 @@ def test_without_an_interval_nothing_is_decided() -> None:
 
 
 def test_a_value_that_is_not_a_number_fails() -> None:
-    assert not_below("auc", Interval(math.nan, math.nan, math.nan, 0.95), 0.7, 9).verdict == FAILED
+    assert not_below("auc", Interval(math.nan, math.nan, math.nan, 0.95), 0.7, rows(9)).verdict == FAILED
 
 
 @pytest.mark.parametrize(
