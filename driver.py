@@ -37,7 +37,7 @@ def run_pipeline(planned: plan.Plan) -> int:
     with imports.many_at_once():
         import mlflow
 
-        from ml_pipelines.running.pipeline_run import pipeline_run
+        from ml_pipelines.running.parent_run import pipeline_run
 
     catalog.register_backends()
     with pipeline_run(planned) as parent:

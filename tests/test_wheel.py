@@ -17,7 +17,7 @@ import yaml
 from building import build, sources
 from conftest import FAST, ROOT, Result, Store
 
-from ml_pipelines.system.wheel import version
+from ml_pipelines.system.wheel_version import version
 
 pytestmark = pytest.mark.slow
 

@@ -185,7 +185,7 @@ def _pipeline_command() -> click.Command:
 
 def _run_pipeline(config: Config, resume: str | None, force: bool) -> None:
     from ml_pipelines.backends.inline import InlineBackend
-    from ml_pipelines.running.pipeline_run import pipeline_run
+    from ml_pipelines.running.parent_run import pipeline_run
 
     inline, resumed = InlineBackend(), None
     if resume:

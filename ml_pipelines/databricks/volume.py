@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from ml_pipelines.config.schema import Config
 from ml_pipelines.databricks import workspace
 from ml_pipelines.errors import ConfigError, message_of
-from ml_pipelines.system import events, paths, wheel
+from ml_pipelines.system import events, paths, wheel_version
 
 PRIVILEGES = "READ VOLUME and WRITE VOLUME on it, with USE CATALOG and USE SCHEMA above it"
 
@@ -65,7 +65,7 @@ def _version() -> str:
             "Backend databricks-jobs builds the wheel from the project's files, but this is an installed wheel. "
             "Run driver.py in the project's folder."
         )
-    return wheel.version(checkout)
+    return wheel_version.version(checkout)
 
 
 @cache

@@ -11,7 +11,7 @@ from ml_pipelines.config.compute import cluster_spec
 from ml_pipelines.config.schema import NONE, Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import Backend
-from ml_pipelines.planning.decisions import Decision, Reason
+from ml_pipelines.planning.reasons import Decision, Reason
 from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.data import locations, source_content
 from ml_pipelines.errors import ConfigError, PipelineError
 from ml_pipelines.planning import resuming
-from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.fingerprint import (
     SHOWN,
     Parts,
@@ -29,6 +28,7 @@ from ml_pipelines.planning.fingerprint import (
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.outputs import are_intact
 from ml_pipelines.planning.plan import Plan
+from ml_pipelines.planning.reasons import Decision, Reason
 from ml_pipelines.system import observed
 from ml_pipelines.tracking import lineage, opening
 from ml_pipelines.tracking.store import Store, parent_of, shortened

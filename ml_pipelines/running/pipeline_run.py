@@ -1,32 +1,27 @@
-"""Runs a pipeline: opens the parent MLflow run, yields steps that can start, and closes the run with its status."""
+"""A pipeline run in progress: which steps can start, how each ends, and the end of the whole run."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Queue
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-from ml_pipelines.config import rules
 from ml_pipelines.config.schema import Step
-from ml_pipelines.data import locations
-from ml_pipelines.errors import Interrupted, NothingToDo, QaRefused, StepFailed, TimedOut, one_line, renaming
-from ml_pipelines.models import scoring_model
-from ml_pipelines.planning import resuming, reuse
+from ml_pipelines.errors import QaRefused, StepFailed, TimedOut, one_line
+from ml_pipelines.planning import reuse
 from ml_pipelines.planning.backend import SubmittedStep
-from ml_pipelines.planning.decisions import Decision, Reason
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
-from ml_pipelines.running import twins
+from ml_pipelines.planning.reasons import Decision, Reason
+from ml_pipelines.running import reporting, twins
 from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
-from ml_pipelines.system import events, paths, processes, shortage, terminal
+from ml_pipelines.system import events, paths, processes, terminal
 from ml_pipelines.system.events import StepEnded
-from ml_pipelines.text import quoted
-from ml_pipelines.tracking import lineage, opening, provenance, records, run_page
+from ml_pipelines.tracking import lineage, records, run_page
 from ml_pipelines.tracking.store import PARENT, Store
 
 if TYPE_CHECKING:
@@ -309,7 +304,7 @@ class PipelineRun:
     def _report(self) -> str:
         """Make the report and return the command that shows it. If the report fails, say why and return no command."""
         config = self.plan.config
-        if not _publish_report(self.plan, self.store, self.run_id):
+        if not reporting.publish(self.plan, self.store, self.run_id):
             return ""
         run = "" if self._in_own_experiment and "experiment_name=" not in config.overrides else f" {self.run_id}"
         profile = "" if config.profile == "local" else f" --profile {config.profile}"
@@ -334,127 +329,3 @@ def _decision(state: StepState) -> Decision:
     if state.decision is None:
         raise AssertionError(f"{state.name} was started before it was decided on")
     return state.decision
-
-
-@contextmanager
-def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
-    """Open the parent run, and close it at the end. Under `mlflow run -e main`, use the run that MLflow made.
-
-    Raises:
-        ConfigError, BadData: a check before the start of the run failed.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    memory = Memory()
-    locations.table_path(plan.config.table_prefix, [], "step", "run", "table")  # raises if the prefix can't hold tables
-    with renaming("data.source", plan.config.source_key):
-        plan.backend.check(plan.config, plan.steps)
-    store = opening.open_store(plan.config)
-    adopted = opening.adopt_run(store, "main")
-    if adopted:
-        store.set_tags(adopted, provenance.provenance_tags())
-        experiment = str(store.get_run(adopted).info.experiment_id)
-        _report_experiment(plan, store.experiment_name(experiment))
-    else:
-        experiment = store.experiment_id(plan.config.experiment_name)
-    paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
-    store.reap(experiment)
-    if any(rules.SCORING_MODEL in step.external for step in plan.steps):
-        scoring_model.find(store, plan.config)  # raises if there is no such model
-    plan, inputs, source = resuming.choose_inputs(plan, store, experiment, memory)
-    if not adopted and plan.resumed and not plan.steps and store.get_run(plan.resumed.run_id).info.status == "FINISHED":
-        raise NothingToDo(
-            f"Nothing to resume: pipeline run {plan.resumed.run_id} finished all of these steps. "
-            "To start a new run, leave --resume out."
-        )
-    if not adopted and (current := reuse.up_to_date_run(plan, inputs, store, experiment, memory)):
-        _publish_missing_report(plan, store, current)
-        raise NothingToDo(
-            f"Up to date: nothing has changed since pipeline run {current} (--force runs everything again)."
-        )
-    tags = None if adopted else dict(provenance.provenance_tags())
-    parent = None
-    try:
-        run = mlflow.start_run(
-            run_id=adopted, experiment_id=experiment, run_name=plan.config.pipeline.run_name, tags=tags
-        )
-        parent = PipelineRun(plan, store, memory, run, inputs)
-        _describe(parent, source)
-        yield parent
-        parent.close()
-    except Lost as error:  # the step's run stays RUNNING, so that --resume can reattach to it
-        with suppress(MlflowException, OSError):
-            failed = {"cause": one_line(error), "exit_code": str(error.exit_code)}
-            store.close(str(run.info.run_id), "FAILED", failed)
-        raise
-    except BaseException as error:
-        failure: BaseException = error
-        if isinstance(error, MlflowException | OSError):
-            failure = plan.backend.explain(error) or store.failed(error)
-        elif isinstance(error, Exception):
-            failure = shortage.explain(error) or error
-        with suppress(MlflowException, OSError):  # if the store fails too, the next start closes the runs (Store.reap)
-            if parent:
-                parent.cancel(one_line(failure))
-                if not isinstance(error, Interrupted):
-                    parent.skip_rest()
-                status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
-                store.close(parent.run_id, status, {"cause": one_line(failure)})
-            store.close_own(experiment, one_line(failure))
-        if failure is error:
-            raise
-        raise failure from error
-    finally:
-        for state in parent.scheduler.states.values() if parent else ():
-            state.release()
-        with suppress(MlflowException, OSError):
-            mlflow.end_run(store.get_run(parent.run_id).info.status if parent else "KILLED")
-
-
-def _publish_report(plan: Plan, store: Store, run_id: str) -> bool:
-    """Make the report of a pipeline run. If that fails, say why and return False."""
-    place = ""
-    try:
-        from ml_pipelines.report import publishing  # imported after the steps, so that no step waits for it
-
-        place = str(store.get_run(run_id).info.artifact_uri)
-        publishing.publish(store, run_id, plan.backend.page_address)
-    except (Exception, Interrupted) as error:  # no error of the report may change the run's result
-        reason = one_line(shortage.explain(error, place=place) or error)
-        events.report(events.Notice(f"There is no report: {reason}"))
-        return False
-    return True
-
-
-def _publish_missing_report(plan: Plan, store: Store, run_id: str) -> None:
-    """Make the report of a finished pipeline run if it has none, for example because the disk was full."""
-    tags = store.get_run(run_id).data.tags
-    is_missing = records.REPORT not in tags or store.artifact_digest(run_id, tags[records.REPORT]) is None
-    if is_missing and _publish_report(plan, store, run_id):
-        events.report(events.Notice(f"Pipeline run {run_id[:8]} had no report. It has one now."))
-
-
-def _report_experiment(plan: Plan, name: str) -> None:
-    """Report if `mlflow run` made the run in another experiment than the profile's."""
-    wanted = plan.config.experiment_name
-    if name != wanted:
-        events.report(
-            events.Notice(f"`mlflow run` chose experiment {quoted(name)}; the profile's is {quoted(wanted)}.")
-        )
-
-
-def _describe(parent: PipelineRun, source: str | None) -> None:
-    """Set the parent run's description and tags, and report the start of the pipeline run."""
-    plan, config = parent.plan, parent.plan.config
-    kept = {f"{records.KEPT}{name}": str(run_id) for name, run_id in parent.kept.items()}
-    more = {"inputs_from": source, **kept} if source else {}
-    run_page.describe_pipeline_run(
-        parent.store, parent.run_id, config, plan.backend.name, {**processes.process_tag(), **more}
-    )
-    how = (config.profile, config.spark.engine, plan.backend.name, config.experiment_name)
-    events.report(events.PipelineStarted(config.pipeline.run_name, parent.run_id, how))
-    if source:
-        events.report(events.InputsReused(tuple(sorted(plan.missing)), source))
-    for line in plan.resumed.describe(config) if plan.resumed else ():
-        events.report(events.Notice(line))

@@ -12,7 +12,7 @@ from ml_pipelines.config.schema import Step
 
 if TYPE_CHECKING:
     from ml_pipelines.planning.backend import SubmittedStep
-    from ml_pipelines.planning.decisions import Decision
+    from ml_pipelines.planning.reasons import Decision
     from ml_pipelines.system.locks import Lease
 
 

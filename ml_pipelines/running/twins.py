@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from ml_pipelines.planning.decisions import NEVER_REUSED, Decision
 from ml_pipelines.planning.fingerprint import declared, fingerprint_of
+from ml_pipelines.planning.reasons import NEVER_REUSED, Decision
 from ml_pipelines.running.scheduler import StepState
 from ml_pipelines.system import events, locks
 from ml_pipelines.tracking import lineage
