@@ -33,6 +33,15 @@ class SourceKind(enum.Enum):
     sample = "sample"
 
 
+class Sample(enum.Enum):
+    """A table of real data that scikit-learn's package contains."""
+
+    breast_cancer = "breast_cancer"  # two classes
+    wine = "wine"  # three classes
+    digits = "digits"  # ten classes
+    diabetes = "diabetes"  # a number
+
+
 class FileFormat(enum.Enum):
     """The format of a file source. `auto` looks at the suffix; a folder that contains _delta_log is a Delta table."""
 
@@ -86,6 +95,7 @@ class Source:
     kind: SourceKind = SourceKind.synthetic
     rows: int = 10_000  # kind synthetic
     features: int = 20  # kind synthetic
+    name: Sample = Sample.breast_cancer  # kind sample
     path: str | None = None  # kind file: a path or URI
     format: FileFormat = FileFormat.auto  # kind file
     separator: str = ","  # kind file, format csv

@@ -19,7 +19,7 @@ def content_of(source: Source, digest_of: DigestOf) -> str:
     if source.kind is SourceKind.synthetic:
         return f"synthetic {source.rows} x {source.features}"
     if source.kind is SourceKind.sample:
-        return "sample"
+        return f"sample {source.name.value}"
     if source.kind is SourceKind.table:
         return f"table {source.table} at {'an unknown version' if source.version is None else source.version}"
     uri, local = locations.locate_source(source)

@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ml_pipelines.config.schema import FileFormat, Source, SourceKind
+from ml_pipelines.config.schema import FileFormat, Sample, Source, SourceKind
 from ml_pipelines.data import locations
 from ml_pipelines.data.columns import check_width
 from ml_pipelines.data.files import csv_files, delta_files, parquet_files, text_files
@@ -71,7 +71,7 @@ def read_source(
         check_width(source.features + len(("id", "label")), max_columns)
         return Raw(synthetic_rows(spark, source.rows, source.features, seed))
     if source.kind is SourceKind.sample:
-        return Raw(_sample(spark))
+        return Raw(_sample(spark, source.name))
     if source.kind is SourceKind.table:
         raw = Raw(_table(spark, source))
     else:
@@ -125,12 +125,17 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
     return numbers.select("*", (uniform < chance).cast("int").alias("label"))
 
 
-def _sample(spark: SparkSession) -> DataFrame:
-    """Return scikit-learn's breast cancer table (Street, Wolberg, Mangasarian 1993): 569 rows, 30 features."""
-    from sklearn.datasets import load_breast_cancer
+def _sample(spark: SparkSession, name: Sample) -> DataFrame:
+    """Return a table that scikit-learn's package contains: `id` (the row's number), its features, and `label`.
 
-    bunch = load_breast_cancer(as_frame=True)
-    frame = bunch.data.assign(label=bunch.target.map(dict(enumerate(bunch.target_names.tolist()))))
+    The label of a table with classes is the name of the class, for example `malignant`.
+    """
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name.value}")(as_frame=True)
+    frame = bunch.data.assign(label=bunch.target)
+    if "target_names" in bunch:
+        frame["label"] = bunch.target.map(dict(enumerate(map(str, bunch.target_names))))
     frame.insert(0, "id", range(len(frame)))
     return spark.createDataFrame(frame)
 

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from reading import Reading, show_on_jvm
 from sklearn.datasets import load_breast_cancer
 
-from ml_pipelines.config.schema import FileFormat, Source, SourceKind
+from ml_pipelines.config.schema import FileFormat, Sample, Source, SourceKind
 from ml_pipelines.data import sources
 from ml_pipelines.errors import BadData
 from ml_pipelines.system import paths
@@ -95,6 +95,17 @@ def test_the_sample_is_the_breast_cancer_table_with_its_two_classes(spark: Spark
     bunch = load_breast_cancer()
     assert frame.orderBy("id").select(bunch.feature_names[0]).first()[0] == bunch.data[0, 0]
     assert frame.columns == ["id", *bunch.feature_names, "label"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "features", "labels"),
+    [("wine", 178, 13, 3), ("digits", 1_797, 64, 10), ("diabetes", 442, 10, 214)],
+)
+def test_a_sample_has_a_key_and_a_label(spark: SparkSession, name: str, rows: int, features: int, labels: int) -> None:
+    frame = sources.read_source(spark, Source(kind=SourceKind.sample, name=Sample(name)), seed=1).frame
+    assert len(frame.columns) == features + 2
+    assert (frame.count(), frame.select("id").distinct().count()) == (rows, rows)
+    assert frame.select("label").distinct().count() == labels
 
 
 # -- CSV
