@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData, ConfigError, message_of
+from ml_pipelines.modelling.encoder import CATEGORIES, MISSING, make_encoder
 from ml_pipelines.modelling.estimators import default_options, make_classifier
 from ml_pipelines.modelling.features import split_label, value_ranges
 from ml_pipelines.problems.problem import problem_of
@@ -16,10 +17,7 @@ from ml_pipelines.text import shown
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
-    from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
-
-MAX_CATEGORIES = 254  # this many values of a text column, the most frequent ones, get a code of their own
 
 
 @dataclass(frozen=True)
@@ -36,44 +34,8 @@ class Params:
         """Raise ValueError for a name that is not a class of scikit-learn, or an unknown encoding."""
         form = "sklearn.<module>.<Class>"
         rules.looks_like("estimator", self.estimator, r"sklearn(\.[a-z_]\w*)+\.[A-Z]\w*", form)
-        rules.one_of("categories", self.categories, ("ordinal", "one_hot"))
-        rules.one_of("missing", self.missing, ("keep", "median"))
-
-
-def frequent_values(column: pl.Series) -> list[str]:
-    """Return the values of a text column in sorted order, or its MAX_CATEGORIES most frequent values if it has more."""
-    counts = column.drop_nulls().alias("value").value_counts().sort("count", "value", descending=[True, False])
-    return sorted(counts["value"].head(MAX_CATEGORIES).to_list())
-
-
-def make_encoder(features: pl.DataFrame, params: Params, takes_nan: bool) -> ColumnTransformer:
-    """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the params say.
-
-    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. This code
-    is NaN if the params say `ordinal` and the estimator takes NaN, else -1. With `one_hot`, the code has a column of
-    its own if a row of `features` has it.
-    """
-    import numpy as np
-    import polars as pl
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
-
-    text = [name for name, dtype in features.schema.items() if dtype == pl.String]
-    numbers = [name for name in features.columns if name not in text]
-    one_hot = [OneHotEncoder(handle_unknown="ignore", sparse_output=False)] if params.categories == "one_hot" else []
-    unknown = np.nan if takes_nan and not one_hot else -1
-    # If the encoder chose the categories, Polars' None would be one of them, and pandas' NaN would be an unseen one.
-    categories = [frequent_values(features[name]) for name in text]
-    codes = OrdinalEncoder(categories=categories, handle_unknown="use_encoded_value", unknown_value=unknown)
-    # pandas reads a column in which every cell is empty as numbers; the encoder takes only objects.
-    as_objects = FunctionTransformer(np.asarray, kw_args={"dtype": "O"})
-    prepare = [SimpleImputer(strategy="median")] if params.missing == "median" else []
-    prepare += [StandardScaler()] if params.scale else []
-    parts = [("category", make_pipeline(as_objects, codes, *one_hot), text)] if text else []
-    parts += [("number", make_pipeline(*prepare) if prepare else "passthrough", numbers)] if numbers else []
-    return ColumnTransformer(parts)
+        rules.one_of("categories", self.categories, CATEGORIES)
+        rules.one_of("missing", self.missing, MISSING)
 
 
 def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
@@ -94,7 +56,8 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
                 f"Feature {shown(column.name)}: {column.null_count()} of {len(column)} values are missing, and "
                 f"{params.estimator} can't handle that. Set steps.train.params.missing=median."
             )
-    return Pipeline([("encode", make_encoder(features, params, takes_nan)), ("model", estimator)])
+    encoder = make_encoder(features, params.categories, params.missing, params.scale, takes_nan)
+    return Pipeline([("encode", encoder), ("model", estimator)])
 
 
 def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -16,8 +16,8 @@ from conftest import Result, Store, change
 from mlflow.pyfunc import scoring_server
 from pyspark.sql import SparkSession
 
+from ml_pipelines.modelling import encoder
 from ml_pipelines.models import model_files
-from steps import train
 from steps.train import Params, make_model
 
 COLOURS = ["red", "blue", None, "green"] * 50
@@ -79,7 +79,7 @@ def test_each_form_of_a_missing_category_has_the_same_probability(params: Params
 
 @MODELS
 def test_a_rare_category_counts_as_missing(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "MAX_CATEGORIES", 3)
+    monkeypatch.setattr(encoder, "MAX_CATEGORIES", 3)
     colours = [*COLOURS[:-4], "violet", "white", "white", "white"]  # red has 49 rows, white 3, violet 1
     features = FEATURES.with_columns(colour=pl.Series(colours))
     model = make_model(features, params, seed=1).fit(features, LABEL)
@@ -88,8 +88,8 @@ def test_a_rare_category_counts_as_missing(params: Params, monkeypatch: pytest.M
 
 
 def test_the_most_frequent_values_get_a_code_and_ties_go_by_the_alphabet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "MAX_CATEGORIES", 2)
-    assert train.frequent_values(pl.Series("count", ["c", "b", "a", None, None, "c"])) == ["a", "c"]
+    monkeypatch.setattr(encoder, "MAX_CATEGORIES", 2)
+    assert encoder.frequent_values(pl.Series("count", ["c", "b", "a", None, None, "c"])) == ["a", "c"]
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""The encoder: the part of a model that turns the columns of a table into numbers for an estimator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+    from sklearn.compose import ColumnTransformer
+
+MAX_CATEGORIES = 254  # this many values of a text column, the most frequent ones, get a code of their own
+CATEGORIES, MISSING = ("ordinal", "one_hot"), ("keep", "median")  # the words for encodings in conf
+
+
+def frequent_values(column: pl.Series) -> list[str]:
+    """Return the values of a text column in sorted order, or its MAX_CATEGORIES most frequent values if it has more."""
+    counts = column.drop_nulls().alias("value").value_counts().sort("count", "value", descending=[True, False])
+    return sorted(counts["value"].head(MAX_CATEGORIES).to_list())
+
+
+def make_encoder(
+    features: pl.DataFrame, categories: str, missing: str, scale: bool, takes_nan: bool
+) -> ColumnTransformer:
+    """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the settings say.
+
+    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. This code
+    is NaN for `ordinal` if the estimator takes NaN, else -1. With `one_hot`, the code has a column of its own if a row
+    of `features` has it.
+
+    Args:
+        features: the training rows.
+        categories: a word of CATEGORIES.
+        missing: a word of MISSING, for numbers.
+        scale: whether numbers get mean 0 and standard deviation 1.
+        takes_nan: whether the estimator takes NaN.
+    """
+    import numpy as np
+    import polars as pl
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+
+    text = [name for name, dtype in features.schema.items() if dtype == pl.String]
+    numbers = [name for name in features.columns if name not in text]
+    one_hot = [OneHotEncoder(handle_unknown="ignore", sparse_output=False)] if categories == "one_hot" else []
+    unknown = np.nan if takes_nan and not one_hot else -1
+    # If the encoder chose the categories, Polars' None would be one of them, and pandas' NaN would be an unseen one.
+    known = [frequent_values(features[name]) for name in text]
+    codes = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=unknown)
+    # pandas reads a column in which every cell is empty as numbers; the encoder takes only objects.
+    as_objects = FunctionTransformer(np.asarray, kw_args={"dtype": "O"})
+    prepare = [SimpleImputer(strategy="median")] if missing == "median" else []
+    prepare += [StandardScaler()] if scale else []
+    parts = [("category", make_pipeline(as_objects, codes, *one_hot), text)] if text else []
+    parts += [("number", make_pipeline(*prepare) if prepare else "passthrough", numbers)] if numbers else []
+    return ColumnTransformer(parts)
