@@ -43,7 +43,12 @@ def test_the_gate_hardly_refuses_a_model_falsely(model: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "area"), [(Case(200, 10, 1), 0.7), (Case(200, 50, 1), 0.99), (Case(1_000, 500, 5), 0.9)]
+    ("case", "area", "least"),
+    [
+        (Case(200, 10, 1), 0.7, LEAST),
+        (Case(200, 50, 1), 0.99, 94),  # 92.9 for the log loss without Hall's upper end
+        (Case(4_000, 200, 5), 0.9, 94),  # 91.9 for precision with an effect of at most `alike`
+    ],
 )
-def test_the_intervals_of_each_metric_cover_the_truth(case: Case, area: float) -> None:
-    assert min(simulate_metrics.coverage(case, area, tables=2_000, seed=1)) >= LEAST
+def test_the_intervals_of_each_metric_cover_the_truth(case: Case, area: float, least: float) -> None:
+    assert min(simulate_metrics.coverage(case, area, tables=2_000, seed=1)) >= least

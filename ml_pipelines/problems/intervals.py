@@ -79,10 +79,11 @@ def share_interval(hits: Array, level: float, keys: Array) -> Interval:
 
     value, rows = float(hits.mean()), len(hits)
     sizes = np.bincount(keys)
-    most = float((sizes**2).sum()) / rows  # if all rows of a key are alike
+    alike = float((sizes**2).sum()) / rows  # the effect if all rows of a key are alike, whatever the number of its rows
     plain = sum_variance(hits - value, np.arange(rows))
-    effect = min(max(sum_variance(hits - value, keys) / plain, 1.0), most) if plain else most
-    if most > 1:  # the variance comes from the keys
+    # The effect can be larger than `alike`: of the rows predicted as class 1, keys of this class have more than others.
+    effect = max(sum_variance(hits - value, keys) / plain, 1.0) if plain else alike
+    if alike > 1:  # the variance comes from the keys
         effect *= (reach_of(level, count_events(hits, keys)) / reach_of(level)) ** 2
     low, high = wilson(value, rows / effect, level)
     return Interval(value, min(low, value), max(high, value), level)  # rounding can move an end past the value
