@@ -118,6 +118,12 @@ class Contenders:
         command = [PYTHON, str(HERE / name), str(self.source), str(folder), *options]
         return measure(command, folder, environment(folder, **more))
 
+    def loop(self, folder: Path, model: Path, *options: str) -> Measured:
+        """Score the source with a model, without a pipeline."""
+        shutil.rmtree(target := folder / "scored", ignore_errors=True)
+        command = [PYTHON, str(HERE / "scoring.py"), str(self.source), str(model), str(target), *options]
+        return measure(command, folder, environment(folder))
+
     def projects(self, folder: Path, noop: bool) -> Measured:
         """Run a copy of the ordinary MLflow project, because MLflow puts artifacts below the working directory."""
         shutil.copytree(HERE / "projects_ordinary", folder, dirs_exist_ok=True)
@@ -254,6 +260,32 @@ def wide(contenders: Contenders, rounds: int) -> Results:
     return results
 
 
+def score(contenders: Contenders, rounds: int) -> Results:
+    """Measure the pipeline `score` against a bare loop, and a batch of 1,000 rows against the import of MLflow."""
+    folder = fresh("score")
+    contenders.driver(folder, f"--set=data.source.path={data.make(200_000, WORK / 'data')}")
+    model = next((folder / "mlruns").rglob("*.skops"))
+    options, batch = ("--pipeline=score", "--force=all"), data.make(1_000, WORK / "data")
+
+    def ours(source: Path) -> Measured:
+        shutil.rmtree(folder / "delta", ignore_errors=True)
+        return contenders.driver(folder, *options, f"--set=score.source.kind=file,score.source.path={source}")
+
+    contestants: dict[str, Callable[[], Measured]] = {
+        "ours": lambda: ours(contenders.source),
+        "bare loop": lambda: contenders.loop(folder, model),
+        "all in memory": lambda: contenders.loop(folder, model, "--memory"),
+        "1,000 rows": lambda: ours(batch),
+        "import mlflow, open store": lambda: _python(OPEN_STORE, folder),
+    }
+    results: Results = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            results[name].append(run())
+            _say(name, results[name][-1])
+    return results
+
+
 def growth(contenders: Contenders, rounds: int) -> Results:
     """Measure time and memory of this project, of the tracked script, and of the estimator alone."""
     whole = contenders.whole()
@@ -261,7 +293,7 @@ def growth(contenders: Contenders, rounds: int) -> Results:
     return take_turns({"ours": whole["ours"], "floor": whole["floor"], **bare}, rounds)
 
 
-PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepare, wide, growth)}
+PARTS = {part.__name__: part for part in (noop, full, again, pair, checks, prepare, wide, score, growth)}
 
 
 def save(name: str, results: Results, rows: int, load: float) -> None:
@@ -285,17 +317,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--growth", type=int, nargs="*", default=[2_000, 200_000, 2_000_000], metavar="ROWS")
+    parser.add_argument("--score", type=int, nargs="*", default=[2_000_000], metavar="ROWS")
     parser.add_argument(
-        "--large", action="store_true", help="measure growth up to 20,000,000 rows, with one round of the largest size"
+        "--large", action="store_true", help="measure growth and score up to 20,000,000 rows too, with one round of it"
     )
     options = parser.parse_args()
-    sizes = options.growth + ([20_000_000] if options.large else [])
+    large = [20_000_000] if options.large else []
+    sizes = {"growth": options.growth + large, "score": options.score + large}
     for name in options.parts or PARTS:
-        for rows in sizes if name == "growth" else [options.rows]:
+        for rows in sizes.get(name, [options.rows]):
             print(f"{name}, {rows:,} rows", flush=True)
             load = os.getloadavg()[0]
             results = PARTS[name](Contenders(rows), 1 if rows >= 20_000_000 else options.rounds)
-            save(f"growth_{rows}" if name == "growth" else name, results, rows, load)
+            save(f"{name}_{rows}" if name in sizes else name, results, rows, load)
     shutil.rmtree(WORK / "runs", ignore_errors=True)
 
 

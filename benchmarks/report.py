@@ -27,6 +27,7 @@ LABELS = {
     "side by side": "at the same time",
     "in turn, all threads": "one after the other, all threads",
     "in turn, one thread": "one after the other, one thread each",
+    "1,000 rows": "this project, 1,000 rows",
     "after the steps: the report, and the end": "after the last step: report, end of the run",
 }
 ROUNDS = 3
@@ -150,11 +151,36 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
             for rows in sizes
             if rows >= 2_000_000  # with fewer rows, engine and fork server need more than the matrix
         ),
+        *(
+            (
+                f"scoring {rows:,} rows / {what}",
+                "x",
+                bound,
+                lambda rows=rows, other=other: share(f"score_{rows}", other),
+            )
+            for rows in grown(results, "score")
+            for other, what, bound in (("bare loop", "a bare loop", 1.0), ("all in memory", "all in memory", 1 / 0.8))
+        ),
+        *(
+            (
+                f"memory of scoring {rows:,} rows, above that of 1,000 rows",
+                "MB",
+                2_048.0,
+                lambda rows=rows: time(f"score_{rows}") and above(results[f"score_{rows}"]["peak_mb"]),
+            )
+            for rows in grown(results, "score")
+        ),
+        (
+            f"scoring 1,000 rows / `{store}`",
+            "x",
+            2.5,
+            lambda: share(f"score_{grown(results, 'score')[0]}", store, "1,000 rows"),
+        ),
     ]
     lines = []
     for what, unit, bound, measured in checks:
         used.clear()
-        with suppress(KeyError):  # the part was not measured
+        with suppress(LookupError):  # the part was not measured
             value = measured()
             verdict = "reached" if value <= bound else "**not reached**"
             verdict = "not judged" if any(rough(results[part]) for part in used) else verdict
@@ -164,9 +190,9 @@ def targets(results: Results) -> list[tuple[str, str, str, str]]:
     return lines
 
 
-def grown(results: Results) -> list[int]:
-    """Return the numbers of rows at which growth was measured."""
-    return sorted(int(name.removeprefix("growth_")) for name in results if name.startswith("growth_"))
+def grown(results: Results, part: str = "growth") -> list[int]:
+    """Return the numbers of rows at which a part was measured."""
+    return sorted(int(name.removeprefix(f"{part}_")) for name in results if name.startswith(f"{part}_"))
 
 
 def beyond(results: Results, rows: int) -> float:
@@ -177,6 +203,11 @@ def beyond(results: Results, rows: int) -> float:
         return max(many) - max(few)
 
     return (grows("ours") - grows("bare fit")) / (rows * 0.8 * MATRIX_MB)
+
+
+def above(peaks: dict[str, list[float]]) -> float:
+    """Return how much more memory scoring needs than a batch of 1,000 rows does, in MB."""
+    return max(peaks["ours"]) - max(peaks["1,000 rows"])
 
 
 def page(results: Results) -> str:
@@ -205,6 +236,10 @@ def page(results: Results) -> str:
         else "\n".join(f"{name} was not measured: {why}" for name, why in peers["missing"].items()),
         "growth": "\n\n".join(
             f"{rows:,} rows\n\n{table(results[f'growth_{rows}'], 'floor')}" for rows in grown(results)
+        )
+        or "Not measured.",
+        "score": "\n\n".join(
+            f"{rows:,} rows\n\n{table(results[f'score_{rows}'], 'bare loop')}" for rows in grown(results, "score")
         )
         or "Not measured.",
     }
