@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
+from ml_pipelines.modelling import score_bins
 from ml_pipelines.modelling.features import positive_score, split_label
+from ml_pipelines.modelling.score_bins import ScoreBins
 from ml_pipelines.problems.problem import problem_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
     problem = problem_of()
     metrics = problem.score_metrics(label, score, "test")
     step.log_metrics({**metrics, **problem.class_metrics(label, predicted, "test"), "test_rows": len(label)})
+    step.log_json(asdict(ScoreBins.of(score, predicted)), score_bins.FILE)
     charts = problem.curves(label, score)
     step.log_json(charts, "curves.json")
     step.log_figure(figure(charts, step.params.threshold), "curves.png")

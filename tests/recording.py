@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pyspark.sql import DataFrame, SparkSession
 
+    from ml_pipelines.data.features import Recipe
+
 
 # The split and the label of every table of the context, unless a test replaces it.
 IDENTITY = {
@@ -127,7 +129,10 @@ class RecordingContext(StepContext[Any]):
     def scoring_model(self) -> ScoringModel:
         raise NotImplementedError("tests of the step score run the pipeline")
 
-    def batch(self, model: ScoringModel) -> NewRows:
+    def shadow_model(self) -> ScoringModel | None:
+        raise NotImplementedError("tests of the step score run the pipeline")
+
+    def batch(self, recipe: Recipe) -> NewRows:
         raise NotImplementedError("tests of the step score run the pipeline")
 
     def warn(self, kind: str, column: str | None, message: str) -> None:

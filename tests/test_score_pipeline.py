@@ -12,6 +12,7 @@ from ml_pipelines.tracking import lineage
 Shell = Callable[..., Result]
 SETTINGS = "experiment_name=loans,data.source.kind=file,data.label=defaulted,data.drop=[note],data.source.path="
 ADDED = ["score", "prediction", "model_name", "model_version", "scored_at", "batch_id"]
+SHADOW = ["shadow_score", "shadow_prediction", "shadow_version"]
 
 
 def loans() -> pl.DataFrame:
@@ -89,9 +90,14 @@ def test_the_rows_of_the_test_table_get_the_scores_of_evaluate(earlier: Store) -
     [parent] = earlier.runs("tags.`mlflow.runName` = 'scoring_run'")
     assert (parent.info.status, parent.data.tags["pipeline"]) == ("FINISHED", "score")
     rate = (table["prediction"] == "1").mean()
-    assert parent.data.metrics == {"scored_rows": 400, "predicted_positive_rate": rate}
-    assert f"400 rows, {rate:.1%} predicted 1, version 1" in result.out
-    assert "report.html" in earlier.artifacts(parent)
+    metrics = {name: parent.data.metrics[name] for name in ("scored_rows", "predicted_positive_rate")}
+    assert metrics == {"scored_rows": 400, "predicted_positive_rate": rate}
+    test = (evaluated_rows(earlier)["predicted"] == 1).mean()
+    line = f"400 rows, {rate:.1%} predicted 1 ({test:.1%} of the test table), version 1, less than a day old"
+    assert line in result.out
+    page = earlier.artifact(parent, "scoring.html").read_text()
+    assert "Scores of the batch" in page
+    assert "4 columns have no missing, unseen or outside values." in page
     assert "Up to date" in drive_in(earlier, "--pipeline=score", SYNTHETIC).text
 
 
@@ -198,7 +204,51 @@ def test_another_threshold_of_evaluate_counts_once_the_gate_has_judged_again(
     assert drive_in(champion, again, "--set=data.key=loan id").code == 0
     result = score(pl.DataFrame(ROW))
     assert result.code == 0, result.text
-    assert "2 rows, 100.0% predicted yes, version 1" in result.out
+    assert "2 rows, 100.0% predicted yes (100.0% of the test table), version 1" in result.out
+
+
+@pytest.mark.slow
+def test_the_scores_of_a_shadow_model_stand_beside_those_of_the_model(
+    champion: Store, score: Callable[..., Result], tmp_path: Path
+) -> None:
+    rows = loans().with_columns(note=pl.Series(["a", "b"] * 200))
+    first = evaluated_rows(champion)
+    rows.write_csv(tmp_path / "loans.csv")
+    more = f"--set={SETTINGS}{tmp_path / 'loans.csv'},data.drop=[],steps.train.params.options.max_iter=3"
+    assert drive_in(champion, more, "--set=data.key=loan id").code == 0
+    second = evaluated_rows(champion)
+    result = score(rows.drop("defaulted"), "--set=score.shadow=2,score.features=false")
+    assert result.code == 0, result.text
+    table = scored(champion)
+    assert table.columns == ["loan_id", "score", "prediction", *SHADOW, *ADDED[2:]]
+    assert agree(table, first)
+    renamed = table.drop("score", "prediction").rename({"shadow_score": "score", "shadow_prediction": "prediction"})
+    assert agree(renamed, second)
+    assert set(table["shadow_version"]) == {2}
+    same = (table["prediction"] == table["shadow_prediction"]).mean()
+    assert f"version 2 predicts {same:.1%} of the rows alike" in result.out
+    [parent] = champion.runs("tags.`mlflow.runName` = 'scoring_run'")
+    gap = (table["shadow_score"] - table["score"]).abs()
+    page = champion.artifact(parent, "scoring.html").read_text()
+    assert f"differ by {gap.mean():.3f} on average and by at most {gap.max():.3f}" in page
+    assert "loans, version 2, of " in page
+    result = score(rows.drop("note"), "--set=score.shadow=2")
+    assert (result.code, "lacks 1 of 4 columns that the model needs: note" in result.text) == (3, True)
+    result = score(rows, "--set=score.shadow=nobody")
+    assert (result.code, "score.shadow: model loans has no alias nobody." in result.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_shadow_model_that_learned_a_column_otherwise_is_refused(
+    champion: Store, score: Callable[..., Result], tmp_path: Path
+) -> None:
+    rows = loans().with_columns(kind=pl.Series(range(400)))
+    rows.write_csv(tmp_path / "loans.csv")
+    more = f"--set={SETTINGS}{tmp_path / 'loans.csv'}"
+    assert drive_in(champion, more, "--set=data.key=loan id").code == 0
+    result = score(loans(), "--set=score.shadow=2")
+    assert (result.code, "differ in the column kind, so one batch can't serve both" in result.text) == (2, True)
+    assert not list(champion.tables.rglob("scored"))
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ml_pipelines.data.features import Recipe
     from ml_pipelines.data.origin import Origin
     from ml_pipelines.data.tables import Table
+    from ml_pipelines.modelling.score_bins import ScoreBins
 
 P = TypeVar("P")
 Output = str | float | bool
@@ -48,6 +49,7 @@ class ScoringModel(NamedTuple):
     trusted: Sequence[str]  # the types that the file may contain
     recipe: Recipe
     threshold: float  # a score of at least this value counts as class 1
+    test_scores: ScoreBins | None  # the scores of its test table; None if no run of evaluate recorded them
 
 
 class NewRows(NamedTuple):
@@ -104,11 +106,15 @@ class StepContext(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def batch(self, model: ScoringModel) -> NewRows:
+    def shadow_model(self) -> ScoringModel | None:
+        """Return the model that `score.shadow` names, or None. It raises the same errors as `scoring_model`."""
+
+    @abstractmethod
+    def batch(self, recipe: Recipe) -> NewRows:
         """Return the rows of `score.source`: the key, the features before `add_features`, the label if there is one.
 
         Raises:
-            BadData: the rows do not fit the model.
+            BadData: the rows do not fit the recipe.
         """
 
     @abstractmethod

@@ -160,7 +160,7 @@ def _row(reference: pl.Series, current: pl.Series) -> dict[str, Any]:
         labels, counts = [*labels, OTHER], np.vstack([counts, rest])
     rows = np.array([len(reference), len(current)])
     missing = rows - present
-    psi, statistic, p_value = (None, None, None) if kind == "changed" else _values(counts)
+    psi, statistic, p_value = (None, None, None) if kind == "changed" else compare_bins(counts)
     shares = np.vstack([counts, missing]) / rows
     return {
         "column": reference.name,
@@ -178,8 +178,8 @@ def _row(reference: pl.Series, current: pl.Series) -> dict[str, Any]:
     }
 
 
-def _values(counts: Floats) -> tuple[float | None, float | None, float | None]:
-    """Return the PSI, the statistic of the chi-squared test and its p-value, from the rows of each bin and table.
+def compare_bins(counts: Floats) -> tuple[float | None, float | None, float | None]:
+    """Return the PSI, the statistic of the chi-squared test and its p-value, from the rows in each bin of two tables.
 
     The function subtracts from the PSI what chance alone gives on average: (bins - 1) (1 / n + 1 / m) for tables of n
     and m rows.

@@ -101,11 +101,12 @@ def check_config(config: Config) -> None:
         _check_source("score.source", source)
         if source.kind is SourceKind.synthetic and source.path:
             raise ConfigError("score.source.kind: a path needs the kind file. Set score.source.kind=file.")
-    if not re.fullmatch(r"[\w-]+", config.score.model):
-        raise ConfigError(
-            f"score.model: {quoted(config.score.model)} is not an alias such as champion, a version such as 3, or the "
-            "id of a train run."
-        )
+    for key, named in (("model", config.score.model), ("shadow", config.score.shadow)):
+        if named is not None and not re.fullmatch(r"[\w-]+", named):
+            raise ConfigError(
+                f"score.{key}: {quoted(named)} is not an alias such as champion, a version such as 3, or the id of a "
+                "train run."
+            )
     for name, column in config.contract.items():
         _check_column(f"contract.{shown(name)}", column)
 

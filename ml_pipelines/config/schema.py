@@ -140,6 +140,7 @@ class Score:
 
     source: Source | None = None
     model: str = "champion"  # an alias, a version, or the id of a train run
+    shadow: str | None = None  # a second model, named like `model`, whose scores stand beside the model's
     features: bool = True  # whether the scored table has the features too
     bad_cells: BadCells = BadCells.fail
     batch_id: str | None = None  # null: a digest of the source's content

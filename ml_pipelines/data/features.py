@@ -7,12 +7,14 @@ decides nothing by the values in the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.data import cells
 from ml_pipelines.data.columns import standard_name
+from ml_pipelines.errors import ConfigError
+from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +57,29 @@ class Recipe:
     def key_column(self) -> str | None:
         """The key's name in our tables, or None."""
         return standard_name(self.key) if self.key else None
+
+    def joined(self, other: Recipe) -> Recipe:
+        """Return a recipe that makes the features of both, so that one batch serves both models.
+
+        Raises:
+            ConfigError: the two make a feature, the label or the key in different ways.
+        """
+        differing = [
+            name
+            for name in self.types.keys() & other.types.keys()
+            if (self.types[name], self.sources[name]) != (other.types[name], other.sources[name])
+        ]
+        different = [f"the column {shown(self.sources[name])}" for name in sorted(differing)]
+        settings = {"label": "the label", "classes": "its classes", "key": "the key", "null_values": "data.null_values"}
+        different += [words for name, words in settings.items() if getattr(self, name) != getattr(other, name)]
+        if different:
+            raise ConfigError(
+                f"score.shadow: its training and that of score.model differ in {listed(different)}, so one batch can't "
+                "serve both models. Set score.shadow=null, or score with one model after the other by score.model."
+            )
+        sources, types = {**self.sources, **other.sources}, {**self.types, **other.types}
+        dropped = tuple(name for name in self.dropped if name not in sources.values())
+        return replace(self, sources=sources, types=types, dropped=dropped)
 
     @classmethod
     def from_json(cls, content: Any) -> Recipe | None:

@@ -101,7 +101,25 @@ class TrackedContext(DataContext[P]):
             ConfigError: there is no such model, or the workers share no folder with this process.
             BadData: the model's file has changed since the train run, or its types are not trusted.
         """
-        version = scoring_model.find(self._store, self._config)
+        model = self._model_for_scoring(scoring_model.SETTING)
+        self._tags |= {
+            "model_name": model.version.name,
+            "model_version": str(model.version.version),
+            "train_run_id": model.version.run_id,
+        }
+        return model
+
+    def shadow_model(self) -> ScoringModel | None:
+        """Return the model that `score.shadow` names, or None. It raises the same errors as `scoring_model`."""
+        if self._config.score.shadow is None:
+            return None
+        model = self._model_for_scoring(scoring_model.SHADOW)
+        self._tags["shadow_version"] = str(model.version.version)
+        return model
+
+    def _model_for_scoring(self, setting: str) -> ScoringModel:
+        """Return the model that a setting of `score` names, with a copy of its file for the workers."""
+        version = scoring_model.find(self._store, self._config, setting)
         if version.version != scoring_model.UNREGISTERED:
             self._versions[version.run_id] = version
         logged, trusted = self._logged(version.run_id), self._config.model.trusted_types
@@ -109,17 +127,19 @@ class TrackedContext(DataContext[P]):
         if "://" in self._copies:
             raise ConfigError("data.delta_prefix: score needs a folder that all workers can read, such as a Volume.")
         estimator = model_files.load_model(logged, trusted)
-        file = Path(self._copies, model_files.MODEL_FILE)
+        file = Path(self._copies, f"{setting}.skops")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(model_files.check_model_file(logged))
-        recipe, threshold = scoring.recipe_of(self._store, version), scoring_model.threshold_of(self._store, version)
-        self._tags |= {
-            "model_name": version.name,
-            "model_version": str(version.version),
-            "train_run_id": version.run_id,
-        }
-        allowed = [*model_files.TRUSTED, *trusted]
-        return ScoringModel(version, estimator, str(file), logged.digest, allowed, recipe, threshold)
+        return ScoringModel(
+            version,
+            estimator,
+            str(file),
+            logged.digest,
+            [*model_files.TRUSTED, *trusted],
+            scoring.recipe_of(self._store, version),
+            scoring_model.threshold_of(self._store, version),
+            scoring.test_scores(self._store, version),
+        )
 
     # -- the registry
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_pipelines.authoring.context import NewRows, ScoringModel, StepContext, Version
+from ml_pipelines.authoring.context import NewRows, StepContext, Version
 from ml_pipelines.config.schema import Config, Pipeline, Source, SourceKind
 from ml_pipelines.data import batch, columns, contract, data_warnings, engines, ingest, locations, sources, tables
 from ml_pipelines.data.data_warnings import DataWarning
-from ml_pipelines.data.features import RECIPE
+from ml_pipelines.data.features import RECIPE, Recipe
 from ml_pipelines.data.origin import Origin, origin_of
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import BadData
@@ -103,14 +103,14 @@ class DataContext(StepContext[P]):
             lineage.log_named_input(self._store, self.run_id, str(source.table), source.version, self.name)
         return raw, source
 
-    def batch(self, model: ScoringModel) -> NewRows:
+    def batch(self, recipe: Recipe) -> NewRows:
         """Return the rows of `score.source`, converted as the source of the model's training was converted.
 
         Raises:
-            BadData: the rows do not fit the model.
+            BadData: the rows do not fit the recipe.
         """
-        raw, source = self._raw_rows(frozenset(model.recipe.dropped))
-        rows = batch.read_batch(raw, model.recipe, source, self.score.bad_cells, f"{self._copies}/rows")
+        raw, source = self._raw_rows(frozenset(recipe.dropped))
+        rows = batch.read_batch(raw, recipe, source, self.score.bad_cells, f"{self._copies}/rows")
         for warning in rows.warnings:
             self.warn(warning.kind, warning.column, warning.message)
         batch_id = self.score.batch_id or scoring.batch_id(source, self.seed) or self.run_id

@@ -10,6 +10,7 @@ from ml_pipelines.config.schema import Source
 from ml_pipelines.data import source_content
 from ml_pipelines.data.features import RECIPE, Recipe
 from ml_pipelines.errors import BadData
+from ml_pipelines.modelling.score_bins import FILE, ScoreBins
 from ml_pipelines.models import scoring_model
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store
@@ -34,6 +35,12 @@ def recipe_of(store: Store, version: Version) -> Recipe:
         f"score.model: {scoring_model.name_of(version)} was trained on a table that no "
         "prepare_data wrote. Run the pipeline train."
     )
+
+
+def test_scores(store: Store, version: Version) -> ScoreBins | None:
+    """Return how the scores of a version's test table are distributed, or None if no run of evaluate recorded it."""
+    run = scoring_model.evaluate_run(store, version)
+    return ScoreBins.from_json(lineage.load_own_json(store, run, FILE)) if run else None
 
 
 def batch_id(source: Source, seed: int) -> str | None:

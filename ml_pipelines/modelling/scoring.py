@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 GATHERED = 65_536  # rows that are scored at once; engines pass far fewer, and each call of a model has a fixed cost
 FLOAT32_MAX = 3.4028234663852886e38  # as in data/cells.py
 COUNTS = ("wrong", "missing", "unseen", "outside")
+MOST_LOADED = 2  # models in the memory of a process: the model and its shadow
 LOADED = "_ml_pipelines_models"  # the entry of sys.modules that holds the models which a process has loaded
 
 
@@ -64,41 +65,52 @@ def count_oddities(
     yield pa.RecordBatch.from_arrays(columns, ["position", *COUNTS])
 
 
-def predict(
-    batches: Iterable[pa.RecordBatch],
-    file: str,
-    digest: str,
-    trusted: Sequence[str],
-    features: Sequence[str],
-    threshold: float,
-    classes: Sequence[str],
-    kept: Sequence[str],
-) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `kept` of the batches, with the model's `score` and `prediction`.
+class Model(NamedTuple):
+    """A model that the workers load and call.
 
     Args:
-        batches: rows with the columns `features` and `kept`.
         file: the path of the model's skops file.
         digest: the SHA-256 of this file.
         trusted: the types that the file may contain.
         features: the columns that the model takes.
         threshold: rows with a score of at least this value are predicted as class 1.
         classes: the names of class 0 and class 1.
+    """
+
+    file: str
+    digest: str
+    trusted: Sequence[str]
+    features: Sequence[str]
+    threshold: float
+    classes: Sequence[str]
+
+
+def predict(
+    batches: Iterable[pa.RecordBatch], models: Mapping[str, Model], kept: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns `kept` of the batches, with each model's `score` and `prediction`.
+
+    Args:
+        batches: rows with the columns `kept` and the features of all models.
+        models: the prefix of the names of a model's two columns -> the model.
         kept: the columns to keep.
 
     Raises:
-        ValueError: the file has another digest.
+        ValueError: a model's file has another digest.
     """
     import polars as pl
     import pyarrow as pa
 
     for table in gathered(batches):
         frame = pl.DataFrame(pl.from_arrow(table))
-        score = load_once(file, digest, trusted).predict_proba(frame.select(features))[:, 1]
-        names = pa.array(list(classes), pa.string())
-        prediction = names.take(pa.array((score >= threshold).astype("int32")))
-        scored = table.select(list(kept)).append_column("score", pa.array(score, pa.float64()))
-        yield from scored.append_column("prediction", prediction).combine_chunks().to_batches()
+        scored = table.select(list(kept))
+        for prefix, model in models.items():
+            score = load_once(model).predict_proba(frame.select(model.features))[:, 1]
+            names = pa.array(list(model.classes), pa.string())
+            prediction = names.take(pa.array((score >= model.threshold).astype("int32")))
+            scored = scored.append_column(f"{prefix}score", pa.array(score, pa.float64()))
+            scored = scored.append_column(f"{prefix}prediction", prediction)
+        yield from scored.combine_chunks().to_batches()
 
 
 def gathered(batches: Iterable[pa.RecordBatch], rows: int = GATHERED) -> Iterator[pa.Table]:
@@ -115,21 +127,22 @@ def gathered(batches: Iterable[pa.RecordBatch], rows: int = GATHERED) -> Iterato
         yield pa.Table.from_batches(waiting)
 
 
-def load_once(file: str, digest: str, trusted: Sequence[str]) -> Any:
-    """Return the model of a skops file. A process loads it only once, although each task gets a copy of this module."""
+def load_once(model: Model) -> Any:
+    """Return the estimator. A process loads it only once, although each task gets a copy of this module."""
     import skops.io
 
     kept: Any = sys.modules.setdefault(LOADED, ModuleType(LOADED))
     lock: threading.Lock = kept.__dict__.setdefault("lock", threading.Lock())
     models: dict[str, Any] = kept.__dict__.setdefault("models", {})
     with lock:
-        if digest not in models:
-            content = Path(file).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError(f"the model's file {file} was changed: its SHA-256 differs")
-            models.clear()
-            models[digest] = skops.io.loads(content, trusted=list(trusted))
-        return models[digest]
+        if model.digest not in models:
+            content = Path(model.file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != model.digest:
+                raise ValueError(f"the model's file {model.file} was changed: its SHA-256 differs")
+            if len(models) >= MOST_LOADED:
+                models.clear()
+            models[model.digest] = skops.io.loads(content, trusted=list(model.trusted))
+        return models[model.digest]
 
 
 def known_categories(model: Any) -> dict[str, list[str]]:

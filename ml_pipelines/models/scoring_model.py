@@ -18,27 +18,39 @@ if TYPE_CHECKING:
 
     from ml_pipelines.config.schema import Config
 
+SETTING, SHADOW = "model", "shadow"  # the settings of `score` that name models
 UNREGISTERED = 0  # the number that stands for a version if `score.model` is a train run
 
 
-def find(store: Store, config: Config) -> Version:
-    """Return the model that `score.model` names. A train run has the version UNREGISTERED.
+def find(store: Store, config: Config, setting: str = SETTING) -> Version:
+    """Return the model that a setting of `score` names. A train run has the version UNREGISTERED.
 
     Raises:
         ConfigError: there is no such model, or the registry reports an error.
     """
-    name, wanted = registry.model_name(config), config.score.model
+    name, wanted = registry.model_name(config), getattr(config.score, setting)
     if re.fullmatch(r"[0-9a-f]{32}", wanted):
         return Version(name, UNREGISTERED, wanted, store.get_run(wanted).info.start_time, {})
     if version := registry.find_version(store, config, wanted):
         return version
     if wanted == registry.CHAMPION:
         raise ConfigError(
-            f"score.model: model {name} has no champion. Run the pipeline train until a model passes the gate, make a "
-            "version champion by hand (ml-pipelines promote), or set score.model to a version or to a train run."
+            f"score.{setting}: model {name} has no champion. Run the pipeline train until a model passes the gate, "
+            f"make a version champion by hand (ml-pipelines promote), or set score.{setting} to a version or to a "
+            "train run."
         )
     kind = "version" if wanted.isdecimal() else "alias"
-    raise ConfigError(f"score.model: model {name} has no {kind} {shown(wanted)}. Name another, or set it to champion.")
+    other = "champion" if setting == SETTING else "null"
+    raise ConfigError(
+        f"score.{setting}: model {name} has no {kind} {shown(wanted)}. Name another, or set it to {other}."
+    )
+
+
+def check(store: Store, config: Config) -> None:
+    """Raise ConfigError if there is no model that `score.model` or `score.shadow` names."""
+    find(store, config)
+    if config.score.shadow is not None:
+        find(store, config, SHADOW)
 
 
 def name_of(version: Version) -> str:
@@ -56,7 +68,7 @@ def threshold_of(store: Store, version: Version) -> float:
     Raises:
         ConfigError: no run of evaluate is known.
     """
-    evaluated = _evaluate_run(store, version)
+    evaluated = evaluate_run(store, version)
     try:
         threshold = float(evaluated.data.params["threshold"]) if evaluated else math.nan
     except (KeyError, ValueError):
@@ -69,7 +81,8 @@ def threshold_of(store: Store, version: Version) -> float:
     return threshold
 
 
-def _evaluate_run(store: Store, version: Version) -> Run | None:
+def evaluate_run(store: Store, version: Version) -> Run | None:
+    """Return the run of evaluate that the gate judged a version by, or None if it is lost."""
     try:
         parent = version.tags.get("pipeline_run_id") or parent_of(store.get_run(version.run_id))
         return lineage.producers_of(store, parent).get("evaluate_run_id") if parent else None
@@ -78,12 +91,19 @@ def _evaluate_run(store: Store, version: Version) -> Run | None:
 
 
 def identity(store: Store, config: Config) -> str:
-    """Return a text for fingerprints: name, version, train run and threshold of the model that `score.model` names.
+    """Return a text for fingerprints: name, version, train run and threshold of the models that `score` names.
 
     If there is no such model, the text says so, and the step reports the error.
     """
+    models = [_identity(store, config, SETTING)]
+    if config.score.shadow is not None:
+        models.append(f"shadow {_identity(store, config, SHADOW)}")
+    return ", ".join(models)
+
+
+def _identity(store: Store, config: Config, setting: str) -> str:
     try:
-        version = find(store, config)
+        version = find(store, config, setting)
         return f"{version.name} {version.version} {version.run_id} {threshold_of(store, version)}"
     except PipelineError:
         return f"{registry.model_name(config)} none"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 POINTS = 200  # number of points of a curve
+SCORE_EDGES: Sequence[float] = tuple(i / 10 for i in range(1, 10))
 HEADLINE, SCORER = "auc", "roc_auc"
 SUMMARY: Sequence[str] = ("auc", "log_loss")
 METRICS: Mapping[str, tuple[str, bool]] = {

@@ -30,6 +30,7 @@ class Problem(Protocol):
     METRICS: Mapping[str, tuple[str, bool]]  # metric -> its readable name, and whether a higher value is better
     COUNTS: Sequence[str]  # the counts of rows that the step evaluate logs
     GUIDES: Mapping[str, str]  # chart -> what its diagonal means
+    SCORE_EDGES: Sequence[float]  # the inner edges of the bins of scores, if those of the test table are unknown
     TEMPLATES: Mapping[str, str]  # part of the report (counts, curves) -> its template
 
     def score_metrics(self, label: pl.Series, score: Array, prefix: str) -> dict[str, float]:

@@ -90,6 +90,7 @@ class Report:
     champion_run: Link | None
     changes: Sequence[Change]
     qa: Mapping[str, Any]
+    scoring: Mapping[str, Any]  # scoring.json of the step score; empty for other pipelines
     curves: Mapping[str, Mapping[str, Sequence[float]]]
     importances: Sequence[Mapping[str, Any]]
     drift: Sequence[
@@ -99,4 +100,5 @@ class Report:
     champion_columns: Mapping[str, Sequence[str]]  # only_before and only_now: columns that one training table lacks
     warnings: Sequence[str]  # data warnings, the first ones
     more_warnings: int  # number of data warnings that the page does not show
+    warned_step: str  # the step that logged the data warnings
     hidden: int  # number of columns whose drift the page does not show

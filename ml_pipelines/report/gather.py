@@ -62,13 +62,18 @@ def gather(reader: RunReader, parent: Run) -> Report:
     steps = [_step(reader, name, declared, parent, step_runs.get(name), name in kept_runs) for name in declared]
     failed = (run for run in step_runs.values() if run.info.status == "FAILED")
     resumable = records.resuming_can_help(map(records.exit_code, failed))
-    warnings = _warnings(artifact("prepare_data", "data_warnings.json"))
+    warned_step = "score" if "score" in declared else "prepare_data"
+    warnings = _warnings(artifact(warned_step, "data_warnings.json"))
+    scoring = artifact("score", "scoring.json")
     needs = _needs(declared)
     champion = champion_runs(reader.store, qa) if "train" in needs else {}
     evaluated = origins["evaluate"].data.metrics if "evaluate" in origins else {}
     return Report(
         run=reader.link(parent),
-        facts=_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json")), overrides),
+        facts={
+            **_scoring_facts(scoring),
+            **_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json")), overrides),
+        },
         verdict=_verdict(parent, steps, qa),
         steps=steps,
         needs=needs,
@@ -79,6 +84,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         champion_run=reader.link(champion["train"]) if champion else None,
         changes=changes(reader, champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
         qa=qa,
+        scoring=scoring,
         curves=artifact("evaluate", "curves.json"),
         importances=[
             dict(zip(table["columns"], row, strict=True)) for row in table.get("data", [])[:SHOWN_IMPORTANCES]
@@ -89,6 +95,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         hidden=max(0, len(drifted) - SHOWN),
         warnings=warnings[:SHOWN_WARNINGS],
         more_warnings=max(0, len(warnings) - SHOWN_WARNINGS),
+        warned_step=warned_step,
     )
 
 
@@ -171,6 +178,24 @@ def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
         return str(columns["class_1"])
     values = [value for value, number_of in columns.get("label", {}).items() if number_of == 1]
     return f"{config['data']['label']} = {values[0]}" if values and config else ""
+
+
+def _scoring_facts(scoring: Mapping[str, Any]) -> dict[str, str]:
+    """Return name -> text: which model scored which batch, and how fast. It is empty if no batch was scored."""
+    if not scoring:
+        return {}
+    facts = {"Model": model_text(scoring["model"]), "Threshold": f"{scoring['model']['threshold']:g}"}
+    if scoring["shadow"]:
+        facts["Shadow model"] = model_text(scoring["shadow"]["model"])
+    speed = f"{scoring['rows'] / scoring['seconds']:,.0f} rows per second"
+    return {**facts, "Speed, with writing": speed, "Batch": shown(scoring["batch_id"])}
+
+
+def model_text(model: Mapping[str, Any]) -> str:
+    """Return which model scored, and how old it was: `loans, version 3, of 2026-11-18 09:12 UTC (12 days old)`."""
+    which = f"version {model['version']}" if model["version"] else f"train run {model['run_id'][:8]}"
+    days = f"{model['days']} day{'s' if model['days'] != 1 else ''}"
+    return f"{model['name']}, {which}, of {model['created']} ({days} old)"
 
 
 def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: str, overrides: str) -> dict[str, str]:

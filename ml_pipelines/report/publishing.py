@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ml_pipelines.config.schema import Config
+from ml_pipelines.config.schema import Config, Pipeline
 from ml_pipelines.errors import StepFailed, message_of
 from ml_pipelines.report.gather import gather
-from ml_pipelines.report.render import NAME, render
+from ml_pipelines.report.render import NAME, SCORING_NAME, render
 from ml_pipelines.report.run_reader import PageAddress, RunReader, artifact_folder
 from ml_pipelines.tracking import lineage, records
-from ml_pipelines.tracking.store import Store
+from ml_pipelines.tracking.store import PIPELINE, Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
@@ -23,8 +27,9 @@ def publish(store: Store, run_id: str, page_address: PageAddress) -> None:
             f"The report of run {run_id} can't be made: its tags or artifacts were changed after the pipeline wrote "
             f"them ({type(error).__name__}: {message_of(error)})."
         ) from error
-    store.log_text(run_id, page, NAME)
-    store.set_tags(run_id, {records.REPORT: NAME})  # only now: a full disk can leave a part of the page behind
+    name = name_of(run)
+    store.log_text(run_id, page, name)
+    store.set_tags(run_id, {records.REPORT: name})  # only now: a full disk can leave a part of the page behind
 
 
 def publish_again(store: Store, config: Config, run: str | None, page_address: PageAddress) -> Path:
@@ -43,5 +48,11 @@ def publish_again(store: Store, config: Config, run: str | None, page_address: P
 
     run_id = lineage.choose_pipeline_run(store, run, set(), config.experiment_name, config.profile)
     publish(store, run_id, page_address)
-    folder = artifact_folder(store.get_run(run_id))
-    return folder / NAME if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=NAME))
+    parent = store.get_run(run_id)
+    folder, name = artifact_folder(parent), name_of(parent)
+    return folder / name if folder else Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+
+
+def name_of(parent: Run) -> str:
+    """Return the name of a pipeline run's report."""
+    return SCORING_NAME if parent.data.tags.get(PIPELINE) == Pipeline.score.value else NAME

@@ -11,7 +11,7 @@ from ml_pipelines.report import charts
 from ml_pipelines.report.contents import Report
 from ml_pipelines.text import escaped
 
-NAME = "report.html"
+NAME, SCORING_NAME = "report.html", "scoring.html"  # the report of a pipeline run that trains, that scores
 
 
 def render(report: Report) -> str:

@@ -44,7 +44,7 @@ def pipeline_run(plan: Plan) -> Iterator[PipelineRun]:
     paths.check_writable(store.client.get_experiment(experiment).artifact_location, "the experiment's artifacts")
     store.reap(experiment)
     if any(rules.SCORING_MODEL in step.external for step in plan.steps):
-        scoring_model.find(store, plan.config)  # raises if there is no such model
+        scoring_model.check(store, plan.config)
     plan, inputs, source = resuming.choose_inputs(plan, store, experiment, memory)
     if not adopted and plan.resumed and not plan.steps and store.get_run(plan.resumed.run_id).info.status == "FINISHED":
         raise NothingToDo(

@@ -29,6 +29,10 @@ def file(tmp_path: Path) -> tuple[str, str]:
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def model(file: tuple[str, str], threshold: float = 0.5) -> scoring.Model:
+    return scoring.Model(*file, [], ["x"], threshold, ["no", "yes"])
+
+
 def test_batches_are_gathered_and_no_row_is_lost() -> None:
     tables = list(scoring.gathered(batches(3, 0, 4, 5, 2, 1), rows=6))
     assert [table.num_rows for table in tables] == [7, 7, 1]
@@ -38,7 +42,7 @@ def test_batches_are_gathered_and_no_row_is_lost() -> None:
 
 @pytest.mark.parametrize(("threshold", "prediction"), [(0.25, "yes"), (0.26, "no")])
 def test_a_score_at_the_threshold_is_class_1(file: tuple[str, str], threshold: float, prediction: str) -> None:
-    [scored] = scoring.predict(batches(2, 1), *file, [], ["x"], threshold, ["no", "yes"], ["x"])
+    [scored] = scoring.predict(batches(2, 1), {"": model(file, threshold)}, ["x"])
     assert scored.to_pydict() == {"x": [0, 1, 2], "score": [0.25] * 3, "prediction": [prediction] * 3}
 
 
@@ -46,13 +50,13 @@ def test_a_process_loads_a_model_once(file: tuple[str, str]) -> None:
     sys.modules.pop(scoring.LOADED, None)
     with patch("skops.io.loads", wraps=skops.io.loads) as loads:
         for _ in range(3):
-            list(scoring.predict(batches(2), *file, [], ["x"], 0.5, ["no", "yes"], []))
+            list(scoring.predict(batches(2), {"": model(file)}, []))
     assert loads.call_count == 1
 
 
 def test_a_file_with_another_digest_is_not_loaded(file: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="was changed: its SHA-256 differs"):
-        list(scoring.predict(batches(2), file[0], "0" * 64, [], ["x"], 0.5, ["no", "yes"], []))
+        list(scoring.predict(batches(2), {"": model((file[0], "0" * 64))}, []))
 
 
 def test_each_kind_of_oddity_is_counted() -> None:
