@@ -206,7 +206,7 @@ def promote(store: Store, config: Config, version: int, reason: str) -> tuple[Ve
     """Make a version champion by hand, record the reason, and return the version and the previous champion.
 
     Raises:
-        ConfigError: the version doesn't exist, or is already champion.
+        ConfigError: the version doesn't exist, is already champion, or its files are lost.
     """
     name = model_name(config)
     with _one_line_errors(store, name), locks.alone_at(store.models_uri):
@@ -222,7 +222,7 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
     """Make the previous champion the champion again and record the reason. Return the new and the replaced champion.
 
     Raises:
-        ConfigError: the model has no champion, or its champion has no predecessor.
+        ConfigError: the model has no champion, its champion has no predecessor, or the predecessor's files are lost.
     """
     name = model_name(config)
     with _one_line_errors(store, name), locks.alone_at(store.models_uri):
@@ -237,7 +237,16 @@ def rollback(store: Store, config: Config, reason: str) -> tuple[Version, Versio
 
 
 def _by_hand(store: Store, chosen: Version, holder: Version | None, reason: str) -> None:
-    """Record in tags who replaced `holder` with `chosen`, and why. No pipeline promotes the demoted `holder` again."""
+    """Record in tags who replaced `holder` with `chosen`, and why. No pipeline promotes the demoted `holder` again.
+
+    Raises:
+        ConfigError: the files of `chosen` are lost.
+    """
+    if is_lost(store, chosen):
+        raise ConfigError(
+            f"The files of version {chosen.version} of {chosen.name} are lost. Choose another version: "
+            "ml-pipelines promote VERSION --reason ..."
+        )
     client, note = store.client, version_tag(f"{reason} ({getpass.getuser()})")
     client.set_model_version_tag(chosen.name, str(chosen.version), PROMOTED, note)
     if DEMOTED in chosen.tags:

@@ -314,6 +314,17 @@ def test_an_invalid_promote_or_rollback_is_refused(earlier: Store, arguments: tu
     assert alias(earlier) == 1
 
 
+@pytest.mark.parametrize("arguments", [("promote", "2"), ("rollback",)])
+def test_a_version_whose_files_are_lost_does_not_become_champion_by_hand(
+    earlier: Store, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    earlier.client.create_model_version(NAME, str(tmp_path), tags={"verdict": "passed"})  # an empty folder
+    earlier.client.set_model_version_tag(NAME, "1", "champion_before", "2")
+    with pytest.raises(ConfigError, match=f"The files of version 2 of {NAME} are lost"):
+        command(*arguments, "--reason=so")
+    assert alias(earlier) == 1 and "promoted_reason" not in tags(earlier, 2)
+
+
 # -- two pipelines at once
 
 
