@@ -27,7 +27,7 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """An option, a config file or a declaration is wrong. Nothing has run."""
+    """An option, a config file or the declaration of a step is wrong. Nothing has run."""
 
     exit_code = 2
 
@@ -43,7 +43,7 @@ class BadData(PipelineError):
 
 
 class StepFailed(PipelineError):
-    """A step failed for a reason that no other class names."""
+    """A step failed for a reason that has no exception class of its own."""
 
     exit_code = 4
 

@@ -36,7 +36,8 @@ class ThisMachine:
         """Do nothing: the steps need no preparation."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the registry if it is in Unity Catalog. If a step reads the source, check source and tables' folder.
+        """Check the registry if it is in Unity Catalog. If a step reads the source, check also the source and
+        the folder of the tables.
 
         Raises:
             ConfigError, BadData: the user lacks a privilege, the source is missing, or the folder can't be written.

@@ -22,7 +22,7 @@ class LocalBackend(ThisMachine):
     enforces_time_limits = True
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check that MLflow can run a project in this folder, and what the base class checks.
+        """Do the checks of the base class, and check that MLflow can run a project in this folder.
 
         Raises:
             ConfigError, BadData: one of these checks failed.

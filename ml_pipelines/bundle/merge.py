@@ -106,7 +106,7 @@ def _joined(entries: Any, key: str | None) -> Any:
 
 
 def _resolved(value: Any, value_of: Callable[[str], Any]) -> Any:
-    """Return the value with each ${var.name} replaced. A text that is only a variable becomes the variable's value."""
+    """Return the value with each ${var.name} replaced. A text that is one variable gets the variable's type too."""
     if isinstance(value, dict):
         return {key: _resolved(item, value_of) for key, item in value.items()}
     if isinstance(value, list):

@@ -21,11 +21,11 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     The score of a row is the share of class 1 among other rows with the same value, or in the same bin. A number column
     with many values has BINS bins of about equally many rows. Missing cells are a value of their own.
 
-    The shares of one half of the rows score the other half, and vice versa. If both came from the same rows, a text
-    that differs in each row would seem to predict the label perfectly.
+    The shares of one half of the rows score the other half, and vice versa. If a row's share came from its own half, a
+    text that differs in each row would seem to predict the label perfectly.
 
-    Bins are too coarse for a rare class. So for a number column, the result is the AUC of the number itself or of its
-    negative, if one of them is higher.
+    Bins are too coarse for a rare class. So for a number column, the result is the AUC of the numbers, or of the
+    numbers times -1, if it is higher than the AUC of the bins.
     """
     import numpy as np
 
@@ -59,7 +59,7 @@ def _codes(column: pl.Series) -> Array:
 
 
 def _area_of_bins(score: Array, positive: Array, negative: Array) -> float:
-    """Return the AUC of rows in bins, from each bin's score and its rows of each class; NaN if a class has no rows."""
+    """Return the AUC of rows in bins, from each bin's score and its rows of each class. NaN: a class has no rows."""
     import numpy as np
 
     place = np.unique(score, return_inverse=True)[1]

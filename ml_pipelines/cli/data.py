@@ -82,7 +82,7 @@ def check_parity(profile: str, overrides: tuple[str, ...], rows: int) -> None:
 )
 @click.option("--delete", is_flag=True, help="Delete the tables. Without it, they are only listed.")
 def clean_tables(profile: str, overrides: tuple[str, ...], older_than: str, keep: int, delete: bool) -> None:
-    """List or delete the tables of old pipeline runs. Tables that other runs still need stay."""
+    """List or delete the tables of old pipeline runs. Tables that other runs still need are kept."""
     from ml_pipelines.tracking import cleaning, opening
 
     config, seconds = loading.load(profile, overrides), cleaning.age_in_seconds(older_than)

@@ -31,7 +31,7 @@ def refuse_secrets(names: Iterable[str], given: bool = False) -> None:
     """Refuse a name that looks like the name of a secret.
 
     Args:
-        names: dotted keys of conf, or options. Never pass values: a message must not show them.
+        names: dotted keys of the configuration, or options. Never pass values: a message must not show them.
         given: whether the names come from the command line, whose values `mlflow run` stores before this code runs.
 
     Raises:

@@ -179,7 +179,7 @@ def _check_spelling(profile: Profile, text: bool, examples: Callable[[str], Sequ
 
 
 def spelling_advice(numbers: Sequence[str]) -> str:
-    """Return the beginning of a sentence that says how to make text such as `numbers` readable: mostly a setting."""
+    """Return the beginning of a sentence that says how texts such as `numbers` can be read as numbers."""
     text = "\n".join(numbers)
     if re.search(r"[^0-9.,'\u2019\s+-]|-$", text, re.MULTILINE):
         return "Remove signs such as $ and % in the source"

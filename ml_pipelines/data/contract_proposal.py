@@ -61,6 +61,6 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def contract_yaml(columns: Mapping[str, Column]) -> str:
-    """Return the contract as a block for a profile, with one line for each column."""
+    """Return the contract as YAML for a profile in conf/, with one line for each column."""
     lines = (f"  {contract.inline_yaml(name)}: {contract.column_yaml(column)}" for name, column in columns.items())
     return "\n".join(["contract:", *lines])

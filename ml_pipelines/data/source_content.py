@@ -1,4 +1,4 @@
-"""What identifies the content of a source. A step's fingerprint and a batch's id are made from it."""
+"""What identifies the content of a source. A step's fingerprint and the id of a scored batch are made from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def content_of(source: Source, digest_of: DigestOf) -> str:
 def is_known(source: Source) -> bool:
     """Return whether the source's content can be identified without Spark.
 
-    This is possible for synthetic data, the sample, a local file, and a catalog's table at a fixed version.
+    This is possible for synthetic data, a table of scikit-learn, a local file, and a catalog's table at a fixed
+    version.
     """
     if source.kind is SourceKind.table:
         return source.version is not None

@@ -60,7 +60,7 @@ class BoundedAdapter(HTTPAdapter):
 
 
 def _read(response: Response, deadline: float) -> Response:
-    """Read the body of an answer and return the answer. Read piece by piece, so that a slow answer ends in time."""
+    """Read the body of an answer and return the answer. Reading in pieces lets the deadline stop a slow answer too."""
     body = bytearray()
     while piece := response.raw.read1(2**16, decode_content=True):
         body += piece

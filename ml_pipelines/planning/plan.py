@@ -51,7 +51,7 @@ class Plan:
         return replace(self, steps=steps, needs={name: self.needs[name] & names for name in names})
 
     def parameters(self, step: Step, outputs: Mapping[str, str]) -> dict[str, str]:
-        """Return the parameters of the step's entry point; `outputs` has the values of the outputs so far."""
+        """Return the parameters of the step's entry point; `outputs` has the outputs of the earlier steps."""
         settings = {"profile": self.config.profile, "set": self.config.overrides}
         return settings | {name: outputs.get(name, NONE) for name in step.inputs}
 

@@ -1,4 +1,4 @@
-"""Why a step runs or is reused. The terminal and MLflow's pages show a Decision as text."""
+"""Why a step runs, or why its result is reused. The terminal and MLflow's pages show a Decision as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Reason(enum.Enum):
-    """Why a step runs; `unchanged` means that its earlier result is reused."""
+    """Why a step runs, or why its earlier result is reused (`unchanged`)."""
 
     unchanged = "unchanged"
     off = "reuse is off"

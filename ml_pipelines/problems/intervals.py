@@ -114,7 +114,7 @@ def sum_variance(parts: Array, keys: Array) -> float:
 
 
 def reach_of(level: float, events: float | None = None) -> float:
-    """Return how many standard errors an interval reaches: more if the variance comes from few events."""
+    """Return the half-width of an interval in standard errors. It is larger if few events give the variance."""
     from statistics import NormalDist
 
     if events is None:

@@ -173,7 +173,7 @@ def _now() -> int:
 
 
 def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
-    """Return the label column and the value in the source that means class 1, and why: `churned = yes (...)`."""
+    """Return the label column, its value that means class 1, and how this value was chosen: `churned = yes (...)`."""
     if "class_1" in columns:
         return str(columns["class_1"])
     values = [value for value, number_of in columns.get("label", {}).items() if number_of == 1]
@@ -268,7 +268,7 @@ def _metrics(
 
 
 def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
-    """Return a dict: metric -> value, of a step's metrics `<prefix>_<metric>`. It is empty if the step has no run."""
+    """Return the step's metrics `<prefix>_<metric>` as a dict, metric -> value. It is empty if the step has no run."""
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
     return problem_of().add_derived(values)

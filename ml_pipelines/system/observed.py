@@ -76,7 +76,7 @@ def _watched(reader: Any) -> Any:
 def observed_by(step: str) -> dict[str, str]:
     """Return the files and modules that the step's code has opened and imported in this process: name -> digest.
 
-    Modules that an import statement names are left out: they are declared parts of the fingerprint.
+    Modules that an import statement names are left out, because the fingerprint has them anyway.
     """
     code = SourceCode()
     if not any(_is_news(code, module, name) for module, names in _reads.items() for name in names):

@@ -140,7 +140,8 @@ class _Lines:
         line = self._stream.readline(HEADER_LENGTH + 1 - length)
         if length + len(line) > HEADER_LENGTH:
             raise BadData(
-                f"{self._file}: the header has more than {HEADER_MB} MB. Is this a CSV with lines and closed quotes?"
+                f"{self._file}: the header has more than {HEADER_MB} MB. Does the file have line breaks, and is every "
+                "quote closed?"
             )
         return line
 

@@ -53,7 +53,7 @@ def _refuse_clone(spark: SparkSession, local: Path, paths: Sequence[str]) -> Non
     if elsewhere and engines.is_connect(spark) and not on_databricks():
         raise BadData(
             f"{local} is a shallow clone: its rows are in files of another table, such as {elsewhere[0]}. "
-            "Sail can't read it. Set spark.engine=jvm, or make a deep clone."
+            "The engine Sail can't read it. Set spark.engine=jvm, or make a deep clone."
         )
 
 
