@@ -118,7 +118,7 @@ class DataContext(StepContext[P]):
         return NewRows(rows.frame, rows.rows, batch_id)
 
     def warn(self, kind: str, column: str | None, message: str) -> None:
-        """Show a warning about the data, which does not stop the step; data_warnings.json gets it when the step ends."""
+        """Show a warning about the data. It does not stop the step, and is in data_warnings.json when the step ends."""
         self._data_warnings.append(DataWarning(kind, column, message))
 
     def _place_for_copies(self) -> str:
