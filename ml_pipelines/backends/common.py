@@ -36,8 +36,9 @@ class ThisMachine:
         """Do nothing: the steps need no preparation."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the registry if it is in Unity Catalog. If a step reads the source, check also the source and
-        the folder of the tables.
+        """Check the registry if it is in Unity Catalog, and what the steps need.
+
+        If a step reads the source, this is the source, and the folder of the tables.
 
         Raises:
             ConfigError, BadData: the user lacks a privilege, the source is missing, or the folder can't be written.
