@@ -79,7 +79,8 @@ def run(step: StepContext[Params]) -> Outputs:
             if count[kind]:
                 step.warn(kind, name, f"Column {shown(name)}: {count[kind]:,} of {batch.rows:,} values are {words}")
     now, started = datetime.now(UTC), time.perf_counter()
-    table = step.write("scored_uri", scored_rows.score_rows(frame, model, shadow, kept, batch.batch_id, now))
+    scored = scored_rows.score_rows(frame, model, shadow, kept, batch.batch_id, now)
+    table = step.write_batch("scored_uri", scored, batch.batch_id)
     seconds = time.perf_counter() - started
     tally = scored_rows.tally(step.spark.read.format("delta").load(table.uri), batch_facts.edges_of(model))
     facts = batch_facts.batch_facts(model, shadow, batch, recipe, counts, tally, now)

@@ -92,6 +92,9 @@ class RecordingContext(StepContext[Any]):
         self.written[output] = frame
         return Table(f"memory/{output.removesuffix('_uri')}", 0, frame.count(), "digest")
 
+    def write_batch(self, output: str, frame: DataFrame, batch_id: str) -> Table:
+        return self.write(output, frame)
+
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         self.reads.append(uri)
         frame = self._frames[uri]

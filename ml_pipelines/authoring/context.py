@@ -130,6 +130,14 @@ class StepContext(ABC, Generic[P]):
         """
 
     @abstractmethod
+    def write_batch(self, output: str, frame: DataFrame, batch_id: str) -> Table:
+        """Write `frame` as `write` does. When the step ends, the rows are added to the table `score.target`, if set.
+
+        Raises:
+            BadData: the target has other columns, and `score.target_schema` does not allow that.
+        """
+
+    @abstractmethod
     def read(self, uri: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of a table, with all columns or only `columns`, in the same order in every run.
 

@@ -107,6 +107,8 @@ def check_config(config: Config) -> None:
                 f"score.{key}: {quoted(named)} is not an alias such as champion, a version such as 3, or the id of a "
                 "train run."
             )
+    if config.score.target:
+        _check_target(config.score.target, config.score.source)
     for name, column in config.contract.items():
         _check_column(f"contract.{shown(name)}", column)
 
@@ -159,6 +161,16 @@ def _check_source(key: str, source: Source) -> None:
         raise ConfigError(f"{key}.table: {quoted(source.table)} is not catalog.schema.table.")
     if source.version is not None and not 0 <= source.version < 2**63:
         raise ConfigError(f"{key}.version: {shown(source.version)} is not a version of a table. Versions start at 0.")
+
+
+def _check_target(target: str, source: Source | None) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_./:@+=~-]*/[A-Za-z0-9_./:@+=~-]*|[\w-]+(\.[\w-]+){2}", target):
+        raise ConfigError(
+            f"score.target: {quoted(target)} is not a path or URI with only letters, digits and these signs: "
+            "_ . - / : @ + = ~, such as ./scores, and not catalog.schema.table."
+        )
+    if source and target in (source.path, source.table):
+        raise ConfigError("score.target: this is score.source. Scored rows can't be added to the table they come from.")
 
 
 def _is_encoding(name: str) -> bool:

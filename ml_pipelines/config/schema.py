@@ -79,6 +79,13 @@ class BadCells(enum.Enum):
     missing = "missing"  # it counts as a missing value
 
 
+class TargetSchema(enum.Enum):
+    """What happens if the columns of a batch differ from those of the target."""
+
+    refuse = "refuse"  # it stops the run
+    widen = "widen"  # the target gets the new columns, and missing columns stay empty
+
+
 class ColumnType(enum.Enum):
     """The type of a column in a data contract."""
 
@@ -144,6 +151,8 @@ class Score:
     features: bool = True  # whether the scored table has the features too
     bad_cells: BadCells = BadCells.fail
     batch_id: str | None = None  # null: a digest of the source's content
+    target: str | None = None  # a table that batches are added to: a path, a URI, or catalog.schema.table
+    target_schema: TargetSchema = TargetSchema.refuse
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.authoring.context import NewRows, StepContext, Version
 from ml_pipelines.config.schema import Config, Pipeline, Source, SourceKind
-from ml_pipelines.data import batch, columns, contract, data_warnings, engines, ingest, locations, sources, tables
+from ml_pipelines.data import (
+    batch,
+    columns,
+    contract,
+    data_warnings,
+    engines,
+    ingest,
+    locations,
+    sources,
+    tables,
+    targets,
+)
 from ml_pipelines.data.data_warnings import DataWarning
 from ml_pipelines.data.features import RECIPE, Recipe
 from ml_pipelines.data.origin import Origin, origin_of
 from ml_pipelines.data.tables import Table
-from ml_pipelines.errors import BadData
+from ml_pipelines.data.target_tables import TargetTable
+from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.execution import scoring
 from ml_pipelines.models import identity, registry
 from ml_pipelines.system import events
@@ -64,6 +76,7 @@ class DataContext(StepContext[P]):
         self._tags: dict[str, str] = {}
         self._tables: dict[str, tables.Table] = {}
         self._written: dict[str, tables.Table] = {}  # output -> the table that this step wrote
+        self._batch: tuple[tables.Table, str] | None = None  # the scored table and its batch's id
         self._copies: str | None = None  # the folder or URI for copies of the source's rows, once `source` was called
         self._data_warnings: list[DataWarning] = []
         self._origin: Origin | None = None  # where the rows come from, once `source` was called
@@ -109,11 +122,18 @@ class DataContext(StepContext[P]):
         Raises:
             BadData: the rows do not fit the recipe.
         """
+        self._target()  # refuses a wrong setting before the rows are read
         raw, source = self._raw_rows(frozenset(recipe.dropped))
         rows = batch.read_batch(raw, recipe, source, self.score.bad_cells, f"{self._copies}/rows")
         for warning in rows.warnings:
             self.warn(warning.kind, warning.column, warning.message)
-        batch_id = self.score.batch_id or scoring.batch_id(source, self.seed) or self.run_id
+        batch_id = self.score.batch_id or scoring.batch_id(source, self.seed)
+        if batch_id is None and self.score.target:
+            raise ConfigError(
+                "score.batch_id: the source's content can't be identified, so the target could get this batch twice. "
+                "Set score.batch_id to a name of this batch."
+            )
+        batch_id = batch_id or self.run_id
         self._tags["batch_id"] = batch_id
         return NewRows(rows.frame, rows.rows, batch_id)
 
@@ -147,6 +167,34 @@ class DataContext(StepContext[P]):
         self._written[output] = table
         return table
 
+    def write_batch(self, output: str, frame: DataFrame, batch_id: str) -> Table:
+        """Write `frame` as `write` does. `check_tables` then adds the rows to `score.target`, if it is set.
+
+        Raises:
+            BadData: the target has other columns, and `score.target_schema` does not allow that.
+        """
+        if target := self._target():
+            targets.check_batch(target, dict(frame.dtypes), batch_id, self.score.target_schema)
+        table = self.write(output, frame)
+        self._batch = table, batch_id
+        return table
+
+    def _target(self) -> TargetTable | None:
+        return targets.find_target(self.score, self._config.spark.engine, self.spark)
+
+    def _add_to_target(self) -> None:
+        """Add the scored table to the target once, and say so in the summary and in tags."""
+        if not self._batch or not (target := self._target()):
+            return
+        added = targets.add_batch(target, *self._batch, self.score.target_schema)
+        if added.changes:
+            self.warn("target", None, f"The columns of {target.name} differ from the batch's: {added.changes}")
+        if added.problem:
+            self.warn("target", None, f"Nothing was added to {target.name}: {added.problem}")
+        status = "added to" if added.is_new else "not added to" if added.problem else "was already in"
+        self._add_to_summary(f"{status} {shown(str(self.score.target))}")
+        self._tags |= {"target": target.name, "target_batch": status}
+
     def check_tables(self) -> None:
         """Check the tables that this step wrote against the data contract, and log data warnings and class 1.
 
@@ -157,6 +205,7 @@ class DataContext(StepContext[P]):
             BadData: the tables break the contract. This method removes the tables first, so that nobody can use them.
         """
         if self._step.pipeline is Pipeline.score:
+            self._add_to_target()
             self._report_warnings()
         if self._step.inputs or not self._written or self._step.pipeline is not Pipeline.train:
             return

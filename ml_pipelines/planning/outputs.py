@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_pipelines.config.schema import Step
+from ml_pipelines.data import targets
 from ml_pipelines.errors import PipelineError
 from ml_pipelines.models import model_files
 from ml_pipelines.planning.memory import Memory
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def are_intact(memory: Memory, store: Store, step: Step, run: Run) -> bool:
     """Return whether all outputs of a step's run still exist, as the run recorded them.
 
-    This also checks the tables that the run logged as artifacts, because a later step can load them.
+    This also checks the tables that the run logged as artifacts, because a later step can load them, and that the
+    target of scoring still has the run's batch.
     """
     if not set(step.outputs) <= lineage.outputs(run).keys():
         return False
@@ -28,6 +30,8 @@ def are_intact(memory: Memory, store: Store, step: Step, run: Run) -> bool:
             origin, tag.removeprefix(lineage.ARTIFACT)
         ):
             return False
+    if "target" in run.data.tags and not targets.has_batch(run.data.tags["target"], run.data.tags["batch_id"]):
+        return False
     for name in lineage.outputs(run):
         try:
             if table := lineage.table_of(run, name):
