@@ -19,6 +19,7 @@ def silence_mlflow() -> None:
     """Silence MLflow's messages, so that only this library's lines appear. Call this before MLflow is imported."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # hides the address of each run
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # SHAP and Optuna bring tqdm, which draws it
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning if git is not installed
 
