@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ml_pipelines.authoring.context import Outputs, ScoringModel, StepContext
 from ml_pipelines.checks import batch_facts
 from ml_pipelines.errors import BadData
-from ml_pipelines.modelling import scored_rows, scoring
+from ml_pipelines.modelling import explaining, scored_rows, scoring
 from ml_pipelines.modelling.features import check_types
 from ml_pipelines.modelling.keys import canonical_key
 from ml_pipelines.text import listed, shown
@@ -61,15 +61,18 @@ def run(step: StepContext[Params]) -> Outputs:
     """Write the scored table; return its URI."""
     model, shadow = step.scoring_model(), step.shadow_model()
     recipe = model.recipe.joined(shadow.recipe) if shadow else model.recipe
+    reasons = scored_rows.reasons_field(model) if step.score.reasons else None
     batch = step.batch(recipe)
     scoring.send_by_value()
+    explaining.send_by_value()
     frame = add_features(batch.frame)
     names = scored_rows.features_of(model, shadow)
     own = [name for name in batch.frame.columns if name not in recipe.types and name not in names]  # key, label
     kept = [name for name in frame.columns if name in own or (step.score.features and name in names)]
     for each in filter(None, (model, shadow)):
         check_columns(frame, each)
-    check_names(kept, [*scored_rows.ADDED, *(scored_rows.SHADOW if shadow else ())])
+    added = [*scored_rows.ADDED, *(scored_rows.SHADOW if shadow else ()), *([reasons.name] if reasons else ())]
+    check_names(kept, added)
     if recipe.key_column:
         check_keys(frame, recipe.key_column, str(recipe.key))
     counts = scored_rows.count_oddities(frame.select(names), model)
@@ -79,7 +82,7 @@ def run(step: StepContext[Params]) -> Outputs:
             if count[kind]:
                 step.warn(kind, name, f"Column {shown(name)}: {count[kind]:,} of {batch.rows:,} values are {words}")
     now, started = datetime.now(UTC), time.perf_counter()
-    scored = scored_rows.score_rows(frame, model, shadow, kept, batch.batch_id, now)
+    scored = scored_rows.score_rows(frame, model, shadow, kept, reasons, step.score, batch.batch_id, now)
     table = step.write_batch("scored_uri", scored, batch.batch_id)
     seconds = time.perf_counter() - started
     tally = scored_rows.tally(step.spark.read.format("delta").load(table.uri), batch_facts.edges_of(model))

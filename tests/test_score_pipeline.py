@@ -1,11 +1,14 @@
 """The pipeline `score`: the champion's scores on new rows are evaluate's scores, and a bad batch is one line."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import polars as pl
 import pytest
-from conftest import Result, Store, drive_in, new_store, use
+from conftest import LENIENT, Result, Store, drive_in, new_store, use
+from deltalake import DeltaTable
 
 from ml_pipelines.tracking import lineage
 
@@ -248,6 +251,44 @@ def test_a_shadow_model_that_learned_a_column_otherwise_is_refused(
     assert drive_in(champion, more, "--set=data.key=loan id").code == 0
     result = score(loans(), "--set=score.shadow=2")
     assert (result.code, "differ in the column kind, so one batch can't serve both" in result.text) == (2, True)
+    assert not list(champion.tables.rglob("scored"))
+
+
+@pytest.mark.slow
+def test_reasons_say_what_moved_the_scores_of_the_rows_above_the_threshold(
+    champion: Store, score: Callable[..., Result]
+) -> None:
+    result = score(loans(), "--set=score.reasons=1")
+    assert result.code == 0, result.text
+    table = scored(champion)
+    assert table.columns[-7:] == ["score", "prediction", "reasons", *ADDED[2:]]
+    assert table["reasons"].is_not_null().equals(table["prediction"] == "yes")
+    uri = lineage.outputs(champion.child("score"))["scored_uri"]
+    [field] = [field for field in DeltaTable(uri).schema().fields if field.name == "reasons"]
+    assert field.metadata["comment"].endswith("in units of the log-odds of class 1")
+    assert score(loans(), "--set=score.reasons=2,score.reasons_for=all").code == 0
+    table = scored(champion)  # the model has two features, so both values and the base sum to the score
+    total = table["reasons"].list.eval(pl.element().struct.field("value")).list.sum()
+    base = (table["score"] / (1 - table["score"])).log() - total
+    assert base.max() - base.min() < 1e-9
+    assert set(table["reasons"].explode().struct.field("name")) == {"Income_k", "kind"}
+
+
+@pytest.mark.slow
+def test_reasons_without_shap_or_without_trees_are_refused_before_anything_is_scored(
+    champion: Store, score: Callable[..., Result], tmp_path: Path
+) -> None:
+    with patch.dict(sys.modules, {"shap": None}):
+        result = score(loans(), "--set=score.reasons=3")
+    message = "score.reasons: shap is not installed. Run `pip install 'ml-pipelines[explain]'`"
+    assert (result.code, message in result.text) == (2, True)
+    loans().write_csv(tmp_path / "loans.csv")
+    linear = "estimator=sklearn.linear_model.LogisticRegression,categories=one_hot,missing=median"
+    settings = ",".join(f"steps.train.params.{setting}" for setting in linear.split(","))
+    more = [f"--set={SETTINGS}{tmp_path / 'loans.csv'},{settings}", "--set=steps.train.params.options={C: 1}"]
+    drive_in(champion, f"--set={LENIENT}", *more, "--set=data.key=loan id", small=False)
+    result = score(loans(), "--set=score.reasons=3,score.model=2")
+    assert (result.code, "SHAP's TreeExplainer can't explain LogisticRegression" in result.text) == (2, True)
     assert not list(champion.tables.rglob("scored"))
 
 

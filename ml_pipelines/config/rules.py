@@ -101,6 +101,8 @@ def check_config(config: Config) -> None:
         _check_source("score.source", source)
         if source.kind is SourceKind.synthetic and source.path:
             raise ConfigError("score.source.kind: a path needs the kind file. Set score.source.kind=file.")
+    if config.score.reasons < 0:
+        raise ConfigError(f"score.reasons: {config.score.reasons} is not at least 0.")
     for key, named in (("model", config.score.model), ("shadow", config.score.shadow)):
         if named is not None and not re.fullmatch(r"[\w-]+", named):
             raise ConfigError(

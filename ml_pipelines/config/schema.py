@@ -141,6 +141,13 @@ class Data:
     max_columns: int = 10_000  # the most columns that a source may have
 
 
+class ReasonsFor(enum.Enum):
+    """The rows that `score.reasons` explains."""
+
+    above_threshold = "above_threshold"
+    all = "all"
+
+
 @dataclass(frozen=True)
 class Score:
     """The rows that the pipeline `score` scores, and the model that scores them."""
@@ -149,6 +156,8 @@ class Score:
     model: str = "champion"  # an alias, a version, or the id of a train run
     shadow: str | None = None  # a second model, named like `model`, whose scores stand beside the model's
     features: bool = True  # whether the scored table has the features too
+    reasons: int = 0  # how many columns that moved a row's score most the scored table names; 0: no column `reasons`
+    reasons_for: ReasonsFor = ReasonsFor.above_threshold
     bad_cells: BadCells = BadCells.fail
     batch_id: str | None = None  # null: a digest of the source's content
     target: str | None = None  # a table that batches are added to: a path, a URI, or catalog.schema.table

@@ -31,6 +31,8 @@ COLUMN_SIZE, FILE_SIZE = 128 << 10, 16 << 20
 READABLE = {"timestampNtz", "deletionVectors"}  # features of other programs' tables that Polars reads correctly
 
 SCORED_AT = "scored_at"  # the column of a scored table that says when a row was scored; no digest includes it
+# The other columns of a scored table that are not scalars: the columns that moved a row's score.
+OWN_COLUMNS = {SCORED_AT: "timestamp", "reasons": "array<struct<name:string,value:double>>"}
 SCALARS = ("bigint", "int", "smallint", "tinyint", "double", "float", "boolean", "string")
 
 
@@ -56,7 +58,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
     """
     dtypes = frame.dtypes
     for name, dtype in dtypes:
-        if dtype not in SCALARS and (name, dtype) != (SCORED_AT, "timestamp"):
+        if dtype not in SCALARS and (name, dtype) not in OWN_COLUMNS.items():
             raise BadData(
                 f"Column {name} has type {dtype}, which can't be a feature. "
                 "Convert it to a number or a string before you write it."
@@ -73,8 +75,18 @@ def write_table(frame: DataFrame, uri: str) -> Table:
             f"The engine wrote table {uri} with {', '.join(sorted(features))}, which some Delta readers don't support. "
             "Turn these features off in the engine's settings."
         )
+    _set_comments(written, frame)
     rows, digest = measure_table(uri, written.version())
     return Table(uri, written.version(), rows, digest)
+
+
+def _set_comments(table: DeltaTable, frame: DataFrame) -> None:
+    """Give the table the comments of the frame's columns where the engine has not: Sail writes them elsewhere."""
+    comments = {field.name: field.metadata["comment"] for field in frame.schema if "comment" in field.metadata}
+    written = {field.name: field.metadata.get("comment") for field in table.schema().fields}
+    for name, comment in comments.items():
+        if written[name] != comment:
+            table.alter.set_column_metadata(name, {"comment": comment})
 
 
 def check_protocol(uri: str, version: int | None = None) -> int:

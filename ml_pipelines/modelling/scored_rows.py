@@ -10,14 +10,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import ScoringModel
-from ml_pipelines.errors import BadData
-from ml_pipelines.modelling import scoring
+from ml_pipelines.config.schema import ReasonsFor, Score
+from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.modelling import explaining, scoring
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import StructField
 
 ADDED = ("score", "prediction", "model_name", "model_version", "scored_at", "batch_id")
+REASONS = "reasons"
+SCALES = {"log_odds": "log-odds of class 1", "probability": "probability of class 1"}  # SHAP's word -> ours
 SHADOW = ("shadow_score", "shadow_prediction", "shadow_version")
 
 
@@ -72,17 +76,58 @@ def count_oddities(frame: DataFrame, model: ScoringModel) -> dict[str, Mapping[s
     return counts
 
 
+def reasons_field(model: ScoringModel) -> StructField:
+    """Return the field of the column REASONS. Its comment says on which scale the values are.
+
+    Raises:
+        ConfigError: SHAP is not installed, or can't explain the model.
+    """
+    from pyspark.sql import types as t
+
+    try:
+        explainer = explaining.make_explainer(model.estimator)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"score.reasons: {error.name} is not installed. Run `pip install 'ml-pipelines[explain]'`, or set "
+            "score.reasons=0."
+        ) from error
+    except Exception as error:  # SHAP raises any error for an estimator that it does not know
+        raise ConfigError(
+            f"score.reasons: SHAP's TreeExplainer can't explain {type(model.estimator[-1]).__name__}, which is not "
+            "made of trees. Set score.reasons=0."
+        ) from error
+    scale = SCALES.get(explainer.model.tree_output, "score, on the scale of the model's trees")
+    comment = f"The columns that moved the score most, and by how much: SHAP values, in units of the {scale}"
+    kind = t.StructType([t.StructField("name", t.StringType()), t.StructField("value", t.DoubleType())])
+    return t.StructField(REASONS, t.ArrayType(kind), metadata={"comment": comment})
+
+
 def score_rows(
-    frame: DataFrame, model: ScoringModel, shadow: ScoringModel | None, kept: list[str], batch_id: str, now: datetime
+    frame: DataFrame,
+    model: ScoringModel,
+    shadow: ScoringModel | None,
+    kept: list[str],
+    reasons: StructField | None,
+    settings: Score,
+    batch_id: str,
+    now: datetime,
 ) -> DataFrame:
-    """Return the columns `kept` of each row and the columns ADDED, with a shadow model also the columns SHADOW."""
+    """Return the columns `kept` of each row and the columns ADDED.
+
+    With a shadow model, the rows also have the columns SHADOW. With `reasons` (from `reasons_field`), they also have
+    this column.
+    """
     from pyspark.sql import functions as F
     from pyspark.sql import types as t
 
     models = {"": model, **({"shadow_": shadow} if shadow else {})}
-    run = partial(scoring.predict, models={prefix: _worker_model(each) for prefix, each in models.items()}, kept=kept)
+    for_all = settings.reasons_for is ReasonsFor.all
+    explain = scoring.Reasons(partial(explaining.reasons, count=settings.reasons), for_all) if reasons else None
+    workers = {prefix: _worker_model(each) for prefix, each in models.items()}
+    run = partial(scoring.predict, models=workers, kept=kept, reasons=explain)
     kinds = {"score": t.DoubleType(), "prediction": t.StringType()}
     added = [t.StructField(f"{prefix}{name}", kind) for prefix in models for name, kind in kinds.items()]
+    added[2:2] = [reasons] if reasons else []
     schema = t.StructType([*(frame.schema[name] for name in kept), *added])
     scored = frame.select(*dict.fromkeys([*kept, *features_of(model, shadow)])).mapInArrow(run, schema)
     return scored.select(

@@ -10,12 +10,13 @@ import hashlib
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
 GATHERED = 65_536  # rows that are scored at once; engines pass far fewer, and each call of a model has a fixed cost
@@ -85,19 +86,36 @@ class Model(NamedTuple):
     classes: Sequence[str]
 
 
+class Reasons(NamedTuple):
+    """What explains the scores of rows.
+
+    Args:
+        explain: takes an estimator and the features of rows, and returns a list for each row.
+        for_all: whether all rows are explained, or only those that are predicted as class 1.
+    """
+
+    explain: Callable[[Any, pl.DataFrame], pa.ListArray]
+    for_all: bool
+
+
 def predict(
-    batches: Iterable[pa.RecordBatch], models: Mapping[str, Model], kept: Sequence[str]
+    batches: Iterable[pa.RecordBatch],
+    models: Mapping[str, Model],
+    kept: Sequence[str],
+    reasons: Reasons | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `kept` of the batches, with each model's `score` and `prediction`.
+    """Yield the columns `kept` of the batches, with each model's `score` and `prediction`, and with `reasons`.
 
     Args:
         batches: rows with the columns `kept` and the features of all models.
         models: the prefix of the names of a model's two columns -> the model.
         kept: the columns to keep.
+        reasons: what explains the scores of the model whose prefix is empty.
 
     Raises:
         ValueError: a model's file has another digest.
     """
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 
@@ -106,10 +124,14 @@ def predict(
         scored = table.select(list(kept))
         for prefix, model in models.items():
             score = load_once(model).predict_proba(frame.select(model.features))[:, 1]
-            names = pa.array(list(model.classes), pa.string())
-            prediction = names.take(pa.array((score >= model.threshold).astype("int32")))
+            names, is_positive = pa.array(list(model.classes), pa.string()), score >= model.threshold
             scored = scored.append_column(f"{prefix}score", pa.array(score, pa.float64()))
-            scored = scored.append_column(f"{prefix}prediction", prediction)
+            scored = scored.append_column(f"{prefix}prediction", names.take(pa.array(is_positive.astype("int32"))))
+            if reasons and not prefix:
+                chosen = is_positive | reasons.for_all
+                lists = reasons.explain(load_once(model), frame.select(model.features).filter(chosen))
+                places = pa.array(np.cumsum(chosen) - 1, pa.int64(), mask=~chosen)
+                scored = scored.append_column("reasons", lists.take(places))
         yield from scored.combine_chunks().to_batches()
 
 

@@ -35,6 +35,20 @@ ROWS = pl.DataFrame(
 )
 
 
+def test_reasons_are_part_of_a_tables_digest_and_their_comment_is_written(spark: SparkSession, tmp_path: Path) -> None:
+    digests = set()
+    for i, reasons in enumerate(["array(named_struct('name', 'a', 'value', 1D))", "null", "array()"]):
+        kind = "array<struct<name:string,value:double>>"
+        frame = spark.sql(f"select 1 as id, cast({reasons} as {kind}) as reasons")
+        frame = frame.withColumn("reasons", frame["reasons"].alias("reasons", metadata={"comment": "log-odds"}))
+        table = tables.write_table(frame, str(tmp_path / str(i)))
+        digests.add(table.digest)
+        fields = {field.name: field.metadata.get("comment") for field in DeltaTable(table.uri).schema().fields}
+        assert fields == {"id": None, "reasons": "log-odds"}
+        tables.verify_table(table)
+    assert len(digests) == 3
+
+
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     return str(tmp_path / "table")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import polars as pl
 import pyarrow as pa
 import pytest
 import skops.io
@@ -44,6 +45,19 @@ def test_batches_are_gathered_and_no_row_is_lost() -> None:
 def test_a_score_at_the_threshold_is_class_1(file: tuple[str, str], threshold: float, prediction: str) -> None:
     [scored] = scoring.predict(batches(2, 1), {"": model(file, threshold)}, ["x"])
     assert scored.to_pydict() == {"x": [0, 1, 2], "score": [0.25] * 3, "prediction": [prediction] * 3}
+
+
+def test_only_the_chosen_rows_of_the_model_get_reasons(file: tuple[str, str]) -> None:
+    def explain(_: object, features: pl.DataFrame) -> pa.ListArray:
+        return pa.array([[value] for value in features["x"]], pa.list_(pa.float64()))
+
+    scorer = scoring.Model(*file, [], ["x"], 0.25, ["no", "yes"])
+    above, below = scorer, scorer._replace(threshold=0.3)
+    for each, for_all, wanted in ((above, False, [[0], [1]]), (below, False, [None] * 2), (below, True, [[0], [1]])):
+        models = {"": each, "shadow_": above}
+        [scored] = scoring.predict(batches(2), models, [], scoring.Reasons(explain, for_all))
+        assert scored.schema.names == ["score", "prediction", "reasons", "shadow_score", "shadow_prediction"]
+        assert scored["reasons"].to_pylist() == wanted
 
 
 def test_a_process_loads_a_model_once(file: tuple[str, str]) -> None:
