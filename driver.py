@@ -85,7 +85,7 @@ def main(overrides: tuple[str, ...], inputs: tuple[str, ...], step: str | None, 
         if step:
             sys.exit(standalone.run_step(step, config, standalone.parse_parameters(inputs)))
         if inputs:
-            raise click.UsageError(f"No such option: {' '.join(inputs)}")
+            standalone.refuse_options(inputs, main)
         backend = catalog.choose(chosen["backend"] or config.backend)
         planned = plan.make_plan(config, backend, resumed, *(chosen[n] for n in ("only", "start", "end", "force")))
         if dry_run:

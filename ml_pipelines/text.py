@@ -102,6 +102,14 @@ def listed(values: Collection[object], most: int = LISTED) -> str:
     return ", ".join(names) + (f" and {rest:,} more" if rest else "")
 
 
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return ` Did you mean train?` with the name in `known` that is nearest to `value`, or "" if none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(value), list(known), 1)
+    return f" Did you mean {shown(near[0])}?" if near else ""
+
+
 def _cut(text: str, limit: int, escape: str) -> str:
     """Return the text escaped, with at most `limit` characters. An escape is never cut in two."""
     text = redacted(text)

@@ -286,12 +286,11 @@ def test_a_step_that_does_not_return_its_declared_outputs_fails(
 # -- bad data and refused models
 
 
-def test_bad_data_gives_exit_code_3(store: Store, drive: Drive) -> None:
+def test_a_column_that_the_source_lacks_is_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--set=data.label=nowhere")
     assert result.code == 3
-    assert "data.label: the source has no column 'nowhere'" in result.out
-    assert store.parent().info.status == "FAILED"
-    assert store.statuses() == {NAMES[0]: "FAILED"}
+    assert "data.label: the source has no column 'nowhere'" in result.err
+    assert store.runs() == []
 
 
 def test_a_missing_source_file_is_refused_before_any_run(store: Store, drive: Drive) -> None:
@@ -354,8 +353,10 @@ def test_an_auc_that_is_not_finite_is_refused_at_any_threshold(
         (["--step=nothing"], "Step nothing doesn't exist. conf/config.yaml declares: prepare_data, train"),
         (["--profile=nothing"], "Profile 'nothing' doesn't exist"),
         (["--backend=nothing"], "There is no backend 'nothing'. Set backend to one of: inline"),
-        (["--nothing=1"], "No such option: --nothing=1"),
-        (["nothing"], "nothing"),
+        (["--nothing=1"], "driver.py has no option --nothing. The options are --profile, --set"),
+        (["--sett", "seed=7"], "driver.py has no option --sett. Did you mean --set? The options are --profile,"),
+        (["nothing"], "driver.py has no argument nothing."),
+        (["--resume=zzzz"], "--resume: 'zzzz' is not the id of a run: an id has 32 characters"),
     ],
 )
 def test_a_wrong_option_gives_exit_code_2_and_makes_no_run(

@@ -14,10 +14,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
 
-from ml_pipelines.text import quoted, shown
+from ml_pipelines.text import did_you_mean, quoted, shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
     """Refuse a value that is not in `allowed`."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name}: {value} is not one of {', '.join(allowed)}.{_did_you_mean(value, allowed)}")
+        raise ValueError(f"{name}: {value} is not one of {', '.join(allowed)}.{did_you_mean(value, allowed)}")
 
 
 def at_least(name: str, value: float, low: float) -> None:
@@ -75,7 +74,7 @@ def known_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
             keys = f"The keys of {name}: {', '.join(known)}." if known else f"{name} takes no keys. Set it to {{}}."
-            raise ValueError(f"{name}.{shown(key)}: unknown key.{_did_you_mean(key, known)} {keys}")
+            raise ValueError(f"{name}.{shown(key)}: unknown key.{did_you_mean(key, known)} {keys}")
 
 
 def settings(name: str, given: object, wanted: Mapping[str, Any]) -> None:
@@ -119,8 +118,3 @@ def type_and_limits(annotation: Any) -> tuple[type, Limits]:
     annotated = get_origin(annotation) is Annotated
     kind, *extra = get_args(annotation) if annotated else (annotation,)
     return kind, next((part for part in extra if isinstance(part, Limits)), Limits(low=1) if kind is int else Limits())
-
-
-def _did_you_mean(value: object, known: Sequence[str]) -> str:
-    near = get_close_matches(str(value), known, 1)
-    return f" Did you mean {near[0]}?" if near else ""

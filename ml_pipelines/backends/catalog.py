@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import Backend
 from ml_pipelines.system import processes
-from ml_pipelines.text import quoted
+from ml_pipelines.text import did_you_mean, quoted
 
 # Name of a backend in conf/ and for --backend -> `module:class` below ml_pipelines.backends.
 BACKENDS = {
@@ -31,7 +31,8 @@ def choose(name: str) -> Backend:
         ConfigError: no backend has this name.
     """
     if name not in BACKENDS:
-        raise ConfigError(f"There is no backend {quoted(name)}. Set backend to one of: {', '.join(BACKENDS)}.")
+        near = did_you_mean(name, BACKENDS)
+        raise ConfigError(f"There is no backend {quoted(name)}.{near} Set backend to one of: {', '.join(BACKENDS)}.")
     module, _, kind = BACKENDS[name].partition(":")
     backend: Backend = getattr(importlib.import_module(f"ml_pipelines.backends.{module}"), kind)()
     other = backend.stand_in()

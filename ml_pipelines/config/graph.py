@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.text import listed, shown
+from ml_pipelines.text import did_you_mean, listed, shown
 
 
 class Node(NamedTuple):
@@ -97,7 +97,8 @@ def select_steps(graph: Graph, only: Iterable[str] = (), start: str | None = Non
     only = list(only)
     for name in [*only, *(n for n in (start, end) if n)]:
         if name not in graph:
-            raise ConfigError(f"Step {shown(name)} doesn't exist. The steps are: {listed(graph)}.")
+            near = did_you_mean(name, graph)
+            raise ConfigError(f"Step {shown(name)} doesn't exist.{near} The steps are: {listed(graph)}.")
     needs = upstream(graph)
     selected = set(only or graph)
     if start:

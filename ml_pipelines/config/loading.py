@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ml_pipelines import text
-from ml_pipelines.config import params, rules, secrets, spelling
+from ml_pipelines.config import params, rules, secrets, shapes, spelling
 from ml_pipelines.config.overrides import assigned_values, split_overrides
 from ml_pipelines.config.schema import NONE, Config
 from ml_pipelines.errors import ConfigError, message_of
@@ -41,6 +41,8 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
     assignments = [part for override in overrides for part in split_overrides(override)]
     try:
         layers = merged_layers(profile, assignments)
+        written: Any = OmegaConf.to_container(layers, resolve=False)
+        shapes.check_shapes(written)
         merged = OmegaConf.merge(OmegaConf.structured(Config), layers)
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -51,7 +53,6 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Config:
         key: params.typed(dataclasses.replace(step, name=key, script=step.script or key.replace("_", "-")))
         for key, step in config.steps.items()
     }
-    written: Any = OmegaConf.to_container(layers, resolve=False)
     hidden = secrets.hidden_values(written, dataclasses.asdict(config))
     text.hide(hidden)
     secrets.refuse_credentials({"data": {"delta_prefix": dataclasses.asdict(config.data.delta_prefix)}})
@@ -76,8 +77,8 @@ def merged_layers(profile: str, assignments: Iterable[str] = ()) -> DictConfig:
     """
     if profile not in profiles():
         raise ConfigError(
-            f"Profile {quoted(profile)} doesn't exist. Use one of: {', '.join(profiles())}, "
-            f"or write conf/{shown(profile)}.yaml."
+            f"Profile {quoted(profile)} doesn't exist.{text.did_you_mean(profile, profiles())} "
+            f"Use one of: {', '.join(profiles())}, or write conf/{shown(profile)}.yaml."
         )
     layers: dict[str, Any] = {}
     try:
@@ -126,4 +127,6 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 def _explain(error: OmegaConfBaseException, profile: str) -> str:
     key = getattr(error, "full_key", None)
     where = f"{shown(key)}: " if key else ""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{where}has no value, and needs one. Set it (profile {profile}; conf/config.yaml lists all keys)."
     return f"{where}{params.problem_of(error)} (profile {profile}; conf/config.yaml lists all keys)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.text import did_you_mean
 
 NONE = "none"  # stands for an MLproject parameter without a value, because some backends drop empty values
 LOCAL = "local"  # a value under `compute` in conf: steps run on this machine
@@ -289,5 +290,6 @@ class Config:
             ConfigError: conf doesn't declare it.
         """
         if name not in self.steps:
-            raise ConfigError(f"Step {name} doesn't exist. conf/config.yaml declares: {', '.join(self.steps)}.")
+            near, known = did_you_mean(name, self.steps), ", ".join(self.steps)
+            raise ConfigError(f"Step {name} doesn't exist.{near} conf/config.yaml declares: {known}.")
         return self.steps[name]

@@ -65,7 +65,7 @@ def type_below(kind: Any, name: str) -> Any:
     """Return the type of the value with the key `name` in a value of type `kind`; Any if the type is not known."""
     if isinstance(kind, NamedStep):
         return params.params_type(kind.name) if name == "params" else type_below(Step, name)
-    kind, arguments = _without_none(kind)
+    kind, arguments = plain_type(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _hints(kind).get(name, Any)
     if kind is dict and arguments:
@@ -96,7 +96,7 @@ def _texts(
     where: str, text: str, node: yaml.Node, kind: Any, above: frozenset[int], is_item: bool = False
 ) -> Iterator[yaml.ScalarNode]:
     """Yield the values and names below `node` that must be text and have no quotes."""
-    plain, arguments = _without_none(kind)
+    plain, arguments = plain_type(kind)
     if id(node) in above:  # an alias inside its own anchor: stop, because OmegaConf refuses it later
         return
     above |= {id(node)}
@@ -121,7 +121,7 @@ def _texts(
             yield from _texts(where, text, value, below, above)
 
 
-def _without_none(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+def plain_type(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return a type without `| None`, and its arguments: (list, (str,)) for `list[str] | None`. An enum becomes str."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         kind = next(each for each in typing.get_args(kind) if each is not type(None))

@@ -14,7 +14,7 @@ from ml_pipelines.config.overrides import column_key
 from ml_pipelines.config.schema import Data, Treatment
 from ml_pipelines.data.data_warnings import DataWarning
 from ml_pipelines.errors import BadData
-from ml_pipelines.text import listed, quoted, shown
+from ml_pipelines.text import did_you_mean, listed, quoted, shown
 
 INTEGER = ("tinyint", "smallint", "int", "bigint")
 NUMERIC = (*INTEGER, "float", "double", "decimal", "boolean")
@@ -113,11 +113,12 @@ def check_columns(columns: Sequence[str], data: Data) -> None:
         for name in names:
             if name not in columns:
                 known = listed(columns)
+                near = did_you_mean(name, columns)
                 advice = {
                     "data.label": f"Set data.label to one of: {known}.",
                     "data.key": f"Set data.key to one of: {known}, or to null if rows have no key.",
                 }.get(option, f"The columns of the source are: {known}.")
-                raise BadData(f"{option}: the source has no column {quoted(name)}. {advice}")
+                raise BadData(f"{option}: the source has no column {quoted(name)}.{near} {advice}")
 
 
 def choose_treatment(

@@ -68,7 +68,7 @@ def read_source(
         BadData: the file or table is missing, empty, not in the declared format, or has too many columns.
     """
     if source.kind is SourceKind.synthetic:
-        check_width(source.features + len(("id", "label")), max_columns)
+        check_width(len(synthetic_columns(source.features)), max_columns)
         return Raw(synthetic_rows(spark, source.rows, source.features, seed))
     if source.kind is SourceKind.sample:
         return Raw(_sample(spark, source.name))
@@ -111,7 +111,7 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
         total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + parts[5]
         return ((total + F.lit(3.0)) / F.lit(2.0**21) - F.lit(3.0)) * F.lit(math.sqrt(2))
 
-    names = [f"f{i}" for i in range(features)]
+    names = synthetic_columns(features)[1:-1]
     numbers = spark.range(rows).select("id", *(nearly_normal(i).alias(name) for i, name in enumerate(names)))
     weight = random.Random(seed)  # noqa: S311  (test data, not a secret)
     terms = [F.lit(4 * weight.gauss(0, 1) / (1 + i)) * F.col(name) for i, name in enumerate(names)]
@@ -123,6 +123,11 @@ def synthetic_rows(spark: SparkSession, rows: int, features: int, seed: int) -> 
     chance = (F.lit(1.0) + score / F.sqrt(F.lit(1.0) + score * score)) / F.lit(2.0)
     uniform = F.shiftright(bits(2 * features), 10) / F.lit(2.0**53)
     return numbers.select("*", (uniform < chance).cast("int").alias("label"))
+
+
+def synthetic_columns(features: int) -> list[str]:
+    """Return the names of the columns of synthetic rows."""
+    return ["id", *(f"f{i}" for i in range(features)), "label"]
 
 
 def _sample(spark: SparkSession, name: Sample) -> DataFrame:

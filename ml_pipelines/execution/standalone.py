@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ml_pipelines.config.schema import Config, Step
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.execution import step_run
 from ml_pipelines.system import events
 from ml_pipelines.system.terminal import complain
+from ml_pipelines.text import did_you_mean, shown
 from ml_pipelines.tracking import lineage, opening, provenance
 from ml_pipelines.tracking.store import parent_of
 
 if TYPE_CHECKING:
+    import click
     from mlflow.entities import Run
 
 
@@ -28,6 +30,20 @@ def parse_parameters(options: Sequence[str]) -> dict[str, str]:
     if not all(text.startswith("--") and "=" in text for text in options):
         raise ConfigError(f"--step: write each input as --name=value, not as {' '.join(options)}.")
     return {name.replace("-", "_"): value for name, _, value in parts}
+
+
+def refuse_options(given: Sequence[str], command: click.Command) -> NoReturn:
+    """Refuse options that the command does not have.
+
+    Raises:
+        ConfigError: always; the message names the first of `given`, the nearest option, and all options.
+    """
+    name, known = given[0].partition("=")[0], [option for param in command.params for option in param.opts]
+    options = [option for option in known if option.startswith("--")]
+    raise ConfigError(
+        f"driver.py has no {'option' if name.startswith('-') else 'argument'} {shown(name)}."
+        f"{did_you_mean(name, options)} The options are {', '.join(options)}."
+    )
 
 
 def run_step(name: str, config: Config, inputs: Mapping[str, str]) -> int:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.config import graph
 from ml_pipelines.config.compute import cluster_spec
-from ml_pipelines.config.schema import NONE, Config, Step
+from ml_pipelines.config.schema import NONE, Config, Pipeline, Step
+from ml_pipelines.data import header
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.backend import Backend
 from ml_pipelines.planning.reasons import Decision, Reason
-from ml_pipelines.text import listed, shown
+from ml_pipelines.text import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from ml_pipelines.planning.resuming import Resumed
@@ -99,6 +100,7 @@ def make_plan(
 
     Raises:
         ConfigError: a step is unknown, no step is selected, or a cluster spec does not exist.
+        BadData: the source lacks a column that the configuration names. Not every source is checked this early.
     """
     only, forced = list(only), set(force) - {NONE}
     for step in (config.steps[name] for name in [*only, start, end, *forced] if name in config.steps):
@@ -107,7 +109,10 @@ def make_plan(
     chosen = graph.select_steps(graph_of(config), only, start, end)
     upstream = graph.upstream(graph_of(config))
     if unknown := forced - {EVERYTHING, *upstream}:
-        raise ConfigError(f"--force: no step is named {listed(sorted(unknown))}. The steps are {', '.join(upstream)}.")
+        near = did_you_mean(min(unknown), upstream)
+        raise ConfigError(
+            f"--force: no step is named {listed(sorted(unknown))}.{near} The steps are {', '.join(upstream)}."
+        )
     selected = dict.fromkeys(chosen if only or start else (), Reason.selected)
     plan = Plan(
         config,
@@ -119,6 +124,9 @@ def make_plan(
     )
     for step in plan.steps:  # raises if the cluster spec is wrong
         cluster_spec(config, step)
+    reads_source = config.pipeline is Pipeline.train and any(not step.inputs for step in plan.steps)
+    if reads_source and not resumed and not backend.reads_tables_elsewhere:
+        header.check_header(config.data)
     return plan
 
 

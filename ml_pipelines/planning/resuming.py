@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from ml_pipelines.planning import fingerprint
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.outputs import are_intact
 from ml_pipelines.planning.plan import Plan, graph_of
+from ml_pipelines.system import paths
 from ml_pipelines.text import HIDDEN, listed, quoted, without_secrets
-from ml_pipelines.tracking import lineage, opening, run_page
+from ml_pipelines.tracking import lineage, opening, records, run_page
 from ml_pipelines.tracking.store import PARAM_LENGTH, PROJECT_RUN, Store, flatten, shortened
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 OPENED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # the variables that `open_store` sets
 MOST = 30  # the most settings that are shown one by one; config.json of both runs has all of them
+PLACE = ("experiment_name=", "mlflow.")  # the beginnings of the settings that decide where a run is found
+SETTING = re.compile(r"([a-z_]+(?:\.\w+)+): ")  # the beginning of a message about a wrong setting
 TAKEN = 300  # the most characters that are shown of the overrides
 
 
@@ -43,7 +48,7 @@ class Resumed:
         taken = [f"Settings of {run}: --set {shortened(own, TAKEN)}"] if own else []
         if self.settings is None:
             return [*taken, f"config.json of {run} is missing or damaged: settings that differ can't be shown."]
-        new = _settings(without_secrets(run_page.config_json(config)))
+        new = settings_of(without_secrets(run_page.config_json(config)))
         changed = [key for key in {**self.settings, **new} if fingerprint.differs(self.settings, new, key)]
         if not changed:
             return taken
@@ -84,6 +89,7 @@ def load(
     config = loading.load(profile or LOCAL, overrides)
     if run is None:
         return config, None
+    lineage.check_run_id(run, "--resume: ")
     if (uri := opening.store_uri(config)).startswith("sqlite:") and not opening.has_store(config):
         raise ConfigError(f"--resume: there is no run to continue, because the MLflow store {uri} does not exist.")
     with _same_environment():
@@ -98,8 +104,30 @@ def load(
             f"Give it again: {' '.join(f'--set {key}=...' for key in lost)}"
         )
     own = [text for text in stored if text not in (*hidden, *given)]
-    settings = _settings(content) if isinstance(content, dict) else None
+    settings = settings_of(content) if isinstance(content, dict) else None
     return loading.load(profile or earlier.data.tags["profile"], [*own, *given]), Resumed(run_id, own, settings)
+
+
+def resume_command(profile: str, run_id: str, overrides: str, failures: Iterable[tuple[int, str]]) -> str:
+    """Return the command that continues a pipeline run, or "" if continuing can't help.
+
+    The pipeline run keeps its settings, so the command has only those that lead to the run: its experiment and its
+    store. If a wrong setting stopped a step, the command has the key of this setting, and `...` for its new value.
+
+    Args:
+        profile: the profile of the pipeline run.
+        run_id: the id of the pipeline run.
+        overrides: its overrides.
+        failures: the exit code and the cause of each failed step.
+    """
+    failures = list(failures)
+    if not records.resuming_can_help(code for code, _ in failures):
+        return ""
+    place = [text for text in split_overrides(overrides) if text.startswith(PLACE)]
+    wrong = [match[1] for code, cause in failures if code == ConfigError.exit_code and (match := SETTING.match(cause))]
+    changes = [f" --set {shlex.quote(text)}" for text in place] + [f" --set {key}=..." for key in wrong]
+    command = "python driver.py" if paths.checkout() else "local-pipeline"
+    return f"{command} --profile {profile} --resume {run_id[:8]}{''.join(changes)}"
 
 
 def _sets(assignments: list[str], key: str) -> bool:
@@ -163,7 +191,7 @@ def _overrides(earlier: Run, content: Any) -> list[str]:
     return split_overrides(whole)
 
 
-def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a config.json by dotted key, as JSON values."""
     settings = {key: value for key, value in content.items() if key != "set"}
     return flatten(json.loads(json.dumps(settings)))

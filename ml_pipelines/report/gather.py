@@ -14,12 +14,12 @@ from ml_pipelines.config import graph
 from ml_pipelines.config.schema import NONE, Pipeline
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
+from ml_pipelines.planning.resuming import resume_command
 from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.report.changes import champion_runs, changes, written_tables
 from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
 from ml_pipelines.report.render import format_number
 from ml_pipelines.report.run_reader import RunReader
-from ml_pipelines.system import terminal
 from ml_pipelines.text import shown
 from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import PIPELINE, PROJECT_RUN
@@ -60,8 +60,8 @@ def gather(reader: RunReader, parent: Run) -> Report:
     champion_drift = {row["column"]: row for row in drift.get("champion") or []}
     drifted = sorted(drift.get("train_test") or [], key=lambda row: _size(row, champion_drift), reverse=True)
     steps = [_step(reader, name, declared, parent, step_runs.get(name), name in kept_runs) for name in declared]
-    failed = (run for run in step_runs.values() if run.info.status == "FAILED")
-    resumable = records.resuming_can_help(map(records.exit_code, failed))
+    failed = [run for run in step_runs.values() if run.info.status == "FAILED"]
+    failures = [(records.exit_code(run), run.data.tags.get("cause", "")) for run in failed]
     warned_step = "score" if "score" in declared else "prepare_data"
     warnings = _warnings(artifact(warned_step, "data_warnings.json"))
     scoring = artifact("score", "scoring.json")
@@ -77,7 +77,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         verdict=_verdict(parent, steps, qa),
         steps=steps,
         needs=needs,
-        resume=terminal.resume_command(tags["profile"], run_id, overrides) if resumable else "",
+        resume=resume_command(tags["profile"], run_id, overrides, failures),
         metrics=_metrics(origins, champion, qa.get("intervals", {})),
         counts={name: evaluated.get(f"test_{name}") for name in problem_of().COUNTS},
         threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from queue import Queue
 from threading import Thread, Timer
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.config.schema import Step
 from ml_pipelines.errors import QaRefused, StepFailed, TimedOut, one_line
-from ml_pipelines.planning import reuse
+from ml_pipelines.planning import resuming, reuse
 from ml_pipelines.planning.backend import SubmittedStep
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.plan import Plan
 from ml_pipelines.planning.reasons import Decision, Reason
 from ml_pipelines.running import reporting, twins
 from ml_pipelines.running.scheduler import Phase, Scheduler, StepState
-from ml_pipelines.system import events, paths, processes, terminal
+from ml_pipelines.system import events, paths, processes
 from ml_pipelines.system.events import StepEnded
 from ml_pipelines.tracking import lineage, records, run_page
 from ml_pipelines.tracking.store import PARENT, Store
@@ -210,7 +210,8 @@ class PipelineRun:
         state.phase = Phase.failed
         state.release()
         state.exit_code = records.exit_code(run) or StepFailed.exit_code
-        self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), run.data.tags.get("cause", "")))
+        state.cause = run.data.tags.get("cause", "")
+        self._tell(StepEnded(state.step.step_name, "failed", run_page.duration_s(run), state.cause))
         self.store.client.set_tag(self.run_id, "failed_step", state.name)
         if self.plan.config.fail_fast:
             self._stop_siblings()
@@ -297,8 +298,8 @@ class PipelineRun:
         self.store.close(self.run_id, "FAILED" if code else "FINISHED", tags)
         look = tuple(filter(None, [self._report(), self._page()]))
         seconds, conclusion = time.monotonic() - self._started, self._verdict.get("conclusion", "")
-        failed = [state.exit_code for state in scheduler.in_phase(Phase.failed)]
-        resume = self._resume_command() if code and records.resuming_can_help(failed) else ""
+        failures = [(state.exit_code, state.cause) for state in scheduler.in_phase(Phase.failed)]
+        resume = self._resume_command(failures) if code else ""
         events.report(events.PipelineEnded(self.run_id, code, seconds, conclusion, look, resume))
 
     def _report(self) -> str:
@@ -310,10 +311,10 @@ class PipelineRun:
         profile = "" if config.profile == "local" else f" --profile {config.profile}"
         return f"ml-pipelines report{run}{profile} --open"
 
-    def _resume_command(self) -> str:
-        """Return the command that continues this pipeline run."""
+    def _resume_command(self, failures: Iterable[tuple[int, str]] = ()) -> str:
+        """Return the command that continues this pipeline run, or "" if that can't help after these failures."""
         config = self.plan.config
-        return terminal.resume_command(config.profile, self.run_id, config.overrides)
+        return resuming.resume_command(config.profile, self.run_id, config.overrides, failures)
 
     def _page(self) -> str:
         """Return the address of the pipeline run's page, or a command that shows the page if the store is a file."""

@@ -38,6 +38,7 @@ class StepState:
     phase: Phase = Phase.waiting
     attempts: int = 0  # how often the step was started
     exit_code: int = 0  # the step's exit code if it failed, otherwise 0
+    cause: str = ""  # the step's error if it failed
     blamed: str = ""  # the failed step that is the reason why this step was skipped or stopped
     decision: Decision | None = None  # why the step runs, or which run is reused
     submitted: SubmittedStep | None = None  # the step as its backend runs it

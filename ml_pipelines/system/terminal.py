@@ -1,14 +1,12 @@
-"""The terminal: lines to standard output and standard error, and the command that continues a pipeline run."""
+"""The terminal: lines to standard output and standard error."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import shlex
 import sys
 
-from ml_pipelines.system import paths
 from ml_pipelines.text import escaped
 
 MARKS = {"done": "✓", "failed": "✗", "skipped": "-", "reused": "="}  # state of a step -> the mark before its line
@@ -56,13 +54,6 @@ def say(text: str = "") -> None:
         text = text.encode(encoding, "replace").decode(encoding)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def resume_command(profile: str, run_id: str, overrides: str) -> str:
-    """Return the command that continues a pipeline run."""
-    changed = "" if overrides == "none" else f" --set {shlex.quote(overrides)}"
-    command = "python driver.py" if paths.checkout() else "local-pipeline"
-    return f"{command} --profile {profile} --resume {run_id[:8]}{changed}"
 
 
 def complain(text: str) -> None:

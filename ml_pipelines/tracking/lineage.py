@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
-from ml_pipelines.text import quoted
+from ml_pipelines.text import listed, quoted
 from ml_pipelines.tracking import records
 from ml_pipelines.tracking.store import INPUT_TAG_LENGTH, OUTPUT, Store, shortened
 
@@ -29,6 +30,7 @@ OBSERVED = "observed"  # tag: the number of files and modules in the artifact ob
 OBSERVED_PARTS = "observed.json"
 POLARS = "polars"  # tag: the version of Polars that computed the digests of a step's tables
 ID_LENGTH = 32  # characters of the whole id of a run
+LATEST = 5  # a message lists this many of the latest pipeline runs
 NEWEST_FIRST = ["attributes.start_time DESC"]
 # Tags that the copy of a reused run keeps.
 COPIED_TAGS = (
@@ -141,19 +143,47 @@ def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[
     return store.get_run(copy)
 
 
+def check_run_id(run_id: str, where: str = "") -> None:
+    """Raise ConfigError if a text can't be the id of a run or its first characters. The message begins with `where`."""
+    if not re.fullmatch(f"[0-9a-f]{{1,{ID_LENGTH}}}", run_id):
+        raise ConfigError(
+            f"{where}{quoted(run_id)} is not the id of a run: an id has {ID_LENGTH} characters, 0 to 9 and a to f, and "
+            "its first ones are enough. `ml-pipelines runs` lists the pipeline runs."
+        )
+
+
 def find_pipeline_run(store: Store, run_id: str, experiment: str) -> str:
-    """Return the full id of a run of the experiment; `run_id` is the id or its first characters.
+    """Return the full id of a pipeline run of the experiment; `run_id` is the id or its first characters.
 
     Raises:
-        ConfigError: no run of the experiment, or more than one, has an id that begins with `run_id`.
+        ConfigError: no pipeline run of the experiment, or more than one, has an id that begins with `run_id`.
     """
+    check_run_id(run_id)
     if len(run_id) == ID_LENGTH:
         return run_id
-    runs = [run.info.run_id for run in store.client.search_runs([experiment], max_results=5000)]
-    matches = [match for match in runs if match.startswith(run_id)]
+    runs = pipeline_runs(store, experiment, most=5000)
+    matches = [str(run.info.run_id) for run in runs if run.info.run_id.startswith(run_id)]
     if len(matches) != 1:
-        raise ConfigError(f"{len(matches)} runs of this experiment begin with {quoted(run_id)}. Use the whole id.")
-    return str(matches[0])
+        problem = "No pipeline run" if not matches else f"{len(matches)} pipeline runs"
+        latest = [run.info.run_id[:8] for run in runs[:LATEST]]
+        advice = (
+            f"Use more of the id: {listed(matches)}." if matches else f"The latest are: {listed(latest) or 'none'}."
+        )
+        name = store.experiment_name(experiment)
+        raise ConfigError(f"{problem} of experiment {name} begins with {quoted(run_id)}. {advice}")
+    return matches[0]
+
+
+def pipeline_runs(store: Store, experiment: str, query: str = "", most: int = 100) -> list[Run]:
+    """Return the pipeline runs of an experiment that match a query of MLflow, the newest first, at most `most`."""
+    every = "tags.profile != ''" + (f" and {query}" if query else "")
+    return list(store.client.search_runs([experiment], every, max_results=most, order_by=NEWEST_FIRST))
+
+
+def step_runs(store: Store, experiment: str, since_ms: int) -> list[Run]:
+    """Return the runs of steps that started at `since_ms` or later, the earliest first, at most 5,000."""
+    query = f"tags.step != '' and attributes.start_time >= {since_ms}"
+    return list(store.client.search_runs([experiment], query, max_results=5000, order_by=["attributes.start_time ASC"]))
 
 
 def choose_pipeline_run(store: Store, run: str | None, names: set[str], experiment_name: str, profile: str) -> str:
@@ -177,7 +207,7 @@ def latest_with(store: Store, names: set[str], experiment: str, profile: str) ->
         ConfigError: none of the profile's last hundred pipeline runs has all these outputs.
     """
     query = f"tags.profile = '{profile}'"
-    for run in store.client.search_runs([experiment], query, max_results=100, order_by=NEWEST_FIRST):
+    for run in pipeline_runs(store, experiment, query):
         with suppress(records.OddRecord):  # skip a run with a damaged record: its outputs are unknown
             if names <= outputs_of_pipeline(store, run.info.run_id).keys():
                 return str(run.info.run_id)

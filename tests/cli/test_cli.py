@@ -74,7 +74,7 @@ def test_config_prints_a_variables_name_and_not_its_value(shell: Callable[..., R
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "--profile=prd"], "Profile 'prd' doesn't exist. Use one of: dev, local, prod"),
+        (["config", "--profile=prd"], "Profile 'prd' doesn't exist. Did you mean prod? Use one of: dev, local, prod"),
         (["config", "--set=sede=1"], "sede"),
         (["parity", "--set=data.test_fraction=2"], "data.test_fraction"),
     ],

@@ -233,8 +233,19 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("data.columns.zip=categry", ["data.columns.zip", "number, category"]),
         ("steps.evaluate.params.threshold=high", ["steps.evaluate.params.threshold", "'high'", "Float"]),
         ("steps.train.params=3", ["steps.train.params", "3"]),
+        # a list, a mapping or a single value in place of another
+        ("data.drop=since", ["data.drop: 'since' is not a list. Write [since]."]),
+        ("data.drop=a,b", ["data.drop: 'a,b' is not a list. Write [a,b]."]),
+        ("data.label=[a]", ["data.label: ['a'] is a list, but this key takes a single value."]),
+        ("data.source=x.csv", ["data.source: 'x.csv' is not a mapping of kind, rows,", "data.source.KEY=VALUE"]),
+        ("compute.spark=[local]", ["compute.spark: ['local'] is a list"]),
         # missing values
-        ("steps.scores={compute: spark}", ["steps.scores.step_name", "missing"]),
+        ("steps.trian.params.estimator=x", ["steps.trian: there is no such step. Did you mean train?"]),
+        ("contract.age={min: 3}", ["contract.age.type: has no value, and needs one."]),
+        (
+            "steps.scores={compute: spark}",
+            ["steps.scores: there is no such step", "Did you mean score?", "step_name and compute"],
+        ),
         ("seed=", ["seed"]),
         ("data.source.kind=file", ["data.source.path"]),
         ("data.source.kind=table", ["data.source.table"]),

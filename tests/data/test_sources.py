@@ -510,7 +510,7 @@ def test_the_driver_refuses_a_vacuumed_version_before_a_run(drive: Drive, store:
         TWO.write_delta(str(tmp_path / "table"), mode="overwrite")
     DeltaTable(str(tmp_path / "table")).vacuum(0, enforce_retention_duration=False, dry_run=False)
     settings = f"--set=data.source.kind=file,data.source.path={tmp_path / 'table'},data.source.version=0"
-    result = drive("--only=prepare_data", settings)
+    result = drive("--only=prepare_data", settings, "--set=data.label=a,data.key=b")
     assert result.code == 3, result.text
     assert "has lost 1 of the 1 files of version 0" in result.text
     assert store.runs() == []

@@ -179,6 +179,17 @@ def test_overrides_that_are_too_long_for_a_param_are_checked_by_their_digest(fai
     assert "its artifact config.json is missing or was changed" in result.err
 
 
+def test_the_command_that_continues_does_not_repeat_a_wrong_setting(once: Store, store: Store) -> None:
+    once.copy_to(store)
+    result = drive_in(store, "--from=train", "--set=steps.train.params.estimator=sklearn.dummy.Nothing")
+    assert result.code == 2, result.text
+    run = store.parent().info.run_id[:8]
+    command = f"python driver.py --profile local --resume {run} --set steps.train.params.estimator=..."
+    assert f"Continue with: {command}\n" in result.out
+    right = "--set=steps.train.params.estimator=sklearn.dummy.DummyClassifier"
+    assert "02_train" in resume(store, "--dry-run", right).out
+
+
 def test_a_finished_run_is_not_resumed(store: Store, drive: Callable[..., Result]) -> None:
     assert drive("--to=prepare_data").code == 0
     count, run = len(store.runs()), store.parent().info.run_id

@@ -487,10 +487,12 @@ def test_the_version_of_python_is_a_part(parts_with: Callable[..., dict[str, Any
 
 def test_the_reason_shows_where_two_long_values_differ(finished: Finished) -> None:
     names = [f"name_{i}" for i in range(300)]
-    with parts_of(finished.store, finished.store.child("prepare_data"), lambda parts: {**parts, "data.drop": names}):
+    with parts_of(
+        finished.store, finished.store.child("prepare_data"), lambda parts: {**parts, "data.null_values": names}
+    ):
         changed = ",".join([*names[:200], "other", *names[201:]])
-        reason = finished.reasons(f"--set=data.drop=[{changed}]")["prepare_data"]
-    assert re.fullmatch(r'runs: setting data.drop \.\.\..*"name_200".*\.\.\. -> \.\.\..*"other".*\.\.\.', reason)
+        reason = finished.reasons(f"--set=data.null_values=[{changed}]")["prepare_data"]
+    assert re.fullmatch(r'runs: setting data.null_values \.\.\..*"name_200".*\.\.\. -> \.\.\..*"other".*\.\.\.', reason)
     assert len(reason) < 250
 
 

@@ -68,6 +68,15 @@ def read_csv(spark: SparkSession, local: Path, source: Source, max_columns: int,
     return reader.csv(paths).toDF(*header)
 
 
+def read_header(file: Path, source: Source, max_columns: int) -> list[str]:
+    """Return the column names of a CSV file. No row is read.
+
+    Raises:
+        BadData: the header is malformed, or has too many columns.
+    """
+    return _check_file(file, source, max_columns, None, source.separator, only_header=True)
+
+
 def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
     """Return all columns of a CSV that is not on this machine as text. Nothing checks its lines.
 
@@ -168,7 +177,9 @@ def rfc_quotes(lines: Iterator[str], separator: str, escape: str) -> Iterator[st
         yield "".join(parts)
 
 
-def _check_file(file: Path, source: Source, max_columns: int, copy: Path | None, separator: str) -> list[str]:
+def _check_file(
+    file: Path, source: Source, max_columns: int, copy: Path | None, separator: str, only_header: bool = False
+) -> list[str]:
     """Return the column names of a file after a check of every line. Write the lines to `copy` if it is not None."""
     csv.field_size_limit(2**31 - 1)
     header: list[str] = []
@@ -192,6 +203,8 @@ def _check_file(file: Path, source: Source, max_columns: int, copy: Path | None,
                     )
                 if write and row:
                     write(row)
+                if header and only_header:
+                    break
                 line = reader.line_num + lines.skipped
         except UnicodeDecodeError as error:
             name = "UTF-8" if text_files.is_utf8(source.encoding) else source.encoding

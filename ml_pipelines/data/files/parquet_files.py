@@ -59,6 +59,11 @@ class Files:
         return found
 
     @property
+    def all_columns(self) -> list[str]:
+        """The columns of the files, and those whose values are in the folders' names."""
+        return list(dict.fromkeys([*self.columns, *self.partition_names]))
+
+    @property
     def are_alike(self) -> bool:
         """Whether all files have the same columns in the same order."""
         return len({tuple(schema.names) for schema in self.schemas.values()}) == 1
@@ -99,7 +104,7 @@ def read_parquet(
     from pyspark.sql import functions as F
 
     files = _open_files(local)
-    check_width(len({*files.columns, *files.partition_names}), max_columns)
+    check_width(len(files.all_columns), max_columns)
     ignored = {name for name, kinds in files.columns.items() if name in dropped and not _is_plain(kinds)}
     kinds = {name: kinds for name, kinds in files.columns.items() if name not in ignored}
     if not kinds:
@@ -119,6 +124,15 @@ def read_parquet(
             quoted = F.col(f"`{name.replace('`', '``')}`")
             frame = frame.withColumn(name, F.when(quoted != F.lit(HIVE_NULL), quoted))
     return frame.select("*", *(F.lit(None).cast("string").alias(name) for name in ignored)) if ignored else frame
+
+
+def read_columns(local: Path) -> list[str]:
+    """Return the names of all columns of a Parquet file or folder. No row is read.
+
+    Raises:
+        BadData: a file is not Parquet, or has two columns of one name.
+    """
+    return _open_files(local).all_columns
 
 
 def _is_plain(kinds: Mapping[pa.DataType, Path]) -> bool:
