@@ -28,7 +28,7 @@ from ml_pipelines.errors import ConfigError
 from ml_pipelines.models import registry, scoring_model
 from ml_pipelines.planning.memory import Memory
 from ml_pipelines.system import observed, paths
-from ml_pipelines.system.source_code import is_for_steps
+from ml_pipelines.system.source_code import SourceCode, is_for_steps
 from ml_pipelines.text import without_secrets
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import OUTPUT, Store
@@ -45,6 +45,7 @@ ENGINE_LIBRARIES = {"sail": ("pyspark", "pysail"), "jvm": ("pyspark", "delta-spa
 NOT_CONTENT = ("source", "delta_prefix", "volume_name", "max_columns")
 SPELLING = ("decimal", "thousands")  # keys of `data.source` that decide which number a text is, in every kind of source
 
+CLASS_PATH = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*\.[A-Z]\w*")  # package.module.Class
 SHOWN = 80  # a reason shows at most this many characters of a name or a value
 
 Parts = Mapping[str, Any]  # part -> its value in JSON: 1, 1.0, "1", true and null are five different values
@@ -80,7 +81,8 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     if registry.CHAMPION in step.external:
         parts["registry.crown"] = _plain(config.registry.crown)
     parts |= {f"external {name}": _external(memory, store, config, name) for name in step.external}
-    imported = frozenset(DISTRIBUTIONS.get(root, root) for root in code.third_party(tuple(own)))
+    roots = code.third_party(tuple(own)) | _named_libraries(step, code)
+    imported = frozenset(DISTRIBUTIONS.get(root, root) for root in roots)
     if "pyspark" in imported:
         parts["engine"] = config.spark.engine
         parts["source"] = source_content.content_of(config.data.source, memory.file_digest)
@@ -90,6 +92,13 @@ def fingerprint_parts(memory: Memory, store: Store, config: Config, step: Step, 
     parts["library python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     redacted: Parts = without_secrets(parts, distinct=True)
     return redacted
+
+
+def _named_libraries(step: Step, code: SourceCode) -> set[str]:
+    """Return the packages of the classes that params name by import path, such as `xgboost.XGBClassifier`."""
+    texts = [value for _, value in _leaves(dataclasses.asdict(step.params)) if isinstance(value, str)]
+    roots = {text.partition(".")[0] for text in texts if CLASS_PATH.fullmatch(text)}
+    return {root for root in roots if not code.is_own(root)}
 
 
 def fingerprint_of(parts: Parts) -> str:

@@ -6,6 +6,7 @@ The next pipeline run in the same process gets a new Memory, and reads everythin
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,8 +51,8 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _installed(name: str) -> str:
-    """Return the installed version of a distribution, or `none`."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+    """Return the installed version of a distribution, or of its variant without the code for GPUs, or `none`."""
+    for distribution in (name, f"{name}-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return "none"

@@ -485,6 +485,16 @@ def test_the_version_of_python_is_a_part(parts_with: Callable[..., dict[str, Any
     assert parts_with()["library python"] == ".".join(platform.python_version_tuple()[:2])
 
 
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+def test_the_version_of_the_estimator_s_library_is_a_part(library: str, migrated: Path, tmp_path: Path) -> None:
+    config, opened = load("local"), Store(f"sqlite:///{migrated}", tmp_path).opened
+    step = dataclasses.replace(config.steps["train"], inputs=[])
+    other = dataclasses.replace(step, params=dataclasses.replace(step.params, estimator=f"{library}.Estimator"))
+    before, after = (fingerprint.fingerprint_parts(Memory(), opened, config, each, {}) for each in (step, other))
+    assert f"library {library}" not in before
+    assert after[f"library {library}"] == __import__(library).__version__
+
+
 def test_the_reason_shows_where_two_long_values_differ(finished: Finished) -> None:
     names = [f"name_{i}" for i in range(300)]
     with parts_of(
