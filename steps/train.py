@@ -9,7 +9,13 @@ from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.modelling.encoder import CATEGORIES, MISSING, make_encoder
-from ml_pipelines.modelling.estimators import default_options, make_classifier
+from ml_pipelines.modelling.estimators import (
+    declare_categories,
+    default_options,
+    is_refused_option,
+    make_estimator,
+    needs_whole_codes,
+)
 from ml_pipelines.modelling.features import split_label, value_ranges
 from ml_pipelines.problems.problem import problem_of
 from ml_pipelines.text import shown
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
     from sklearn.pipeline import Pipeline
+
+ESTIMATORS = r"((sklearn|steps)(\.[a-z_]\w*)+|xgboost|lightgbm|catboost)\.[A-Z]\w*"
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,9 @@ class Params:
     scale: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that is not a class of scikit-learn, or an unknown encoding."""
-        form = "sklearn.<module>.<Class>"
-        rules.looks_like("estimator", self.estimator, r"sklearn(\.[a-z_]\w*)+\.[A-Z]\w*", form)
+        """Raise ValueError for an estimator that is not a class of a known library or of steps/, or unknown words."""
+        form = "<library>.<module>.<Class>, of sklearn, xgboost, lightgbm, catboost or steps"
+        rules.looks_like("estimator", self.estimator, ESTIMATORS, form)
         rules.one_of("categories", self.categories, CATEGORIES)
         rules.one_of("missing", self.missing, MISSING)
 
@@ -43,12 +51,12 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
 
     Raises:
         BadData: numbers are missing, the estimator can't take missing numbers, and the params don't replace them.
-        ConfigError: the estimator or an option is wrong (see `make_classifier`).
+        ConfigError: the estimator or an option is wrong (see `make_estimator`), or has no native categories.
     """
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
 
-    estimator = make_classifier(params.estimator, params.options, seed)
+    estimator = make_estimator(params.estimator, params.options, seed)
     takes_nan = get_tags(estimator).input_tags.allow_nan
     for column in features if params.missing == "keep" and not takes_nan else []:
         if column.null_count() and str(column.dtype) != "String":
@@ -56,7 +64,12 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
                 f"Feature {shown(column.name)}: {column.null_count()} of {len(column)} values are missing, and "
                 f"{params.estimator} can't handle that. Set steps.train.params.missing=median."
             )
-    encoder = make_encoder(features, params.categories, params.missing, params.scale, takes_nan)
+    native = params.categories == "native"
+    if native:
+        text = sum(str(column.dtype) == "String" for column in features)
+        declare_categories(estimator, params.estimator, text, features.width)
+    whole_codes = native and needs_whole_codes(params.estimator)
+    encoder = make_encoder(features, params.categories, params.missing, params.scale, takes_nan, whole_codes)
     return Pipeline([("encode", encoder), ("model", estimator)])
 
 
@@ -66,13 +79,13 @@ def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dt
     Raises:
         ConfigError: the estimator refuses the value of an option.
     """
-    from sklearn.utils._param_validation import InvalidParameterError
-
     try:
         estimator.fit(encoded, label.to_numpy())
-    except InvalidParameterError as error:
-        raise ConfigError(f"steps.train.params.options: {message_of(error)}") from error
-    score: np.ndarray[Any, np.dtype[np.float64]] = estimator.predict_proba(encoded)[:, 1]
+    except Exception as error:
+        if is_refused_option(error):
+            raise ConfigError(f"steps.train.params.options: {message_of(error)}") from error
+        raise
+    score: np.ndarray[Any, np.dtype[np.float64]] = estimator.predict_proba(encoded)[:, 1].astype(float)
     return score
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
 MAX_CATEGORIES = 254  # this many values of a text column, the most frequent ones, get a code of their own
-CATEGORIES, MISSING = ("ordinal", "one_hot"), ("keep", "median")  # the words for encodings in conf
+CATEGORIES, MISSING = ("ordinal", "one_hot", "native"), ("keep", "median")  # the words for encodings in conf
 
 
 def frequent_values(column: pl.Series) -> list[str]:
@@ -19,13 +19,13 @@ def frequent_values(column: pl.Series) -> list[str]:
 
 
 def make_encoder(
-    features: pl.DataFrame, categories: str, missing: str, scale: bool, takes_nan: bool
+    features: pl.DataFrame, categories: str, missing: str, scale: bool, takes_nan: bool, whole_codes: bool = False
 ) -> ColumnTransformer:
     """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the settings say.
 
-    Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features` share one code. This code
-    is NaN for `ordinal` if the estimator takes NaN, else -1. With `one_hot`, the code has a column of its own if a row
-    of `features` has it.
+    Text columns come first. Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features`
+    share one code. This code is NaN if the estimator takes NaN, else -1. With `one_hot`, the code has a column of its
+    own if a row of `features` has it.
 
     Args:
         features: the training rows.
@@ -33,6 +33,7 @@ def make_encoder(
         missing: a word of MISSING, for numbers.
         scale: whether numbers get mean 0 and standard deviation 1.
         takes_nan: whether the estimator takes NaN.
+        whole_codes: whether codes must be whole numbers. Then the encoder returns a pandas frame, not an array.
     """
     import numpy as np
     import polars as pl
@@ -44,14 +45,17 @@ def make_encoder(
     text = [name for name, dtype in features.schema.items() if dtype == pl.String]
     numbers = [name for name in features.columns if name not in text]
     one_hot = [OneHotEncoder(handle_unknown="ignore", sparse_output=False)] if categories == "one_hot" else []
-    unknown = np.nan if takes_nan and not one_hot else -1
+    unknown = np.nan if takes_nan and not one_hot and not whole_codes else -1
     # If the encoder chose the categories, Polars' None would be one of them, and pandas' NaN would be an unseen one.
     known = [frequent_values(features[name]) for name in text]
-    codes = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=unknown)
+    kind = np.int64 if whole_codes else np.float64
+    codes = OrdinalEncoder(categories=known, dtype=kind, handle_unknown="use_encoded_value", unknown_value=unknown)
     # pandas reads a column in which every cell is empty as numbers; the encoder takes only objects.
-    as_objects = FunctionTransformer(np.asarray, kw_args={"dtype": "O"})
+    names = "one-to-one" if whole_codes else None  # a frame needs names
+    as_objects = FunctionTransformer(np.asarray, kw_args={"dtype": "O"}, feature_names_out=names)
     prepare = [SimpleImputer(strategy="median")] if missing == "median" else []
     prepare += [StandardScaler()] if scale else []
     parts = [("category", make_pipeline(as_objects, codes, *one_hot), text)] if text else []
     parts += [("number", make_pipeline(*prepare) if prepare else "passthrough", numbers)] if numbers else []
-    return ColumnTransformer(parts)
+    encoder = ColumnTransformer(parts)
+    return encoder.set_output(transform="pandas") if whole_codes else encoder

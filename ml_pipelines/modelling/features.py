@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.data.cells import FLOAT32_MAX, canonical
 from ml_pipelines.errors import BadData
+from ml_pipelines.modelling.estimators import set_seed
 from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dty
         BadData: a column is text but the model learned it as a number, or the reverse.
     """
     check_types(model, {column.name: str(column.dtype) == "String" for column in features})
-    scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1]
+    scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1].astype(float)
     return scores
 
 
@@ -106,11 +107,10 @@ def key_codes(keys: pl.Series) -> np.ndarray[Any, np.dtype[Any]]:
 def refit(model: Any, features: pl.DataFrame, label: pl.Series, seed: int) -> Any:
     """Return a copy of a scikit-learn pipeline, fitted on the rows of `features` and `label`.
 
-    The copy's estimator gets the seed if it takes a `random_state`.
+    The copy's estimator gets the seed if it takes one.
     """
     from sklearn.base import clone
 
     copy = clone(model)
-    if "random_state" in copy[-1].get_params():
-        copy[-1].set_params(random_state=seed)
+    set_seed(copy[-1], seed)
     return copy.fit(features, label.to_numpy())

@@ -123,7 +123,7 @@ def predict(
         frame = pl.DataFrame(pl.from_arrow(table))
         scored = table.select(list(kept))
         for prefix, model in models.items():
-            score = load_once(model).predict_proba(frame.select(model.features))[:, 1]
+            score = load_once(model).predict_proba(frame.select(model.features))[:, 1].astype(float)
             names, is_positive = pa.array(list(model.classes), pa.string()), score >= model.threshold
             scored = scored.append_column(f"{prefix}score", pa.array(score, pa.float64()))
             scored = scored.append_column(f"{prefix}prediction", names.take(pa.array(is_positive.astype("int32"))))

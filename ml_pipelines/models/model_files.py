@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +15,23 @@ from ml_pipelines.tracking.lineage import LoggedModel
 if TYPE_CHECKING:
     import polars as pl
 
-# The type of the default model's trees, NumPy's dtypes, which contain no code, and NumPy's function that makes an array
-# of a table. model.trusted_types adds others.
-TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype", "numpy.asarray")
+# The types of models that need no setting:
+# - the trees of the default model, NumPy's dtypes, which contain no code, and NumPy's function that makes an array
+# - the check of the input that the default model makes for native categories: a partial of a function in this list
+# - XGBoost, LightGBM and CatBoost. They parse a model in C++, and forged bytes can crash the parser. So whoever loads a
+#   model compares the file's digest first.
+TRUSTED = (
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    *("numpy.dtype", "numpy.asarray"),
+    *("functools.partial", "sklearn.utils.validation.check_array"),
+    "xgboost.core.Booster",
+    *(f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "RFClassifier", "Regressor", "RFRegressor")),
+    "lightgbm.basic.Booster",
+    *(f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Regressor")),
+    "collections.OrderedDict",
+    *(f"catboost.core.CatBoost{name}" for name in ("Classifier", "Regressor")),
+)
+LIBRARIES = ("xgboost", "lightgbm", "catboost")  # estimators beyond scikit-learn
 MODEL_FILE, MLFLOW_FILE = "model.skops", "MLmodel"
 
 
@@ -58,11 +73,19 @@ def log_model(model: Any, example: pl.DataFrame, trusted: Sequence[str]) -> Logg
         skops_trusted_types=[*TRUSTED, *trusted],
         signature=model_signature(example),
         input_example=example.to_pandas(),
-        pip_requirements=[
-            f"{name}=={version(name)}" for name in ("mlflow", "scikit-learn", "skops", "polars", "pandas")
-        ],
+        pip_requirements=requirements(model),
     )
     return LoggedModel(info.model_uri, hashlib.sha256(_content(info.model_uri)).hexdigest())
+
+
+def requirements(model: Any) -> list[str]:
+    """Return the packages that a fitted pipeline needs to predict, with their versions, for pip."""
+    names = ["mlflow", "scikit-learn", "skops", "polars", "pandas"]
+    pinned = [f"{name}=={version(name)}" for name in names]
+    library = type(model[-1]).__module__.partition(".")[0]
+    if library in LIBRARIES:  # the module knows its version: the distribution can be xgboost or xgboost-cpu
+        pinned.append(f"{library}=={importlib.import_module(library).__version__}")
+    return pinned
 
 
 def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:

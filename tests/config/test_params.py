@@ -23,13 +23,13 @@ STEPS = sorted(path.stem for path in (ROOT / "steps").glob("*.py") if path.stem 
 # The assignment below `steps.`, and the message after the key. Each param of each step, and each setting of each
 # check, occurs at least once.
 WRONG = [
-    ("train.params.estimator=HistGradientBoostingClassifier", "is not of the form sklearn.<module>.<Class>"),
-    ("train.params.estimator=os.System", "is not of the form sklearn.<module>.<Class>"),
-    ("train.params.estimator=sklearn.ensemble", "is not of the form sklearn.<module>.<Class>"),
-    ("train.params.estimator=sklearn.metrics.roc_auc_score", "is not of the form sklearn.<module>.<Class>"),
+    ("train.params.estimator=HistGradientBoostingClassifier", "is not of the form <library>.<module>.<Class>"),
+    ("train.params.estimator=os.System", "is not of the form <library>.<module>.<Class>"),
+    ("train.params.estimator=sklearn.ensemble", "is not of the form <library>.<module>.<Class>"),
+    ("train.params.estimator=sklearn.metrics.roc_auc_score", "is not of the form <library>.<module>.<Class>"),
     ("train.params.options=3", "3 is not a mapping. Write steps.train.params.options.KEY=VALUE."),
-    ("train.params.categories=onehot", "onehot is not one of ordinal, one_hot. Did you mean one_hot?"),
-    ("train.params.categories=7", "7 is not one of ordinal, one_hot."),
+    ("train.params.categories=onehot", "onehot is not one of ordinal, one_hot, native. Did you mean one_hot?"),
+    ("train.params.categories=7", "7 is not one of ordinal, one_hot, native."),
     ("train.params.missing=meen", "meen is not one of keep, median. Did you mean median?"),
     ("train.params.scale=maybe", "Value 'maybe' is not a valid bool"),
     (
@@ -171,7 +171,7 @@ def test_a_wrong_param_gives_exit_code_2_one_line_and_no_run(drive: Callable[...
     result = drive("--set=steps.train.params.categories=onehot")
     assert result.code == 2
     assert result.text.splitlines() == [
-        "steps.train.params.categories: onehot is not one of ordinal, one_hot. Did you mean one_hot?"
+        "steps.train.params.categories: onehot is not one of ordinal, one_hot, native. Did you mean one_hot?"
     ]
     assert store.runs() == []
     assert not store.tables.exists()

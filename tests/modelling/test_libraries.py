@@ -170,7 +170,7 @@ def test_forged_bytes_are_never_parsed(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(skops.io, "loads", parse)
     with pytest.raises(ValueError, match="was changed"):
-        scoring.load_once(str(file), digest, model_files.TRUSTED)
+        scoring.load_once(scoring.Model(str(file), digest, model_files.TRUSTED, [], 0.5, []))
     monkeypatch.setattr(model_files, "_content", lambda _: file.read_bytes())
     with pytest.raises(BadData, match="is not the file that its run logged"):
         model_files.load_model(LoggedModel("models:/m-1", digest), [])
