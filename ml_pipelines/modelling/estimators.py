@@ -8,11 +8,10 @@ import math
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from ml_pipelines.errors import ConfigError, message_of
-from ml_pipelines.text import shown
+from ml_pipelines.text import did_you_mean, shown
 
 HISTOGRAMS = "sklearn.ensemble.HistGradientBoosting"  # the classifier and the regressor begin with this
 BOOSTING = f"{HISTOGRAMS}Classifier"
@@ -208,9 +207,9 @@ def _check_options(estimator_class: type, options: Mapping[str, Any]) -> None:
     for option in options:
         if option not in known:
             others = [each for group in groups if option in group for each in group if each in known]
-            near = [*others, *get_close_matches(option, sorted(known), 1)]
-            advice = f"Did you mean {near[0]}?" if near else f"See the documentation of {name}."
-            raise ConfigError(f"{OPTIONS}.{shown(option)}: {name} has no such option. {advice}")
+            advice = f" Write {others[0]}." if others else did_you_mean(option, sorted(known))
+            advice = advice or f" See the documentation of {name}."
+            raise ConfigError(f"{OPTIONS}.{shown(option)}: {name} has no such option.{advice}")
 
 
 def _library_of(estimator_class: type) -> str:

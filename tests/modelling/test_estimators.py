@@ -90,7 +90,7 @@ def test_a_random_state_in_the_options_overrides_the_seed() -> None:
         (GRADIENT_BOOSTING, {"max_itr": 5}, "options.max_itr: .*Did you mean max_iter"),
         (XGBOOST, {"max_deph": 5}, "options.max_deph: XGBClassifier has no such option. Did you mean max_depth"),
         (XGBOOST, {"qqq": 5}, "options.qqq: XGBClassifier has no such option. See the documentation of XGBClassifier"),
-        (LIGHTGBM, {"feature_fraction": 0.5}, "options.feature_fraction: .*Did you mean colsample_bytree"),
+        (LIGHTGBM, {"feature_fraction": 0.5}, "options.feature_fraction: .*no such option. Write colsample_bytree"),
         (CATBOOST, {"iteration": 5}, "options.iteration: .*Did you mean iterations"),
     ],
 )

@@ -12,7 +12,7 @@ import shap
 
 from ml_pipelines.modelling import explaining
 from ml_pipelines.modelling.encoder import make_encoder
-from ml_pipelines.modelling.estimators import make_classifier
+from ml_pipelines.modelling.estimators import make_estimator
 
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 
@@ -33,7 +33,7 @@ def fitted(estimator: str, categories: str = "ordinal", missing: str = "median",
     frame, label = rows()
     takes_nan = missing == "keep"
     encoder = make_encoder(frame, categories, missing, False, takes_nan)
-    return Pipeline([("encode", encoder), ("model", make_classifier(estimator, options, 0))]).fit(frame, label)
+    return Pipeline([("encode", encoder), ("model", make_estimator(estimator, options, 0))]).fit(frame, label)
 
 
 MODELS = {
