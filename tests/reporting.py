@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -14,14 +15,19 @@ import numpy as np
 import polars as pl
 from mlflow.entities import Metric, RunTag
 
+from ml_pipelines.authoring.context import NewRows, ScoringModel, Version
 from ml_pipelines.backends.inline import InlineBackend
+from ml_pipelines.checks import batch_facts
 from ml_pipelines.config.loading import load
+from ml_pipelines.data.features import Recipe
+from ml_pipelines.modelling.score_bins import ScoreBins
+from ml_pipelines.modelling.scored_rows import Tally
 from ml_pipelines.problems import binary
 from ml_pipelines.report import gather
 from ml_pipelines.report.contents import Report
 from ml_pipelines.report.run_reader import RunReader
 from ml_pipelines.tracking import run_page
-from ml_pipelines.tracking.store import PARENT, Store
+from ml_pipelines.tracking.store import PARENT, PIPELINE, Store
 
 STEPS = ("prepare_data", "train", "evaluate", "feature_importance", "model_qa")
 COLUMNS = ("income", "amount", "age_years", "purpose")
@@ -133,6 +139,44 @@ def importances(columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
         "columns": ["feature", "importance", "std"],
         "data": [[c, 0.2 / (i + 1), 0.01] for i, c in enumerate(columns)],
     }
+
+
+def scoring_facts(columns: Sequence[str] = COLUMNS, *, is_tested: bool = True, is_shadowed: bool = True) -> Any:
+    """Return scoring.json, in the form that the step score writes."""
+    bins = dict(enumerate((12, 20, 8, 0)))
+    pairs = {("no", "no"): 30, ("no", "yes"): 4, ("yes", "yes"): 6}
+    recipe = Recipe({name: name for name in columns}, {}, "label", ("no", "yes"), None, (), (), {})
+    counts = {
+        name: {"missing": i, "unseen": 40 - i, "outside": 0}
+        if i
+        else dict.fromkeys(("missing", "unseen", "outside"), 0)
+        for i, name in enumerate(columns)
+    }
+    test = ScoreBins([0.1, 0.25, 0.5], [30, 30, 30, 10], [60, 40]) if is_tested else None
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    created = int(datetime(2026, 11, 18, 9, 12, tzinfo=UTC).timestamp() * 1000)
+    model, shadow = (
+        ScoringModel(Version("loans", i, "a" * 32, created, {}), None, "", "", [], recipe, 0.5, test) for i in (3, 4)
+    )
+    facts = batch_facts.batch_facts(
+        model,
+        shadow if is_shadowed else None,
+        NewRows(None, 40, "2026-11-30"),  # type: ignore[arg-type]
+        recipe,
+        counts,
+        Tally(bins, {"no": 34, "yes": 6}, {0: 10, 1: 20, 2: 10}, pairs, -0.02, 0.1234, 0.4),
+        now,
+    )
+    return {**facts, "seconds": 0.5}
+
+
+def scoring_run(**facts: Any) -> Made:
+    """Return a scoring run with these facts."""
+    return Made(
+        status={"score": "FINISHED"},
+        artifacts={"score": {"scoring.json": scoring_facts(**facts)}},
+        tags={"": {PIPELINE: "score", "mlflow.runName": "scoring_run"}},
+    )
 
 
 METRICS = {

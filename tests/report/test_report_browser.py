@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import Store
-from reporting import Made, everything, qa_report, read, slice_row
+from reporting import Made, everything, qa_report, read, scoring_run, slice_row
 
 from ml_pipelines.report import render
 
@@ -119,6 +119,7 @@ def reports() -> dict[str, str]:
             parent_status="FAILED",
         ),
     }
+    runs |= {"scoring": scoring_run(), "harmful scoring": scoring_run(columns=(long, evil, "purpose", "a b"))}
     return {name: render.render(read(made.log()[0])) for name, made in runs.items()}
 
 
