@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ml_pipelines.authoring import rules
 from ml_pipelines.authoring.context import Outputs, StepContext
 from ml_pipelines.modelling import score_bins
 from ml_pipelines.modelling.features import positive_score, split_label
@@ -18,13 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Params:
-    """A score of at least `threshold` counts as class 1."""
-
-    threshold: float
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a threshold that is not a probability."""
-        rules.between("threshold", self.threshold, 0, 1)
+    """No params: the threshold is a part of the model (`steps.train.params.threshold`)."""
 
 
 def figure(charts: dict[str, dict[str, list[float]]], threshold: float) -> Figure:
@@ -57,14 +50,15 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
     frame = step.read(test_uri, [*key, *names, step.label])
     features, label = split_label(frame, step.label, names)
     score = positive_score(model, features)
-    predicted = (score >= step.params.threshold).astype(int)
+    threshold = step.load_threshold(train_run_id)
+    predicted = (score >= threshold).astype(int)
     problem = problem_of()
     metrics = problem.score_metrics(label, score, "test")
     step.log_metrics({**metrics, **problem.class_metrics(label, predicted, "test"), "test_rows": len(label)})
     step.log_json(asdict(ScoreBins.of(score, predicted)), score_bins.FILE)
     charts = problem.curves(label, score)
     step.log_json(charts, "curves.json")
-    step.log_figure(figure(charts, step.params.threshold), "curves.png")
+    step.log_figure(figure(charts, threshold), "curves.png")
     predictions = frame.select(
         *(pl.col(name).alias("key") for name in key),
         label=label,

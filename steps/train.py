@@ -30,20 +30,22 @@ ESTIMATORS = r"((sklearn|steps)(\.[a-z_]\w*)+|xgboost|lightgbm|catboost)\.[A-Z]\
 
 @dataclass(frozen=True)
 class Params:
-    """The estimator with its options, and how columns are encoded for it."""
+    """The estimator with its options, how columns are encoded for it, and from which score on a row is class 1."""
 
     estimator: str
     options: dict[str, Any] = field(default_factory=dict)
     categories: str = "ordinal"
     missing: str = "keep"
     scale: bool = False
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an estimator that is not a class of a known library or of steps/, or unknown words."""
+        """Raise ValueError for an estimator that is not a class of a known library or of steps/, or wrong values."""
         form = "<library>.<module>.<Class>, of sklearn, xgboost, lightgbm, catboost or steps"
         rules.looks_like("estimator", self.estimator, ESTIMATORS, form)
         rules.one_of("categories", self.categories, CATEGORIES)
         rules.one_of("missing", self.missing, MISSING)
+        rules.between("threshold", self.threshold, 0, 1)
 
 
 def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
@@ -109,4 +111,4 @@ def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
     metrics = problem.score_metrics(label, fit(model["model"], encoded, label), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
     step.summary(f"{problem.HEADLINE} {metrics[f'train_{problem.HEADLINE}']:.3f} in training")
-    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example, ranges)}
+    return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example, params.threshold, ranges)}

@@ -142,7 +142,11 @@ class RecordingContext(StepContext[Any]):
         self.warnings.append(message)
 
     def log_model(
-        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+        self,
+        model: Any,
+        example: pl.DataFrame,
+        threshold: float,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> str:
         model_files.dump_model(model, self._config.model.trusted_types)  # refuses the types that the store would refuse
         self.models.append((model, example))
@@ -183,6 +187,9 @@ class RecordingContext(StepContext[Any]):
 
     def load_model(self, train_run_id: str) -> Any:
         return self._models[train_run_id]
+
+    def load_threshold(self, train_run_id: str) -> float:
+        return 0.5
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self.logged_tags |= tags

@@ -198,16 +198,15 @@ def test_the_model_is_a_version_an_alias_or_a_train_run(champion: Store, score: 
 
 
 @pytest.mark.slow
-def test_another_threshold_of_evaluate_counts_once_the_gate_has_judged_again(
-    champion: Store, score: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_another_threshold_is_another_model(champion: Store, score: Callable[..., Result], tmp_path: Path) -> None:
     assert score(pl.DataFrame(ROW)).code == 0
     loans().write_csv(tmp_path / "loans.csv")
-    again = f"--set={SETTINGS}{tmp_path / 'loans.csv'},steps.evaluate.params.threshold=0"
+    again = f"--set={SETTINGS}{tmp_path / 'loans.csv'},steps.train.params.threshold=0"
     assert drive_in(champion, again, "--set=data.key=loan id").code == 0
-    result = score(pl.DataFrame(ROW))
+    assert champion.child("evaluate").data.metrics["test_true_negatives"] == 0
+    result = score(pl.DataFrame(ROW), "--set=score.model=challenger")
     assert result.code == 0, result.text
-    assert "2 rows, 100.0% predicted yes (100.0% of the test table), version 1" in result.out
+    assert "2 rows, 100.0% predicted yes (100.0% of the test table), version 2" in result.out
 
 
 @pytest.mark.slow
@@ -293,10 +292,21 @@ def test_reasons_without_shap_or_without_trees_are_refused_before_anything_is_sc
 
 
 @pytest.mark.slow
-def test_a_changed_model_file_is_refused(champion: Store, score: Callable[..., Result]) -> None:
-    champion.client.set_tag(champion.child("train").info.run_id, "output.model_uri.digest", "0" * 64)
+@pytest.mark.parametrize("tag", ["model_digest", "facts_digest"])
+def test_a_changed_model_file_is_refused(champion: Store, score: Callable[..., Result], tag: str) -> None:
+    champion.client.set_model_version_tag("loans", "1", tag, "0" * 64)
     result = score(pl.DataFrame(ROW))
-    assert (result.code, "was registered with another model file" in result.text) == (3, True)
+    assert (result.code, "is not the file that its run logged" in result.text) == (3, True)
+
+
+@pytest.mark.slow
+def test_a_version_scores_without_its_train_run(champion: Store, score: Callable[..., Result]) -> None:
+    tags = champion.child("train").data.tags
+    for tag in ("output.model_uri", "output.model_uri.digest", "output.model_uri.facts"):
+        assert tags[tag]
+        champion.client.delete_tag(champion.child("train").info.run_id, tag)
+    result = score(pl.DataFrame(ROW))
+    assert result.code == 0, result.text
 
 
 def test_a_missing_source_names_the_setting_of_this_pipeline(earlier: Store) -> None:

@@ -198,11 +198,19 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def log_model(
-        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+        self,
+        model: Any,
+        example: pl.DataFrame,
+        threshold: float,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> str:
-        """Log a fitted estimator, with a signature from the example's column types; return the model's URI.
+        """Log a fitted estimator with all that scoring needs, and return the model's URI.
 
-        `ranges` are number column -> its smallest and largest value in training; scoring counts values outside of them.
+        Args:
+            model: a fitted scikit-learn pipeline that accepts a frame with the example's columns.
+            example: a few rows of features; the model's input has their columns.
+            threshold: a score of at least this value counts as class 1.
+            ranges: number column -> its smallest and largest value in training; scoring counts values outside of them.
         """
 
     @abstractmethod
@@ -211,6 +219,14 @@ class StepContext(ABC, Generic[P]):
 
         Raises:
             BadData: the model's file is not the file that the train run logged.
+        """
+
+    @abstractmethod
+    def load_threshold(self, train_run_id: str) -> float:
+        """Return the threshold of the model that a train run logged: a score of at least this counts as class 1.
+
+        Raises:
+            BadData: an earlier release logged the model, or its files have changed since the train run.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from ml_pipelines.system import observed, paths
 from ml_pipelines.text import quoted, shown
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+MOVED = {"steps.evaluate.params.threshold": "steps.train.params.threshold, because it is a part of the model"}
 
 
 def typed(step: Step) -> Step:
@@ -36,6 +37,9 @@ def typed(step: Step) -> Step:
     key = f"steps.{step.name}"
     if not isinstance(step.params, Mapping):
         raise ConfigError(f"{key}.params: {quoted(step.params)} is not a mapping of names to values.")
+    for param in step.params:
+        if place := MOVED.get(f"{key}.params.{param}"):
+            raise ConfigError(f"{key}.params.{param}: this setting is now {place}. Move it.")
     try:
         params_type = _imported(key).Params
     except ModuleNotFoundError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.authoring.context import AreaOf, MayReplace, ScoringModel, Version
-from ml_pipelines.data.features import RECIPE
-from ml_pipelines.errors import ConfigError
+from ml_pipelines.data.features import Recipe
+from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.execution import scoring
 from ml_pipelines.execution.data_context import DataContext
 from ml_pipelines.models import identity, model_files, registry, scoring_model
@@ -50,17 +50,23 @@ class TrackedContext(DataContext[P]):
         self._tags[f"{lineage.ARTIFACT}{name}"] = self._store.artifact_digest(self.run_id, name) or "missing"
 
     def log_model(
-        self, model: Any, example: pl.DataFrame, ranges: Mapping[str, tuple[float, float]] | None = None
+        self,
+        model: Any,
+        example: pl.DataFrame,
+        threshold: float,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> str:
-        """Log a fitted estimator, with a signature from the column types of `example`, and return its URI.
+        """Log a fitted estimator, with the record of how the columns of the training table were made; return its URI.
 
-        The run also gets the record of how the columns of the training table were made, with `ranges`, for scoring.
+        A score of at least `threshold` counts as class 1. `ranges` are number column -> smallest and largest value.
         """
-        logged = model_files.log_model(model, example, self._config.model.trusted_types)
-        self._tags["output.model_uri.digest"] = logged.digest
         decisions: dict[str, Any] = next(filter(None, map(self._decisions, self._tables)), {})
-        self.log_json({**decisions, "ranges": dict(ranges or {})}, RECIPE)
-        self._tags[f"{lineage.ARTIFACT}{RECIPE}"] = self._store.artifact_digest(self.run_id, RECIPE) or "missing"
+        facts = {"label": {"0": 0, "1": 1}, **decisions, "ranges": dict(ranges or {}), "threshold": threshold}
+        logged = model_files.log_model(model, example, self._config.model.trusted_types, facts)
+        self._tags |= {
+            "output.model_uri.digest": logged.digest,
+            "output.model_uri.facts": str(logged.facts_digest),
+        }
         return logged.uri
 
     def load_model(self, train_run_id: str) -> Any:
@@ -71,13 +77,16 @@ class TrackedContext(DataContext[P]):
         """
         return model_files.load_model(self._logged(train_run_id), self._config.model.trusted_types)
 
+    def load_threshold(self, train_run_id: str) -> float:
+        """Return the threshold of the model that a train run logged.
+
+        Raises:
+            BadData: an earlier release logged the model, or its files have changed since the train run.
+        """
+        return float(model_files.load_facts(self._logged(train_run_id))["threshold"])
+
     def _logged(self, train_run_id: str) -> lineage.LoggedModel:
-        tags = self._store.get_run(train_run_id).data.tags
-        if "output.model_uri" not in tags:
-            raise ConfigError(
-                f"train_run_id: run {train_run_id} has no output model_uri. Use the id of a finished train run."
-            )
-        logged = lineage.LoggedModel(tags["output.model_uri"], tags.get("output.model_uri.digest", "none"))
+        logged = lineage.model_of_train_run(self._store, train_run_id)
         if version := self._versions.get(train_run_id):
             registry.check_digest(version, logged)
         return logged
@@ -120,24 +129,28 @@ class TrackedContext(DataContext[P]):
     def _model_for_scoring(self, setting: str) -> ScoringModel:
         """Return the model that a setting of `score` names, with a copy of its file for the workers."""
         version = scoring_model.find(self._store, self._config, setting)
-        if version.version != scoring_model.UNREGISTERED:
-            self._versions[version.run_id] = version
-        logged, trusted = self._logged(version.run_id), self._config.model.trusted_types
+        logged, trusted = scoring_model.logged_model(self._store, version), self._config.model.trusted_types
         self._copies = self._place_for_copies()
         if "://" in self._copies:
             raise ConfigError("data.delta_prefix: score needs a folder that all workers can read, such as a Volume.")
+        facts = model_files.load_facts(logged)
         estimator = model_files.load_model(logged, trusted)
         file = Path(self._copies, f"{setting}.skops")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(model_files.check_model_file(logged))
+        file.write_bytes(model_files.read_model_file(logged))
+        if not (recipe := Recipe.from_json(facts)):
+            raise BadData(
+                f"score.{setting}: {scoring_model.name_of(version)} was trained on a table that no prepare_data wrote. "
+                "Run the pipeline train."
+            )
         return ScoringModel(
             version,
             estimator,
             str(file),
             logged.digest,
             [*model_files.TRUSTED, *trusted],
-            scoring.recipe_of(self._store, version),
-            scoring_model.threshold_of(self._store, version),
+            recipe,
+            float(facts["threshold"]),
             scoring.test_scores(self._store, version),
         )
 
@@ -195,7 +208,7 @@ class TrackedContext(DataContext[P]):
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
         logged = self._logged(train_run_id)
-        tags[registry.MODEL_DIGEST] = logged.digest
+        tags |= registry.digest_tags(logged)
         challenger = registry.register_version(self._store, self._config, logged.uri, train_run_id, tags)
 
         def auc_of(version: Version) -> float | None:

@@ -1,4 +1,4 @@
-"""What the step `score` needs: how the training of its model made features, and the name of a batch."""
+"""What the step `score` needs: the scores of a model on its test table, and the name of a batch."""
 
 from __future__ import annotations
 
@@ -8,33 +8,10 @@ from pathlib import Path
 from ml_pipelines.authoring.context import Version
 from ml_pipelines.config.schema import Source
 from ml_pipelines.data import source_content
-from ml_pipelines.data.features import RECIPE, Recipe
-from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.score_bins import FILE, ScoreBins
 from ml_pipelines.models import scoring_model
 from ml_pipelines.tracking import lineage
 from ml_pipelines.tracking.store import Store
-
-
-def recipe_of(store: Store, version: Version) -> Recipe:
-    """Return how the training of a version made its features.
-
-    Raises:
-        BadData: the train run has not recorded it, or the record was changed.
-    """
-    run = store.get_run(version.run_id)
-    tag = f"{lineage.ARTIFACT}{RECIPE}"
-    if run.data.tags.get(tag, "none") != store.artifact_digest(version.run_id, RECIPE):
-        raise BadData(
-            f"score.model: {scoring_model.name_of(version)} has no record of its columns, or the record was "
-            "changed. An earlier release trained it, or another program did. Train again."
-        )
-    if recipe := Recipe.from_json(store.load_json(version.run_id, RECIPE)):
-        return recipe
-    raise BadData(
-        f"score.model: {scoring_model.name_of(version)} was trained on a table that no "
-        "prepare_data wrote. Run the pipeline train."
-    )
 
 
 def test_scores(store: Store, version: Version) -> ScoreBins | None:

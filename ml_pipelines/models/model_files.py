@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from ml_pipelines.tracking.lineage import LoggedModel
 
 if TYPE_CHECKING:
     import polars as pl
+    from mlflow.models import Model
 
 # The types of models that need no setting:
 # - the trees of the default model, NumPy's dtypes, which contain no code, and NumPy's function that makes an array
@@ -33,6 +36,7 @@ TRUSTED = (
 )
 LIBRARIES = ("xgboost", "lightgbm", "catboost")  # estimators beyond scikit-learn
 MODEL_FILE, MLFLOW_FILE = "model.skops", "MLmodel"
+FACTS_FILE = "scoring.json"  # what scoring must know about the model; code_model.py reads it too
 
 
 def dump_model(model: Any, trusted: Sequence[str]) -> bytes:
@@ -52,35 +56,69 @@ def dump_model(model: Any, trusted: Sequence[str]) -> bytes:
     return content
 
 
-def log_model(model: Any, example: pl.DataFrame, trusted: Sequence[str]) -> LoggedModel:
-    """Log a fitted estimator to the active MLflow run, with a signature from the example's column types.
+def log_model(model: Any, example: pl.DataFrame, trusted: Sequence[str], facts: Mapping[str, Any]) -> LoggedModel:
+    """Log a fitted estimator to the active MLflow run as a model from code (`code_model.py`).
 
     Args:
         model: a fitted scikit-learn pipeline that accepts a frame with the example's columns.
         example: a few rows of features.
         trusted: skops types that are allowed in addition to `TRUSTED`.
+        facts: what scoring must know besides the model's columns: `threshold`, and `label` (value -> class).
 
     Raises:
         ConfigError: the model contains a type that isn't trusted.
     """
-    import mlflow.sklearn
+    from mlflow.models import Model
 
-    dump_model(model, trusted)  # raises if a type isn't trusted
-    info = mlflow.sklearn.log_model(
-        model,
+    content = dump_model(model, trusted)
+    words = {"String": "string", "Float32": "float"}
+    kinds = {name: words.get(str(kind), "double") for name, kind in example.schema.items()}
+    allowed = [*TRUSTED, *trusted]
+    text = json.dumps({**facts, "columns": kinds, "trusted_types": allowed}, indent=1).encode()
+    files = {MODEL_FILE: content, FACTS_FILE: text}
+    # `mlflow.pyfunc.log_model` would load the model again to predict the example, which takes most of its time.
+    info = Model.log(
+        None,
+        _CodeModel,
         name="model",
-        serialization_format="skops",
-        skops_trusted_types=[*TRUSTED, *trusted],
-        signature=model_signature(example),
+        flavor_name="pyfunc",
+        validate_serving_input=False,
+        files=files,
+        signature=model_signature(list(kinds), facts["threshold"]),
         input_example=example.to_pandas(),
         pip_requirements=requirements(model),
     )
-    return LoggedModel(info.model_uri, hashlib.sha256(_content(info.model_uri)).hexdigest())
+    return LoggedModel(info.model_uri, _sha256(content), _sha256(text))
+
+
+class _CodeModel:
+    """An MLflow flavor: pyfunc's model from code, whose files hold no path of this machine."""
+
+    @staticmethod
+    def save_model(
+        path: str, mlflow_model: Model, files: Mapping[str, bytes], validate_serving_input: bool, **options: Any
+    ) -> None:
+        """Write the model's folder. `files` are name -> content; `options` are those of `mlflow.pyfunc.save_model`."""
+        import mlflow.pyfunc
+
+        from ml_pipelines.data import cells
+        from ml_pipelines.models import code_model
+
+        folder, code = Path(path), Path(code_model.__file__)
+        mlflow.pyfunc.save_model(path, mlflow_model=mlflow_model, python_model=str(code), **options)
+        shutil.copy(cells.__file__, folder)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        # MLflow writes absolute paths; to load the model, it needs only the name of the code's file.
+        mlflow_model.flavors["python_function"]["model_code_path"] = code.name
+        mlflow_model.artifact_path = "model"
+        mlflow_model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*"))
+        mlflow_model.save(str(folder / MLFLOW_FILE))
 
 
 def requirements(model: Any) -> list[str]:
     """Return the packages that a fitted pipeline needs to predict, with their versions, for pip."""
-    names = ["mlflow", "scikit-learn", "skops", "polars", "pandas"]
+    names = ["mlflow", "scikit-learn", "skops", "polars", "pandas", "pyarrow"]
     pinned = [f"{name}=={version(name)}" for name in names]
     library = type(model[-1]).__module__.partition(".")[0]
     if library in LIBRARIES:  # the module knows its version: the distribution can be xgboost or xgboost-cpu
@@ -101,7 +139,7 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    content = check_model_file(logged)
+    content = read_model_file(logged)
     try:
         return skops.io.loads(content, trusted=[*TRUSTED, *trusted])
     except UntrustedTypesFoundException as error:
@@ -111,42 +149,58 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
         ) from error
 
 
-def check_model_file(logged: LoggedModel) -> bytes:
-    """Return the content of a model's file, after a check that it is the file that the train run logged.
+def load_facts(logged: LoggedModel) -> dict[str, Any]:
+    """Return what scoring must know about a model: `threshold`, `columns`, and how training made them.
+
+    Raises:
+        StepFailed: the model's files are missing.
+        BadData: the file isn't the one that the train run logged, or an earlier release logged the model.
+    """
+    if logged.facts_digest is None:
+        raise BadData(
+            f"Model {logged.uri} has no {FACTS_FILE}, because an earlier release trained it. Train again: the model "
+            "then holds its threshold and the record of its columns."
+        )
+    facts: dict[str, Any] = json.loads(_checked(logged, FACTS_FILE, logged.facts_digest))
+    return facts
+
+
+def check_files(logged: LoggedModel) -> None:
+    """Check that a model's files are those that the train run logged.
+
+    Raises:
+        StepFailed: a file, or MLflow's own file about the model, is missing.
+        BadData: the SHA-256 of a file differs.
+    """
+    read_model_file(logged)
+    if logged.facts_digest:
+        load_facts(logged)
+
+
+def read_model_file(logged: LoggedModel) -> bytes:
+    """Return the content of a model's skops file, after a check that it is the file that the train run logged.
 
     Raises:
         StepFailed: the file, or MLflow's own file about the model, is missing.
         BadData: the file's SHA-256 differs.
     """
-    content = _content(logged.uri)
-    if hashlib.sha256(content).hexdigest() != logged.digest:
-        raise BadData(f"Model {logged.uri} is not the file that its run logged: its SHA-256 differs. Train it again.")
-    return content
+    return _checked(logged, MODEL_FILE, logged.digest)
 
 
-def model_signature(example: pl.DataFrame) -> Any:
-    """Return the MLflow signature: the example's column types as inputs, an integer (0 or 1) as output.
+def model_signature(columns: Sequence[str], threshold: float) -> Any:
+    """Return the MLflow signature: columns of any type, because MLflow would refuse whole numbers for a double.
 
-    Text columns are optional in the signature, because they can have missing values. All other columns are required.
+    code_model.py converts the columns itself.
     """
-    import polars as pl
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    kinds = {
-        pl.Float64: DataType.double,
-        pl.Float32: DataType.float,
-        pl.String: DataType.string,
-        pl.Boolean: DataType.boolean,
-    }
-    kinds |= {
-        pl.Int64: DataType.long,
-        pl.Int32: DataType.integer,
-        pl.Int16: DataType.integer,
-        pl.Int8: DataType.integer,
-    }
-    inputs = [ColSpec(kinds[type(dtype)], name, required=dtype != pl.String) for name, dtype in example.schema.items()]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.integer)]))
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), name) for name in columns]),
+        outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "prediction")]),
+        params=ParamSchema([ParamSpec("threshold", DataType.double, threshold)]),
+    )
 
 
 def has_signature(logged: LoggedModel) -> bool:
@@ -162,13 +216,20 @@ def is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (MODEL_FILE, MLFLOW_FILE))
 
 
-def _content(model_uri: str) -> bytes:
+def _checked(logged: LoggedModel, name: str, digest: str) -> bytes:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(model_uri))
+        folder = Path(mlflow.artifacts.download_artifacts(logged.uri))
         (folder / MLFLOW_FILE).stat()  # raises if the file is missing
-        return (folder / MODEL_FILE).read_bytes()
+        content = (folder / name).read_bytes()
     except (MlflowException, OSError) as error:
-        raise StepFailed(f"Model {model_uri} can't be read: {message_of(error)}") from error
+        raise StepFailed(f"Model {logged.uri} can't be read: {message_of(error)}") from error
+    if _sha256(content) != digest:
+        raise BadData(f"Model {logged.uri} is not the file that its run logged: its SHA-256 differs. Train it again.")
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -18,19 +18,19 @@ from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
 from ml_pipelines.models.identity import version_tag
 from ml_pipelines.system import locks, paths
+from ml_pipelines.tracking.lineage import LoggedModel
 from ml_pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from ml_pipelines.config.schema import Config
-    from ml_pipelines.tracking.lineage import LoggedModel
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 # Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
 BEFORE = "champion_before"  # the previous champion, which this version replaced
 JUDGED, NOBODY = "judged_against", "none"  # the version that was champion when the gate judged this version
-MODEL_DIGEST = "model_digest"  # the SHA-256 of the model's file
+MODEL_DIGEST, FACTS_DIGEST = "model_digest", "facts_digest"  # the SHA-256 of the model's skops file and scoring.json
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion
@@ -75,6 +75,23 @@ def check_digest(version: Version, logged: LoggedModel) -> None:
             f"Version {version.version} of {version.name} was registered with another model file than its train run "
             f"{version.run_id} names now: the SHA-256 differs. Train and register it again."
         )
+
+
+def digest_tags(logged: LoggedModel) -> dict[str, str]:
+    """Return the digests of a model's files as tags of its version."""
+    facts = {FACTS_DIGEST: logged.facts_digest} if logged.facts_digest else {}
+    return {MODEL_DIGEST: logged.digest, **facts}
+
+
+def model_of_version(version: Version) -> LoggedModel | None:
+    """Return a version's model with the digests in the version's tags, or None if an earlier release registered it.
+
+    The train run can be gone: the model's files and the version's tags are enough to score.
+    """
+    tags = version.tags
+    if not {MODEL_DIGEST, FACTS_DIGEST} <= tags.keys():
+        return None
+    return LoggedModel(f"models:/{version.name}/{version.version}", tags[MODEL_DIGEST], tags[FACTS_DIGEST])
 
 
 def champion_identity(store: Store, config: Config) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from ml_pipelines.errors import ConfigError, PipelineError
 from ml_pipelines.models import registry
 from ml_pipelines.text import shown
 from ml_pipelines.tracking import lineage
+from ml_pipelines.tracking.lineage import LoggedModel
 from ml_pipelines.tracking.store import Store, parent_of
 
 if TYPE_CHECKING:
@@ -60,25 +60,14 @@ def name_of(version: Version) -> str:
     return f"version {version.version} of {version.name}"
 
 
-def threshold_of(store: Store, version: Version) -> float:
-    """Return the threshold of the step evaluate in the pipeline run that registered the model.
-
-    If the model is a train run, use the pipeline run of this train run.
+def logged_model(store: Store, version: Version) -> LoggedModel:
+    """Return the model's files with their digests: by the tags of a registered version, or by those of the train run.
 
     Raises:
-        ConfigError: no run of evaluate is known.
+        ConfigError: the train run is unknown, or logged no model.
     """
-    evaluated = evaluate_run(store, version)
-    try:
-        threshold = float(evaluated.data.params["threshold"]) if evaluated else math.nan
-    except (KeyError, ValueError):
-        threshold = math.nan
-    if math.isnan(threshold):
-        raise ConfigError(
-            f"score.model: the threshold of {name_of(version)} is unknown, because its run of evaluate is lost. "
-            "Run the pipeline train, or set score.model to another model."
-        )
-    return threshold
+    registered = registry.model_of_version(version) if version.version != UNREGISTERED else None
+    return registered or lineage.model_of_train_run(store, version.run_id)
 
 
 def evaluate_run(store: Store, version: Version) -> Run | None:
@@ -91,7 +80,7 @@ def evaluate_run(store: Store, version: Version) -> Run | None:
 
 
 def identity(store: Store, config: Config) -> str:
-    """Return a text for fingerprints: name, version, train run and threshold of the models that `score` names.
+    """Return a text for fingerprints: name, version and train run of the models that `score` names.
 
     If there is no such model, the text says so, and the step reports the error.
     """
@@ -104,6 +93,6 @@ def identity(store: Store, config: Config) -> str:
 def _identity(store: Store, config: Config, setting: str) -> str:
     try:
         version = find(store, config, setting)
-        return f"{version.name} {version.version} {version.run_id} {threshold_of(store, version)}"
+        return f"{version.name} {version.version} {version.run_id}"
     except PipelineError:
         return f"{registry.model_name(config)} none"

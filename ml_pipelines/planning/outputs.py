@@ -39,7 +39,7 @@ def are_intact(memory: Memory, store: Store, step: Step, run: Run) -> bool:
                 if rows != table.rows or (digest != table.digest and lineage.digests_compare(run)):
                     return False
             elif model := lineage.model_of(run, name):
-                model_files.check_model_file(model)
+                model_files.check_files(model)
         except PipelineError:
             return False
     return True

@@ -80,7 +80,7 @@ def gather(reader: RunReader, parent: Run) -> Report:
         resume=resume_command(tags["profile"], run_id, overrides, failures),
         metrics=_metrics(origins, champion, qa.get("intervals", {})),
         counts={name: evaluated.get(f"test_{name}") for name in problem_of().COUNTS},
-        threshold=declared.get("evaluate", {}).get("params", {}).get("threshold"),
+        threshold=_threshold(origins),
         champion_run=reader.link(champion["train"]) if champion else None,
         changes=changes(reader, champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
         qa=qa,
@@ -103,6 +103,12 @@ def _size(row: Mapping[str, Any], champion_drift: Mapping[str, Mapping[str, Any]
     """Return by what the drift of columns is sorted: what moved since the champion, what moved, and the larger PSI."""
     since = champion_drift.get(row["column"], {})
     return bool(since.get("moved")), bool(row.get("moved")), max(drift.get("psi") or 0.0 for drift in (row, since))
+
+
+def _threshold(origins: Mapping[str, Run]) -> float | None:
+    """Return the model's threshold: a param of the train run."""
+    threshold = origins["train"].data.params.get("threshold") if "train" in origins else None
+    return None if threshold is None else float(threshold)
 
 
 def _declared(parent: Run, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,10 +40,11 @@ COPIED_TAGS = (
 
 
 class LoggedModel(NamedTuple):
-    """A model in the store, and the SHA-256 of its file."""
+    """A model in the store, and the SHA-256 of its files."""
 
     uri: str
-    digest: str
+    digest: str  # of the skops file
+    facts_digest: str | None = None  # of scoring.json; None: an earlier release logged the model
 
 
 def outputs(run: Run) -> dict[str, str]:
@@ -123,7 +124,19 @@ def model_of(run: Run, name: str) -> LoggedModel | None:
     tags, tag = run.data.tags, f"{OUTPUT}{name}"
     if f"{tag}.digest" not in tags or f"{tag}.version" in tags:
         return None
-    return LoggedModel(tags[tag], tags[f"{tag}.digest"])
+    return LoggedModel(tags[tag], tags[f"{tag}.digest"], tags.get(f"{tag}.facts"))
+
+
+def model_of_train_run(store: Store, run_id: str) -> LoggedModel:
+    """Return the model that a train run logged. A model without a recorded digest has the digest `none`.
+
+    Raises:
+        ConfigError: the run logged no model, or does not exist.
+    """
+    tags, tag = store.get_run(run_id).data.tags, f"{OUTPUT}model_uri"
+    if tag not in tags:
+        raise ConfigError(f"train_run_id: run {run_id} has no output model_uri. Use the id of a finished train run.")
+    return LoggedModel(tags[tag], tags.get(f"{tag}.digest", "none"), tags.get(f"{tag}.facts"))
 
 
 def copy_run(store: Store, run: Run, parent: str, step_name: str, tags: Mapping[str, str]) -> Run:

@@ -23,7 +23,6 @@ NEW_STEP = """
     inputs: [test_uri, train_run_id]
     outputs: [bands]
     compute: single_node
-    params: {threshold: 0.5}
 """
 FILES = ("databricks.yml", "resources/ml_pipeline.job.yml", "resources/requirements.txt", "pyproject.toml")
 

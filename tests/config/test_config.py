@@ -221,7 +221,7 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("data.test_fractoin=0.3", ["data.test_fractoin", "Did you mean", "test_fraction"]),
         ("dataa.label=x", ["dataa", "Did you mean", "data"]),
         ("steps.train.parms.x=1", ["steps.train.parms", "params"]),
-        ("steps.evaluate.params.treshold=1", ["steps.evaluate.params.treshold", "threshold", "steps/evaluate.py"]),
+        ("steps.train.params.treshold=1", ["steps.train.params.treshold", "threshold", "steps/train.py"]),
         # wrong types
         ("seed=x", ["seed", "'x'", "Integer"]),
         ("data.test_fraction=half", ["data.test_fraction", "'half'"]),
@@ -231,7 +231,7 @@ def test_params_have_the_type_of_the_step_module() -> None:
         ("data.columns=[a]", ["data.columns", "list"]),
         ("data.source.kind=excel", ["data.source.kind", "excel", "synthetic, file, table, sample"]),
         ("data.columns.zip=categry", ["data.columns.zip", "number, category"]),
-        ("steps.evaluate.params.threshold=high", ["steps.evaluate.params.threshold", "'high'", "Float"]),
+        ("steps.train.params.threshold=high", ["steps.train.params.threshold", "'high'", "Float"]),
         ("steps.train.params=3", ["steps.train.params", "3"]),
         # a list, a mapping or a single value in place of another
         ("data.drop=since", ["data.drop: 'since' is not a list. Write [since]."]),

@@ -36,11 +36,12 @@ WRONG = [
         "train.params.categorys=ordinal",
         "Key 'categorys' not in 'Params'. Did you mean: 'categories'? See Params in steps/train",
     ),
-    ("evaluate.params.threshold=1.01", "1.01 is not from 0 to 1."),
-    ("evaluate.params.threshold=-0.01", "-0.01 is not from 0 to 1."),
-    ("evaluate.params.threshold=.nan", "nan is not from 0 to 1."),
-    ("evaluate.params.threshold=true", "could not be converted to Float"),
-    ("evaluate.params.treshold=0.5", "Did you mean: 'threshold'? See Params in steps/evaluate.py."),
+    ("train.params.threshold=1.01", "1.01 is not from 0 to 1."),
+    ("train.params.threshold=-0.01", "-0.01 is not from 0 to 1."),
+    ("train.params.threshold=.nan", "nan is not from 0 to 1."),
+    ("train.params.threshold=true", "could not be converted to Float"),
+    ("train.params.treshold=0.5", "Did you mean: 'threshold'? See Params in steps/train.py."),
+    ("evaluate.params.threshold=0.5", "this setting is now steps.train.params.threshold, because"),
     ("feature_importance.params.rows=0", "0 is not at least 1."),
     ("feature_importance.params.rows=2.5", "could not be converted to Integer"),
     ("feature_importance.params.repeats=0", "0 is not at least 1."),
@@ -149,8 +150,8 @@ def test_each_setting_of_a_check_has_a_range(name: str, key: str) -> None:
 @pytest.mark.parametrize(
     "assignment",
     [
-        "evaluate.params.threshold=0",
-        "evaluate.params.threshold=1",
+        "train.params.threshold=0",
+        "train.params.threshold=1",
         "feature_importance.params={rows: 1, repeats: 1}",
         "model_qa.params.slice_rows=1",
         "model_qa.params.checks.champion.margin=0",
@@ -218,13 +219,13 @@ def test_the_settings_of_a_users_own_check_must_satisfy_its_signature(monkeypatc
 def test_an_error_that_params_raise_is_reported_with_the_key_of_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclasses.dataclass(frozen=True)
     class Params:
-        threshold: float
+        rows: int
 
         def __post_init__(self) -> None:
-            raise ValueError("the threshold must be even\nand more")
+            raise ValueError("the number must be even\nand more")
 
     monkeypatch.setattr("steps.evaluate.Params", Params)
-    assert refusal("seed=1") == "steps.evaluate.params: the threshold must be even."
+    assert refusal("steps.evaluate.params.rows=1") == "steps.evaluate.params: the number must be even."
 
 
 # -- other settings that would fail only in a run

@@ -2,8 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
@@ -12,9 +11,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import Result, Store, change
+from conftest import Store
 from mlflow.pyfunc import scoring_server
-from pyspark.sql import SparkSession
 
 from ml_pipelines.modelling import encoder
 from ml_pipelines.models import model_files
@@ -46,8 +44,8 @@ def in_polars(colour: str | None) -> pl.DataFrame:
     return pl.DataFrame({"x": [1.0], "colour": [colour]}, schema=FEATURES.schema)
 
 
-# A missing category as a caller of pyfunc can write it. MLflow refuses other types of pandas for text.
-PYFUNC_ROWS = {
+# A missing category, as a caller can write it.
+ROWS = {
     "pandas None": in_pandas(None),
     "pandas NaN": in_pandas(np.nan),
     "pandas NA": in_pandas(pd.NA),
@@ -55,8 +53,6 @@ PYFUNC_ROWS = {
     "pandas on Arrow": in_pandas(None, pd.ArrowDtype(pa.string())),
     "pandas empty text": in_pandas(""),
     "pandas unseen": in_pandas("violet"),
-}
-ROWS = PYFUNC_ROWS | {
     "Polars None": in_polars(None),
     "Polars empty text": in_polars(""),
     "Polars null marker": in_polars("N/A"),
@@ -93,68 +89,26 @@ def test_the_most_frequent_values_get_a_code_and_ties_go_by_the_alphabet(monkeyp
 
 
 @pytest.fixture
-def probabilities(name: str, store: Store, tmp_path: Path) -> Iterator[Path]:
-    """Log a model, and return a copy of its folder that MLflow serves with probabilities instead of classes."""
+def logged(name: str, store: Store) -> Iterator[str]:
+    """Log a model, and return its URI."""
+    facts = {"threshold": 0.5, "label": {"no": 0, "yes": 1}, "null_values": ["", "N/A", "NA"]}
     with mlflow.start_run(experiment_id=store.opened.experiment_id("models")):
-        logged = model_files.log_model(fitted(PARAMS[name]), FEATURES.head(5), [])
-    folder = Path(mlflow.artifacts.download_artifacts(logged.uri, dst_path=str(tmp_path / "model")))
-    change(folder / "MLmodel", "predict_fn: predict\n", "predict_fn: predict_proba\n")
-    yield folder
+        yield model_files.log_model(fitted(PARAMS[name]), FEATURES.head(5), [], facts).uri
 
 
 @pytest.mark.parametrize("name", ["trees", "linear"])
-def test_mlflow_gives_a_missing_category_the_same_probability(name: str, probabilities: Path) -> None:
-    model = mlflow.pyfunc.load_model(str(probabilities))
+def test_mlflow_gives_a_missing_category_the_same_probability(name: str, logged: str) -> None:
+    model = mlflow.pyfunc.load_model(logged)
     expected = float(fitted(PARAMS[name]).predict_proba(in_polars(None))[0, 1])
-    scores = {form: float(model.predict(row)[0, 1]) for form, row in PYFUNC_ROWS.items()}
+    frames = {form: row for form, row in ROWS.items() if isinstance(row, pd.DataFrame)}
+    scores = {form: float(model.predict(row)["score"][0]) for form, row in frames.items()}
     requests = {
-        "x,colour\n1,\n": "text/csv",
-        "x,colour\n1,NA\n": "text/csv",
-        "x,colour\n1,violet\n": "text/csv",
-        '{"dataframe_split": {"columns": ["x", "colour"], "data": [[1.0, null]]}}': "application/json",
-        '{"dataframe_records": [{"x": 1.0, "colour": NaN}]}': "application/json",
-        '{"dataframe_records": [{"x": 1.0, "colour": ""}]}': "application/json",
-        '{"dataframe_records": [{"x": 1.0, "colour": "NA"}]}': "application/json",
+        '{"dataframe_split": {"columns": ["x", "colour"], "data": [[1.0, null]]}}',
+        '{"dataframe_records": [{"x": 1.0, "colour": NaN}]}',
+        '{"dataframe_records": [{"x": 1, "colour": ""}]}',
+        '{"dataframe_records": [{"x": true, "colour": "NA"}]}',
     }
-    for request, kind in requests.items():
-        answer = scoring_server.invocations(request, kind, model, model.metadata.get_input_schema())
-        scores[request] = json.loads(answer.response)["predictions"][0][1]
+    for request in requests:
+        answer = scoring_server.invocations(request, "application/json", model, model.metadata.get_input_schema())
+        scores[request] = json.loads(answer.response)["predictions"][0]["score"]
     assert scores == dict.fromkeys(scores, expected)
-
-
-SPLIT = '{"dataframe_split": {"columns": ["x", "colour"], "data": [[1, null], [1, "NA"], [1, "violet"], [1, "red"]]}}'
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "kind", "content"),
-    [
-        # pandas reads the column as text only if one of its cells is text
-        ("trees", "csv", "x,colour\n1,\n1,NA\n1,violet\n1,red\n"),
-        ("linear", "json", SPLIT),
-    ],
-    ids=["csv", "json"],
-)
-def test_the_command_gives_a_missing_category_the_same_probability(
-    name: str, probabilities: Path, shell: Callable[..., Result], tmp_path: Path, kind: str, content: str
-) -> None:
-    given, answers = tmp_path / f"rows.{kind}", tmp_path / "answers.json"
-    given.write_text(content)
-    files = ["-i", str(given), "-o", str(answers)]
-    result = shell("mlflow", "models", "predict", "-m", str(probabilities), "--env-manager=local", "-t", kind, *files)
-    assert result.code == 0, result.text
-    *missing, red = (score for _, score in json.loads(answers.read_text())["predictions"])
-    expected = fitted(PARAMS[name]).predict_proba(in_polars(None))[0, 1]
-    assert missing == [expected] * 3 and red != expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear"])
-def test_spark_gives_a_missing_category_the_same_probability(
-    name: str, probabilities: Path, spark: SparkSession
-) -> None:
-    score = mlflow.pyfunc.spark_udf(spark, str(probabilities), result_type="array<double>", env_manager="local")
-    rows = spark.createDataFrame([(1.0, None), (1.0, ""), (1.0, "violet"), (1.0, "red")], "x double, colour string")
-    *missing, red = (row["score"][1] for row in rows.select(score("x", "colour").alias("score")).collect())
-    expected = fitted(PARAMS[name]).predict_proba(in_polars(None))[0, 1]
-    assert missing == [expected] * 3 and red != expected

@@ -7,18 +7,19 @@ from typing import Any
 import mlflow
 import polars as pl
 import pytest
-from conftest import Store
-from mlflow.exceptions import MlflowException
+from conftest import Store, change
 from mlflow.types import DataType
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.execution.context import TrackedContext
 from ml_pipelines.models import model_files
+from ml_pipelines.system import paths
 from ml_pipelines.tracking.lineage import LoggedModel
 from ml_pipelines.tracking.store import Store as TrackingStore
 from steps.train import Params, make_model
 
+FACTS = {"threshold": 0.5, "label": {"no": 0, "yes": 1}}
 FOREST_TYPES = ["sklearn.tree._tree.Tree"]
 LABEL = pl.Series("label", [0, 1] * 5)
 FEATURES = pl.DataFrame(
@@ -60,32 +61,37 @@ def context(run_id: str) -> TrackedContext[Any]:
 
 
 def test_a_model_is_logged_as_a_skops_file_and_never_as_a_pickle(run_id: str) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     flavours = mlflow.models.get_model_info(logged_model.uri).flavors
-    assert flavours["sklearn"]["serialization_format"] == "skops"
-    assert "model.skops" in files(logged_model)
+    assert {name: flavour["loader_module"] for name, flavour in flavours.items()} == {
+        "python_function": "mlflow.pyfunc.loaders.code_model"
+    }
+    assert {"model.skops", "scoring.json", "code_model.py", "cells.py"} <= files(logged_model).keys()
     for name, path in files(logged_model).items():
         assert path.suffix not in (".pkl", ".pickle", ".joblib", ".cloudpickle"), name
         assert not path.read_bytes().startswith(b"\x80"), f"{name} begins as a pickle does"
 
 
-def test_the_signature_has_a_real_type_for_every_column(run_id: str) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+def test_no_file_of_a_model_names_a_path_of_this_machine(run_id: str, store: Store) -> None:
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
+    for name, path in files(logged_model).items():
+        for folder in (store.tables.parent, paths.root()):
+            assert str(folder).encode() not in path.read_bytes(), name
+
+
+def test_the_signature_has_each_column_and_the_threshold(run_id: str) -> None:
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     signature = mlflow.models.get_model_info(logged_model.uri).signature
-    assert {column.name: column.type for column in signature.inputs} == {
-        "x": DataType.double,
-        "count": DataType.long,
-        "small": DataType.integer,
-        "single": DataType.float,
-        "flag": DataType.boolean,
-        "colour": DataType.string,
+    assert {column.name: str(column.type) for column in signature.inputs} == dict.fromkeys(FEATURES.columns, "Any")
+    assert {column.name: column.type for column in signature.outputs} == {
+        "score": DataType.double,
+        "prediction": DataType.string,
     }
-    assert [column.name for column in signature.inputs if not column.required] == ["colour"]
-    assert [column.type for column in signature.outputs] == [DataType.integer]
+    assert [(param.name, param.default) for param in signature.params] == [("threshold", 0.5)]
 
 
 def test_the_input_example_has_real_values(run_id: str) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     example = mlflow.pyfunc.load_model(logged_model.uri).input_example
     assert example["colour"].tolist()[:2] == ["red", "blue"]
     assert example.columns.tolist() == FEATURES.columns
@@ -93,33 +99,30 @@ def test_the_input_example_has_real_values(run_id: str) -> None:
 
 def test_a_loaded_model_predicts_like_the_fitted_model(run_id: str) -> None:
     fitted_model = model(max_iter=5)
-    logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [])
+    logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [], FACTS)
     assert (
         model_files.load_model(logged_model, []).predict_proba(FEATURES) == fitted_model.predict_proba(FEATURES)
     ).all()
 
 
-def test_mlflow_loads_the_model_and_predicts_on_a_pandas_frame(run_id: str) -> None:
-    fitted_model = model(max_iter=5)
-    logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [])
-    frame = FEATURES.to_pandas().astype({"small": "int32"})  # MLflow has no 16-bit integer type
-    assert mlflow.pyfunc.load_model(logged_model.uri).predict(frame).tolist() == fitted_model.predict(FEATURES).tolist()
+def test_a_changed_record_of_the_columns_is_refused(run_id: str) -> None:
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
+    change(files(logged_model)["scoring.json"], '"threshold": 0.5', '"threshold": 0.1')
+    with pytest.raises(BadData, match="is not the file that its run logged"):
+        model_files.load_facts(logged_model)
 
 
-def test_mlflow_s_switch_against_pickles_stops_mlflow_and_not_the_pipeline(
-    run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    fitted_model = model(max_iter=5)
-    logged_model = model_files.log_model(fitted_model, FEATURES.head(5), [])
-    loaded = model_files.load_model(logged_model, [])
-    assert loaded.predict(FEATURES).tolist() == fitted_model.predict(FEATURES).tolist()
-    with pytest.raises(MlflowException, match="MLFLOW_ALLOW_PICKLE_DESERIALIZATION"):  # docs/registry.md says so
-        mlflow.pyfunc.load_model(logged_model.uri)
+def test_a_model_of_an_earlier_release_loads_and_its_threshold_is_asked_for(run_id: str, store: Store) -> None:
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
+    tags = {"output.model_uri": logged_model.uri, "output.model_uri.digest": logged_model.digest}
+    store.opened.close(run_id, "FINISHED", tags)
+    assert context(run_id).load_model(run_id).predict(FEATURES).shape == (10,)
+    with pytest.raises(BadData, match=r"has no scoring\.json, because an earlier release trained it\. Train again"):
+        context(run_id).load_threshold(run_id)
 
 
 def test_a_tampered_file_is_refused(run_id: str) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     file = files(logged_model)["model.skops"]
     file.write_bytes(model_files.dump_model(model(max_iter=6), []))
     with pytest.raises(BadData, match="is not the file that its run logged"):
@@ -127,7 +130,7 @@ def test_a_tampered_file_is_refused(run_id: str) -> None:
 
 
 def test_a_missing_file_is_reported_with_the_uri_of_its_model(run_id: str) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     files(logged_model)["model.skops"].unlink()
     with pytest.raises(StepFailed, match=f"Model {logged_model.uri} can't be read"):
         model_files.load_model(logged_model, [])
@@ -135,19 +138,18 @@ def test_a_missing_file_is_reported_with_the_uri_of_its_model(run_id: str) -> No
 
 def test_a_forest_is_logged_only_if_the_configuration_trusts_its_types(run_id: str, store: Store) -> None:
     with pytest.raises(ConfigError, match=r"RandomForestClassifier needs .*Tree.*--set 'model.trusted_types=\["):
-        model_files.log_model(forest(), FEATURES.head(5), [])
+        model_files.log_model(forest(), FEATURES.head(5), [], FACTS)
     assert store.client.search_logged_models([store.opened.experiment_id("models")]) == []
 
 
 def test_the_suggested_setting_keeps_the_types_that_are_already_trusted(run_id: str) -> None:
     with pytest.raises(ConfigError, match=r"model.trusted_types=\[numpy.ndarray,sklearn"):
-        model_files.log_model(forest(), FEATURES.head(5), ["numpy.ndarray"])
+        model_files.log_model(forest(), FEATURES.head(5), ["numpy.ndarray"], FACTS)
 
 
 def test_loading_checks_types_against_the_configuration_and_not_the_list_in_the_model(run_id: str) -> None:
-    logged_model = model_files.log_model(forest(), FEATURES.head(5), FOREST_TYPES)
-    types_in_the_model = mlflow.models.get_model_info(logged_model.uri).flavors["sklearn"]["skops_trusted_types"]
-    assert set(FOREST_TYPES) <= set(types_in_the_model)
+    logged_model = model_files.log_model(forest(), FEATURES.head(5), FOREST_TYPES, FACTS)
+    assert set(FOREST_TYPES) <= set(model_files.load_facts(logged_model)["trusted_types"])
     with pytest.raises(BadData, match=r"model.trusted_types doesn't allow.*sklearn.tree._tree.Tree"):
         model_files.load_model(logged_model, [])
     assert model_files.load_model(logged_model, FOREST_TYPES).predict(FEATURES).shape == (10,)
@@ -155,9 +157,10 @@ def test_loading_checks_types_against_the_configuration_and_not_the_list_in_the_
 
 def test_a_step_loads_the_model_of_a_train_run(run_id: str, store: Store) -> None:
     step = context(run_id)
-    uri = step.log_model(model(max_iter=5), FEATURES.head(5))
+    uri = step.log_model(model(max_iter=5), FEATURES.head(5), 0.25)
     store.opened.close(run_id, "FINISHED", {"output.model_uri": uri, **step.tags()})
     assert step.load_model(run_id).predict(FEATURES).shape == (10,)
+    assert step.load_threshold(run_id) == 0.25
 
 
 def test_a_run_without_a_model_is_named_in_the_error(run_id: str) -> None:
@@ -166,7 +169,7 @@ def test_a_run_without_a_model_is_named_in_the_error(run_id: str) -> None:
 
 
 def test_a_model_without_a_recorded_digest_is_refused(run_id: str, store: Store) -> None:
-    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [])
+    logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
     store.client.set_tag(run_id, "output.model_uri", logged_model.uri)
     with pytest.raises(BadData, match="is not the file that its run logged"):
         context(run_id).load_model(run_id)

@@ -109,10 +109,10 @@ def test_a_file_of_the_configuration_that_has_changed_counts_and_is_told(failed:
         "feature_importance:\n    step_name: 04",
         "feature_importance:\n    retries: 1\n    step_name: 04",
     )
-    change(conf / "config.yaml", "params: {threshold: 0.5}", "params: {threshold: 0.4}")
+    change(conf / "config.yaml", "threshold: 0.5  ", "threshold: 0.4  ")
     result = resume(failed, "--dry-run")
     assert told(result) == [
-        "steps.evaluate.params.threshold 0.5 -> 0.4",
+        "steps.train.params.threshold 0.5 -> 0.4",
         "steps.feature_importance.retries (absent) -> 1",
     ]
 

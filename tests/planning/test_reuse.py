@@ -118,7 +118,7 @@ def test_a_dry_run_shows_each_unchanged_step_as_reused(finished: Finished) -> No
         ("seed=7", "prepare_data", "runs: setting seed 42 -> 7"),
         ("data.test_fraction=0.3", "prepare_data", "runs: setting data.test_fraction 0.2 -> 0.3"),
         ("steps.train.params.options.max_iter=6", "train", "runs: param options.max_iter 5 -> 6"),
-        ("steps.evaluate.params.threshold=0.4", "evaluate", "runs: param threshold 0.5 -> 0.4"),
+        ("steps.train.params.threshold=0.4", "train", "runs: param threshold 0.5 -> 0.4"),
         ("spark.engine=jvm", "prepare_data", "runs: engine sail -> jvm"),
         ("steps.train.external=[LICENSE]", "train", "runs: external changed (LICENSE)"),
         ("reuse=false", "prepare_data", "runs: reuse is off"),
@@ -258,7 +258,7 @@ def test_steps_are_reused_if_an_upstream_step_gives_the_same_result_again(own: F
 @pytest.mark.slow
 def test_a_reused_step_shows_the_data_of_the_run_that_computed_it(own: Finished) -> None:
     before, first = own.store.below(), own.store.parent()
-    assert "= 02_train" in own.drive("--set=steps.evaluate.params.threshold=0.4")
+    assert "= 02_train" in own.drive("--set=steps.model_qa.params.level=0.8")
     after = own.store.below()
     for name in ("01_prepare_data", "02_train", "04_feature_importance"):
         computed_run, reused_run = before[name], after[name]

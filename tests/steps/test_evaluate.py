@@ -34,7 +34,7 @@ class Echo:
 
 def run_evaluate(frame: pl.DataFrame = TABLE, **conf: str) -> RecordingContext:
     config = load("local", [f"{key}={value}" for key, value in conf.items()])
-    step = RecordingContext("evaluate", Params(threshold=0.5), {"test": frame}, {"train": Echo()}, config=config)
+    step = RecordingContext("evaluate", Params(), {"test": frame}, {"train": Echo()}, config=config)
     outputs = evaluate.run(step, test_uri="test", train_run_id="train")
     assert outputs == {"evaluate_run_id": step.run_id, "test_auc": step.metrics["test_auc"]}
     return step
