@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from ml_pipelines.data import locations
 from ml_pipelines.errors import BadData, StepFailed, message_of
 from ml_pipelines.system import folders
 
@@ -216,11 +217,13 @@ def files_digest(uri: str, version: int | None, digest_of: Callable[[Path], str]
 
 
 def remove_table(table: Table, prefix: str) -> None:
-    """Delete a local table below `prefix`, then the folders between `prefix` and the table if they are empty.
+    """Delete a table below `prefix`, then the local folders between `prefix` and the table if they are empty.
 
-    The folder `prefix` itself is never deleted. A table whose location is a URI is not deleted.
+    The folder `prefix` itself is never deleted.
     """
-    if "://" not in table.uri:
+    if "://" in table.uri:
+        locations.remove_remote(table.uri)
+    else:
         base, folder = Path(prefix), Path(table.uri)
         folders.remove_below(base, folder)
         while (folder := folder.parent) != base and folders.remove_if_empty(base, folder):

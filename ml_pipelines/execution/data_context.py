@@ -150,9 +150,7 @@ class DataContext(StepContext[P]):
         """Delete the copies of the source's rows. Call this at the end of the step, even if the step has failed."""
         if self._copies is None or self._copies == str(self._folder):  # the caller removes its temporary folder
             return
-        if "://" in self._copies:
-            locations.remove_remote(self._copies)
-        elif Path(self._copies).exists():
+        if "://" in self._copies or Path(self._copies).exists():
             tables.remove_table(Table(self._copies, 0), locations.absolute_prefix(self._config.table_prefix))
 
     def write(self, output: str, frame: DataFrame) -> Table:

@@ -53,7 +53,10 @@ def check_local(config: Config) -> None:
         ConfigError: the tables are in an object store.
     """
     if "://" in config.data.delta_prefix.local:
-        raise ConfigError("data.delta_prefix.local: only a local folder can be cleaned. Choose another profile.")
+        raise ConfigError(
+            f"data.delta_prefix.local: clean removes only local tables, and {config.data.delta_prefix.local} is in an "
+            "object store. Remove folders of old pipeline runs with the store's own tools, or choose another profile."
+        )
 
 
 def leftovers(store: Store, config: Config, older_than_s: float, keep: int) -> list[Leftover]:

@@ -81,7 +81,8 @@ def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
     """Return all columns of a CSV that is not on this machine as text. Nothing checks its lines.
 
     Raises:
-        BadData: the engine is a Spark Connect server, which does not know this encoding, escape or separator.
+        BadData: the file is missing or empty, or the engine is a Spark Connect server, which does not know this
+            encoding, escape or separator.
     """
     reader = _reader(spark, source.separator, source.escape or '"').option("encoding", source.encoding)
     ordinary = text_files.is_utf8(source.encoding) and not source.escape and source.separator.isascii()
@@ -90,7 +91,10 @@ def read_remote_csv(spark: SparkSession, uri: str, source: Source) -> DataFrame:
             f"{uri}: data.source.encoding, data.source.escape and separators outside ASCII need a file on this machine "
             "or spark.engine=jvm. Save the file as CSV in UTF-8."
         )
-    return reader.csv(uri)
+    frame = reader.csv(uri)
+    if not frame.columns:  # Sail reads a missing file as an empty one
+        raise BadData(f"{uri} does not exist or is empty. Correct data.source.path.")
+    return frame
 
 
 def _reader(spark: SparkSession, separator: str, escape: str = '"') -> DataFrameReader:
