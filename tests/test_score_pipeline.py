@@ -287,7 +287,7 @@ def test_reasons_without_shap_or_without_trees_are_refused_before_anything_is_sc
     more = [f"--set={SETTINGS}{tmp_path / 'loans.csv'},{settings}", "--set=steps.train.params.options={C: 1}"]
     drive_in(champion, f"--set={LENIENT}", *more, "--set=data.key=loan id", small=False)
     result = score(loans(), "--set=score.reasons=3,score.model=2")
-    assert (result.code, "SHAP's TreeExplainer can't explain LogisticRegression" in result.text) == (2, True)
+    assert (result.code, "SHAP's TreeExplainer can't explain this LogisticRegression: " in result.text) == (2, True)
     assert not list(champion.tables.rglob("scored"))
 
 

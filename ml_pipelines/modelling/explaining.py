@@ -16,32 +16,50 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+SCALES = {"log_odds": "log-odds of class 1", "probability": "probability of class 1"}  # SHAP's word -> ours
+TOLERANCE = 1e-3  # how far the sum of a row's values may be from its score, as a probability
 CELLS = 4_000_000  # encoded rows x columns that are explained at once, to bound the memory
 
 
 def make_explainer(model: Any) -> Any:
-    """Return SHAP's explainer of the pipeline's estimator. SHAP raises its own errors for other kinds of estimators."""
+    """Return SHAP's explainer of the pipeline's estimator. SHAP raises errors of any type if it can't explain it.
+
+    Raises:
+        ValueError: SHAP would explain the estimator wrongly.
+    """
     import shap
 
-    return shap.TreeExplainer(model[-1])
+    if getattr(model[-1], "is_categorical_", None) is not None:  # SHAP reads the splits of scikit-learn as numbers
+        raise ValueError("SHAP does not know scikit-learn's native categories")
+    explainer = shap.TreeExplainer(model[-1])
+    if explainer.model.tree_output not in SCALES:
+        raise ValueError(f"the scale {explainer.model.tree_output} of its trees is unknown")
+    return explainer
 
 
-def reasons(model: Any, features: pl.DataFrame, count: int) -> pa.ListArray:
+def reasons(model: Any, features: pl.DataFrame, score: Array, count: int) -> pa.ListArray:
     """Return for each row the `count` columns that moved its score most, the strongest first.
 
     Args:
         model: a pipeline of `encode` and an estimator of trees.
         features: the rows, with the columns that the model takes.
+        score: the model's score of each row, shape (rows,).
         count: how many columns to return; fewer if the model takes fewer.
 
     Returns:
         A list for each row of structs with the `name` of the column and the `value` that it added to the score, on the
-        scale of the estimator's trees. All values of a row and the explainer's `expected_value` sum to the row's score.
+        scale of the estimator's trees. The values of all columns and a number that is the same for all rows sum to
+        the row's score.
+
+    Raises:
+        ValueError: the values do not sum to the scores.
     """
     import numpy as np
     import pyarrow as pa
 
-    values = shap_values(model, features)
+    explainer = make_explainer(model)
+    values = shap_values(explainer, model, features)
+    _check_sums(values.sum(axis=1), score, explainer.model.tree_output)
     order = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :count]
     names = pa.array(list(model.feature_names_in_), pa.string()).take(pa.array(order.ravel()))
     chosen = pa.array(np.take_along_axis(values, order, axis=1).ravel(), pa.float64())
@@ -50,7 +68,20 @@ def reasons(model: Any, features: pl.DataFrame, count: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), structs)
 
 
-def shap_values(model: Any, features: pl.DataFrame) -> Array:
+def _check_sums(sums: Array, score: Array, scale: str) -> None:
+    """Raise ValueError if the sums differ from the scores by more than one number for all rows."""
+    import numpy as np
+
+    with np.errstate(divide="ignore", over="ignore"):
+        wanted = np.log(score / (1 - score)) if scale == "log_odds" else score
+        known = np.isfinite(wanted)
+        sums = sums + (np.median((wanted - sums)[known]) if known.any() else 0)
+        found = 1 / (1 + np.exp(-sums)) if scale == "log_odds" else sums
+    if (np.abs(found - score) > TOLERANCE)[known].any():
+        raise ValueError("score.reasons: the values of SHAP do not sum to the scores, so they are not reported")
+
+
+def shap_values(explainer: Any, model: Any, features: pl.DataFrame) -> Array:
     """Return the SHAP values for class 1, shape (rows, columns that the model takes).
 
     The values of the columns that the encoder made of a column are summed.
@@ -59,7 +90,7 @@ def shap_values(model: Any, features: pl.DataFrame) -> Array:
 
     origins = origins_of(model)
     parts = np.zeros((features.height, len(model.feature_names_in_)))
-    explainer, step = make_explainer(model), max(1, CELLS // len(origins))
+    step = max(1, CELLS // len(origins))
     for start in range(0, features.height, step):
         values = np.asarray(explainer.shap_values(model[:-1].transform(features.slice(start, step))))
         values = values[..., 1] if values.ndim == 3 else values  # forests have values for each class

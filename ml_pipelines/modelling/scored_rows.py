@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ml_pipelines.authoring.context import ScoringModel
 from ml_pipelines.config.schema import ReasonsFor, Score
-from ml_pipelines.errors import BadData, ConfigError
+from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.modelling import explaining, scoring
 from ml_pipelines.text import shown
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 ADDED = ("score", "prediction", "model_name", "model_version", "scored_at", "batch_id")
 REASONS = "reasons"
-SCALES = {"log_odds": "log-odds of class 1", "probability": "probability of class 1"}  # SHAP's word -> ours
 SHADOW = ("shadow_score", "shadow_prediction", "shadow_version")
 
 
@@ -93,10 +92,10 @@ def reasons_field(model: ScoringModel) -> StructField:
         ) from error
     except Exception as error:  # SHAP raises any error for an estimator that it does not know
         raise ConfigError(
-            f"score.reasons: SHAP's TreeExplainer can't explain {type(model.estimator[-1]).__name__}, which is not "
-            "made of trees. Set score.reasons=0."
+            f"score.reasons: SHAP's TreeExplainer can't explain this {type(model.estimator[-1]).__name__}: "
+            f"{message_of(error, 100).rstrip('.')}. Set score.reasons=0."
         ) from error
-    scale = SCALES.get(explainer.model.tree_output, "score, on the scale of the model's trees")
+    scale = explaining.SCALES[explainer.model.tree_output]
     comment = f"The columns that moved the score most, and by how much: SHAP values, in units of the {scale}"
     kind = t.StructType([t.StructField("name", t.StringType()), t.StructField("value", t.DoubleType())])
     return t.StructField(REASONS, t.ArrayType(kind), metadata={"comment": comment})

@@ -90,11 +90,11 @@ class Reasons(NamedTuple):
     """What explains the scores of rows.
 
     Args:
-        explain: takes an estimator and the features of rows, and returns a list for each row.
+        explain: takes an estimator, the features of rows and their scores, and returns a list for each row.
         for_all: whether all rows are explained, or only those that are predicted as class 1.
     """
 
-    explain: Callable[[Any, pl.DataFrame], pa.ListArray]
+    explain: Callable[[Any, pl.DataFrame, Any], pa.ListArray]
     for_all: bool
 
 
@@ -129,7 +129,8 @@ def predict(
             scored = scored.append_column(f"{prefix}prediction", names.take(pa.array(is_positive.astype("int32"))))
             if reasons and not prefix:
                 chosen = is_positive | reasons.for_all
-                lists = reasons.explain(load_once(model), frame.select(model.features).filter(chosen))
+                rows = frame.select(model.features).filter(chosen)
+                lists = reasons.explain(load_once(model), rows, score[chosen])
                 places = pa.array(np.cumsum(chosen) - 1, pa.int64(), mask=~chosen)
                 scored = scored.append_column("reasons", lists.take(places))
         yield from scored.combine_chunks().to_batches()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -48,7 +49,8 @@ def test_a_score_at_the_threshold_is_class_1(file: tuple[str, str], threshold: f
 
 
 def test_only_the_chosen_rows_of_the_model_get_reasons(file: tuple[str, str]) -> None:
-    def explain(_: object, features: pl.DataFrame) -> pa.ListArray:
+    def explain(_: object, features: pl.DataFrame, score: np.ndarray) -> pa.ListArray:
+        assert score.tolist() == [0.25] * features.height
         return pa.array([[value] for value in features["x"]], pa.list_(pa.float64()))
 
     scorer = scoring.Model(*file, [], ["x"], 0.25, ["no", "yes"])
