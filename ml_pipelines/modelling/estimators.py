@@ -191,17 +191,16 @@ def _type_of(estimator: Any) -> str | None:
 
 def _check_options(estimator_class: type, options: Mapping[str, Any]) -> None:
     """Raise ConfigError if the class's constructor does not take an option."""
-    library, name = _library_of(estimator_class), estimator_class.__name__
-    constructors = [
-        each for each in estimator_class.__mro__ if _library_of(each) == library and "__init__" in vars(each)
-    ]
-    parameters = [list(inspect.signature(each).parameters.values()) for each in constructors]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in (parameters or [[]])[0]):
-        if library not in LIBRARIES:
-            return  # the constructor decides
+    library, name = _root_of(estimator_class.__module__), estimator_class.__name__
+    constructors = [each for each in estimator_class.__mro__ if "__init__" in vars(each)]
+    if library in LIBRARIES:  # their constructors pass `**kwargs` on to those of their parents
+        constructors = [each for each in constructors if _root_of(each.__module__) == library]
     else:
-        parameters = parameters[:1]
-    known = {parameter.name for each in parameters for parameter in each if parameter.kind is not parameter.VAR_KEYWORD}
+        constructors = constructors[:1]
+    parameters = [each for made in constructors for each in inspect.signature(made).parameters.values()]
+    known = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+    if library not in LIBRARIES and len(known) < len(parameters):
+        return  # the constructor takes any name
     groups = _lightgbm_names() if library == "lightgbm" else []
     known |= {group[0] for group in groups if not known.intersection(group)}
     for option in options:
@@ -210,10 +209,6 @@ def _check_options(estimator_class: type, options: Mapping[str, Any]) -> None:
             advice = f" Write {others[0]}." if others else did_you_mean(option, sorted(known))
             advice = advice or f" See the documentation of {name}."
             raise ConfigError(f"{OPTIONS}.{shown(option)}: {name} has no such option.{advice}")
-
-
-def _library_of(estimator_class: type) -> str:
-    return _root_of(estimator_class.__module__)
 
 
 def _lightgbm_names() -> list[list[str]]:
