@@ -54,7 +54,7 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
         threshold = (params or {}).get("threshold", self.facts["threshold"])
         if not 0 <= threshold <= 1:
             raise MlflowException.invalid_parameter_value(f"threshold: {threshold} is not from 0 to 1.")
-        score = self.estimator.predict_proba(self._features(model_input))[:, 1]
+        score = self.estimator.predict_proba(self._features(model_input))[:, 1].astype(float)
         prediction = [self.classes[int(positive)] for positive in score >= threshold]
         return pd.DataFrame({"score": score, "prediction": prediction}, index=model_input.index)
 

@@ -1,22 +1,22 @@
 """Tests of models of XGBoost, LightGBM and CatBoost, and of native categories, through the step train."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import polars as pl
 import pytest
 import skops.io
 import threadpoolctl
+from conftest import Store
 from recording import RecordingContext
 
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.modelling import scoring
 from ml_pipelines.modelling.features import positive_score, refit
 from ml_pipelines.models import model_files
-from ml_pipelines.tracking.lineage import LoggedModel
 from steps import feature_importance, train
 from steps.train import Params
 
@@ -159,18 +159,33 @@ def test_a_model_needs_its_library_in_its_own_version(path: str) -> None:
     assert f"{library}=={__import__(library).__version__}" in model_files.requirements(model(path))
 
 
-def test_forged_bytes_are_never_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = model_files.dump_model(model("xgboost.XGBClassifier"), [])
-    file = tmp_path / "model.skops"
-    file.write_bytes(content[:-50] + bytes(50))
-    digest = hashlib.sha256(content).hexdigest()
+@LIBRARIES
+def test_the_registered_model_gives_the_scores_of_the_estimator(path: str, store: Store) -> None:
+    fitted = model(path, categories="native")
+    facts = {"threshold": 0.5, "label": {"no": 0, "yes": 1}}
+    with mlflow.start_run(experiment_id=store.opened.experiment_id("models")):
+        logged = model_files.log_model(fitted, FEATURES.head(5), [], facts)
+    served = mlflow.pyfunc.load_model(logged.uri).predict(FEATURES.head(40).to_pandas().astype({"flag": float}))
+    assert served["score"].to_list() == positive_score(fitted, FEATURES.head(40)).tolist()
+    assert (
+        positive_score(model_files.load_model(logged, []), FEATURES).tolist()
+        == positive_score(fitted, FEATURES).tolist()
+    )
+
+
+def test_forged_bytes_are_never_parsed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = model("xgboost.XGBClassifier")
+    with mlflow.start_run(experiment_id=store.opened.experiment_id("models")):
+        logged = model_files.log_model(fitted, FEATURES.head(5), [], {"threshold": 0.5, "label": {"no": 0, "yes": 1}})
+    folder = mlflow.get_logged_model(logged.uri.removeprefix("models:/")).artifact_location
+    file = Path(folder, model_files.MODEL_FILE)
+    file.write_bytes(file.read_bytes()[:-50] + bytes(50))
 
     def parse(*_: object, **__: object) -> None:
         raise AssertionError("the file was parsed")
 
     monkeypatch.setattr(skops.io, "loads", parse)
-    with pytest.raises(ValueError, match="was changed"):
-        scoring.load_once(scoring.Model(str(file), digest, model_files.TRUSTED, [], 0.5, []))
-    monkeypatch.setattr(model_files, "_content", lambda _: file.read_bytes())
     with pytest.raises(BadData, match="is not the file that its run logged"):
-        model_files.load_model(LoggedModel("models:/m-1", digest), [])
+        model_files.load_model(logged, [])
+    with pytest.raises(ValueError, match="was changed"):  # a worker of the pipeline score
+        scoring.load_once(scoring.Model(str(file), logged.digest, model_files.TRUSTED, [], 0.5, []))
