@@ -76,6 +76,22 @@ def test_a_target_that_can_not_be_one_stops_the_run_before_it_reads(score: Score
     assert "score.target: this is score.source" in drive_in(earlier, "--pipeline=score", same).err
 
 
+@pytest.mark.slow
+@pytest.mark.jvm
+@pytest.mark.usefixtures("java")
+def test_the_jvm_gives_the_same_scores_to_the_last_digit_and_adds_them_too(
+    score: Score, earlier: Store, target: Path, shell: Callable[..., Result]
+) -> None:
+    assert score("--set=score.batch_id=sail").code == 0
+    settings = f"data.delta_prefix.local={earlier.tables},score.target={target},score.batch_id=jvm,spark.engine=jvm"
+    result = shell("python", "driver.py", "--pipeline=score", SYNTHETIC, f"--set={settings}", "--backend=inline")
+    assert f" · added to {target}" in result.out, result.text
+    by_engine = pl.read_delta(str(target)).sort("id").partition_by("batch_id", as_dict=True)
+    sail, jvm = (by_engine[name,].drop("scored_at", "batch_id") for name in ("sail", "jvm"))
+    assert (sail.height, jvm.height) == (400, 400)
+    assert sail.equals(jvm)
+
+
 def in_a_process(store: Store, target: Path, experiment: str, before: str = "") -> list[str]:
     """Return a command that scores the batch in an experiment of its own; it executes `before` first."""
     settings = f"data.delta_prefix.local={store.tables},{SMALL},score.target={target},experiment_name={experiment}"

@@ -25,8 +25,8 @@ GROUPS = ("model_name", "model_version", SCORED_AT)
 Schema = Mapping[str, str]  # column -> its type as Spark writes it, such as bigint
 
 # What Spark says if there is no table, and if another writer was faster.
-_ABSENT = re.compile(r"PATH_NOT_FOUND|DOES_NOT_EXIST|DOESNT_EXIST|NOT_FOUND|MISSING_DELTA_TABLE|no such", re.IGNORECASE)
-_CONFLICT = re.compile(r"CONCURRENT|(METADATA|PROTOCOL)_?CHANGED|ALREADY_EXISTS", re.IGNORECASE)
+_ABSENT = re.compile(r"PATH_NOT_FOUND|PATH_DOES_NOT_EXIST|TABLE_OR_VIEW_NOT_FOUND|MISSING_DELTA_TABLE|No commit files")
+_CONFLICT = re.compile(r"\[\w*(DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|ALREADY_EXISTS)")
 
 
 class Scored(NamedTuple):
@@ -190,12 +190,10 @@ class SparkTarget:
 
     def _write(self, frame: DataFrame, mode: str, options: Mapping[str, str]) -> bool:
         """Write the frame. Return False if another writer changed the table meanwhile."""
-        from pyspark.errors import PySparkException
-
         writer = frame.write.format("delta").mode(mode).options(**options)
         try:
             writer.save(self.name) if self._is_path else writer.saveAsTable(self.name)
-        except PySparkException as error:
+        except Exception as error:  # a conflict is an error of Java, which PySpark passes on as it is
             if _CONFLICT.search(str(error)):
                 return False
             raise StepFailed(f"score.target: no rows can be added to {self.name}: {message_of(error)}") from error

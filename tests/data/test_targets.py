@@ -1,7 +1,9 @@
 """A batch is added to the target once: repeated, killed, at the same time as others, or with other columns."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import Result
 
 from ml_pipelines.config.schema import Score, TargetSchema
 from ml_pipelines.data import tables, targets
 from ml_pipelines.data.tables import Table
-from ml_pipelines.data.target_tables import DeltalakeTarget
+from ml_pipelines.data.target_tables import DeltalakeTarget, SparkTarget
 from ml_pipelines.data.targets import Added, add_batch
 from ml_pipelines.errors import BadData, ConfigError
 
@@ -208,6 +211,61 @@ def test_a_type_that_does_not_fit_is_refused_even_if_the_target_may_be_widened(
     with pytest.raises(BadData, match=message):
         add_batch(target, scored(tmp_path, "b", **more), "b", WIDEN)
     assert counts(target) == {"a": 3}
+
+
+def add_on_jvm(folder: str, name: str) -> None:
+    """Add batches with Spark on the JVM, and print what happened as JSON. `name` is a path or a table of a catalog."""
+    from ml_pipelines.data import engines
+
+    spark, tmp_path, is_path = engines.spark_session("jvm"), Path(folder), targets.is_path(name)
+    late = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def add(table: Table, batch_id: str, policy: TargetSchema = WIDEN, kind: type[SparkTarget] = SparkTarget) -> Any:
+        added = add_batch(kind(spark, name, is_path), table, batch_id, policy)
+        return added.is_new if added.problem is None else added.problem[:40]
+
+    class Late(SparkTarget):
+        def append(self, *arguments: Any) -> bool:
+            assert add(scored(tmp_path, "b"), "b") is True
+            return super().append(*arguments)
+
+    def at_once(batches: list[str]) -> int:
+        made = [scored(tmp_path, name, at=datetime(2026, 2, 1 + i, tzinfo=UTC)) for i, name in enumerate(batches)]
+        with ThreadPoolExecutor(len(batches)) as pool:
+            return sum(pool.map(add, made, batches))
+
+    result: dict[str, Any] = {"new table at once": at_once(["c", "d"]), "same batch at once": at_once(["e", "e"])}
+    result["first"] = add(scored(tmp_path, "a"), "a")
+    result["repeated"] = add(scored(tmp_path, "a", at=late), "a")
+    result["other rows"] = add(scored(tmp_path, "a", 4), "a")
+    result["second writer"] = add(scored(tmp_path, "b", at=late), "b", kind=Late)
+    try:
+        add(scored(tmp_path, "f", x="1"), "f", REFUSE)
+    except BadData as error:
+        result["refused"] = "new in the batch: x" in str(error)
+    result["widened"] = add(scored(tmp_path, "f", 1, x="1"), "f")
+    frame = spark.read.format("delta").load(name) if is_path else spark.read.table(name)
+    result["rows"] = {row["batch_id"]: row["count"] for row in frame.groupBy("batch_id").count().collect()}
+    spark.sql(f"DELETE FROM {f'delta.`{name}`' if is_path else name} WHERE batch_id = 'a'")
+    result["deleted"] = add(scored(tmp_path, "a"), "a")
+    print(json.dumps(result))
+
+
+@pytest.mark.slow
+@pytest.mark.jvm
+@pytest.mark.usefixtures("java")
+@pytest.mark.parametrize("name", ["{}/target", "scores"], ids=["path", "table of a catalog"])
+def test_spark_on_the_jvm_adds_a_batch_once_too(name: str, shell: Callable[..., Result], tmp_path: Path) -> None:
+    arguments = (str(tmp_path), name.format(tmp_path))
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_targets; test_targets.add_on_jvm(*{arguments!r})"
+    result = shell(sys.executable, "-c", code, cwd=tmp_path)  # Spark makes its folder of tables in the current folder
+    assert result.code == 0, result.text
+    assert json.loads(result.out.splitlines()[-1]) == {
+        **{"new table at once": 2, "same batch at once": 1, "first": True, "repeated": False, "second writer": False},
+        **{"other rows": "it has 3 rows of batch a, scored by loan", "refused": True, "widened": True},
+        **{"rows": {"a": 3, "b": 3, "c": 3, "d": 3, "e": 3, "f": 1}},
+        "deleted": "batch a was added to it before, but its ",
+    }
 
 
 def test_lost_files_of_the_target_are_noticed(target: DeltalakeTarget, tmp_path: Path) -> None:
