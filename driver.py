@@ -65,7 +65,7 @@ def run_pipeline(planned: plan.Plan) -> int:
 @click.option("--from", "start", metavar="STEP", help="Run this step and all steps that need it.")
 @click.option("--to", "end", metavar="STEP", help="Run this step and all steps that it needs.")
 @click.option("--force", multiple=True, is_flag=False, flag_value="all", metavar="[STEP]", help="Don't reuse results.")
-@click.option("--resume", metavar="RUN", help="Continue a run with its own settings; finished steps don't run again.")
+@click.option("--resume", is_flag=False, flag_value="last", metavar="[RUN]", help="Continue RUN (the last failed run).")
 @click.option("--backend", metavar="NAME", help="Backend to use instead of the profile's: forkserver, inline, ...")
 @click.option("--dry-run", is_flag=True, help="Show the plan: steps, order, parameters, compute. Execute nothing.")
 @click.option("--step", metavar="STEP", help="For MLproject's entry points: run one step in the run that MLflow made.")

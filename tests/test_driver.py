@@ -246,7 +246,7 @@ def test_a_skipped_step_names_the_step_that_failed_first(earlier: Store, drive: 
 def test_resuming_an_unknown_run_is_refused_before_any_run(store: Store, drive: Drive) -> None:
     result = drive("--resume=abcdef12")
     assert result.code == 2
-    assert "no run begins with 'abcdef12': the store has no experiment local_pipeline_experiment" in result.err
+    assert "there is no run to continue: the store has no experiment local_pipeline_experiment" in result.err
     assert store.runs() == []
 
 

@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from ml_pipelines.cli import configuration, data, models, reports, stores
+from ml_pipelines.cli import configuration, data, models, reports, runs, stores
 from ml_pipelines.system import environment, imports
 from ml_pipelines.tracking import ending
 
 
 @click.group()
 def commands() -> None:
-    """Manage the pipeline's configuration, data, models and reports."""
+    """Manage the pipeline's configuration, data, models, runs and reports."""
 
 
 for command in (
@@ -25,6 +25,10 @@ for command in (
     models.promote_version,
     models.roll_back,
     reports.make_report,
+    runs.list_runs,
+    runs.show_run,
+    runs.compare_runs,
+    runs.print_log,
     stores.relocate_store,
 ):
     commands.add_command(command)

@@ -20,13 +20,14 @@ from ml_pipelines.planning.memory import Memory
 from ml_pipelines.planning.outputs import are_intact
 from ml_pipelines.planning.plan import Plan, graph_of
 from ml_pipelines.system import paths
-from ml_pipelines.text import HIDDEN, listed, quoted, without_secrets
+from ml_pipelines.text import HIDDEN, listed, without_secrets
 from ml_pipelines.tracking import lineage, opening, records, run_page
 from ml_pipelines.tracking.store import PARAM_LENGTH, PROJECT_RUN, Store, flatten, shortened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+LAST = "last"  # the value of --resume for the latest pipeline run that failed or was stopped
 OPENED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # the variables that `open_store` sets
 MOST = 30  # the most settings that are shown one by one; config.json of both runs has all of them
 PLACE = ("experiment_name=", "mlflow.")  # the beginnings of the settings that decide where a run is found
@@ -79,7 +80,8 @@ def load(
         may_migrate: whether the store of an older MLflow may be migrated.
         profile: the profile on the command line. None means the run's own profile, or `local` if `run` is None.
         pipeline: the pipeline on the command line, which sets the key `pipeline`. None and NONE set nothing.
-        run: the id of a pipeline run or its first characters, or None.
+        run: the id of a pipeline run or its first characters, LAST for the latest run that failed or was stopped, or
+            None.
 
     Raises:
         ConfigError: the configuration is wrong, the store has no such pipeline run, or the run's overrides are lost or
@@ -89,7 +91,8 @@ def load(
     config = loading.load(profile or LOCAL, overrides)
     if run is None:
         return config, None
-    lineage.check_run_id(run, "--resume: ")
+    if run != LAST:
+        lineage.check_run_id(run, "--resume: ")
     if (uri := opening.store_uri(config)).startswith("sqlite:") and not opening.has_store(config):
         raise ConfigError(f"--resume: there is no run to continue, because the MLflow store {uri} does not exist.")
     with _same_environment():
@@ -153,8 +156,11 @@ def _find(store: Store, config: Config, run: str) -> tuple[Run, Any]:
     try:
         experiment, name = store.find_experiment(config.experiment_name), config.experiment_name
         if experiment is None and len(run) != lineage.ID_LENGTH:
-            raise ConfigError(f"--resume: no run begins with {quoted(run)}: the store has no experiment {name}.")
-        run_id = lineage.find_pipeline_run(store, run, experiment or "")
+            raise ConfigError(f"--resume: there is no run to continue: the store has no experiment {name}.")
+        if run == LAST:
+            run_id = _last_failed(store, config, experiment or "")
+        else:
+            run_id = lineage.find_pipeline_run(store, run, experiment or "")
         earlier = store.get_run(run_id)
         content = store.load_json(run_id, "config.json")
     except MlflowException as error:
@@ -164,6 +170,16 @@ def _find(store: Store, config: Config, run: str) -> tuple[Run, Any]:
             f"--resume: pipeline run {run_id} is deleted. Restore it: mlflow runs restore --run-id {run_id}"
         )
     return earlier, content
+
+
+def _last_failed(store: Store, config: Config, experiment: str) -> str:
+    query = f"tags.profile = '{config.profile}'"
+    for run in lineage.pipeline_runs(store, experiment, query):
+        if run.info.status in ("FAILED", "KILLED"):
+            return str(run.info.run_id)
+    raise ConfigError(
+        f"--resume: none of the last pipeline runs of profile {config.profile} failed. `ml-pipelines runs` lists them."
+    )
 
 
 def _overrides(earlier: Run, content: Any) -> list[str]:
