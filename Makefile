@@ -53,7 +53,7 @@ check: $(READY) ## check format, lint, types, import rules, generated files, sec
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
 	$(BIN)/python tests/audit.py
 
-sync: $(READY) ## update MLproject, the bundle and the pins from conf/ and the lock file
+sync: $(READY) ## update MLproject, the bundle, the pins and conf/schema.json from conf/, steps/ and the lock file
 	$(BIN)/ml-pipelines sync
 
 project.zip: $(READY) ## archive the files that git knows, for mlflow run project.zip --backend databricks

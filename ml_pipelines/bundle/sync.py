@@ -1,4 +1,4 @@
-"""Updates MLproject, the bundle and the pins from conf/, resources/ and requirements.lock.
+"""Updates MLproject, the bundle, the pins and the schema of conf/ from conf/, resources/, steps/ and requirements.lock.
 
 People edit MLproject and the bundle too. So `sync` changes only the values that follow from other files. A round-trip
 YAML library keeps all other lines, comments and the order. The module sync_job updates the bundle's job.
@@ -18,7 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ml_pipelines.bundle import sync_job
+from ml_pipelines.bundle import conf_schema, sync_job
 from ml_pipelines.bundle.merge import JOBS
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.rules import RESERVED, SCRIPTS
@@ -32,7 +32,7 @@ _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
 
 def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
-    """Update MLproject, the bundle and the pins, and return one line `file:line: text` for each changed line.
+    """Update these files, and return one line `file:line: text` for each changed line.
 
     Args:
         backends: name -> `module:class` of the backends that MLflow loads by name.
@@ -53,6 +53,7 @@ def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
             f"resources/{job}.job.yml": _yaml(partial(_tasks, config, pipeline, used)) for pipeline, job in JOBS.items()
         },
         "databricks.yml": _yaml(lambda document: sync_job.sync_clusters(document, used)),
+        conf_schema.NAME: lambda _: conf_schema.schema_text(),
     }
     return [change for name, edit in edits.items() for change in _edit(name, edit, check)]
 
