@@ -121,10 +121,10 @@ def test_a_file_of_the_configuration_that_has_changed_counts_and_is_told(failed:
 def test_a_run_of_another_profile_is_continued_with_its_own_profile(store: Store, conf: Path) -> None:
     local = (conf / "local.yaml").read_text()
     (conf / "loans.yaml").write_text(local.replace("local_pipeline_experiment", "loans"))
-    assert drive_in(store, "--profile=loans", "--backend=inline", "--set=data.label=nowhere").code == 3
+    assert drive_in(store, "--profile=loans", "--backend=inline", "--set=data.test_fraction=0.0001").code == 3
     result = resume(store, "--dry-run")
     assert (result.code, told(result)) == (0, []), result.text
-    assert result.out.startswith("profile loans · ") and "label nowhere" in result.out
+    assert result.out.startswith("profile loans · ") and "test fraction 0.0001" in result.out
     other = resume(store, "--dry-run", "--profile=local")
     assert told(other) == ["profile loans -> local", "experiment_name loans -> local_pipeline_experiment"]
 
