@@ -1,13 +1,15 @@
-"""A real `mlflow server` on loopback."""
+"""Servers on loopback: `mlflow server`, and any other command that answers a URL."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,24 +19,41 @@ import pytest
 def serve(folder: Path, migrated: Path) -> Iterator[str]:
     """Run a server whose store is a copy of `migrated`, and return its address."""
     shutil.copy(migrated, folder / "served.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
     command += [
         f"--backend-store-uri=sqlite:///{folder / 'served.db'}",
         f"--artifacts-destination={folder / 'art'}",
     ]
-    with pytest.MonkeyPatch.context() as patch, (folder / "server.log").open("w") as log:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        program = Path(sys.executable).parent / command[0]
-        process = subprocess.Popen([str(program), *command[1:]], cwd=folder, stdout=log, stderr=log)
-    try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", folder / "server.log")
+        environment = dict(os.environ)
+    command[0] = str(Path(sys.executable).parent / command[0])
+    with running(command, f"http://127.0.0.1:{port}/health", folder / "server.log", env=environment):
         yield f"http://127.0.0.1:{port}"
+
+
+def free_port() -> int:
+    """Return a free port of loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], url: str, log: Path, env: Mapping[str, str]) -> Iterator[None]:
+    """Run a server in the folder of its log until the block ends. The block starts once the URL answers."""
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command, cwd=log.parent, env=env, stdout=stream, stderr=stream, start_new_session=True
+        )
+    try:
+        _wait_until_healthy(process, url, log)
+        yield
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # the server has ended
+            os.killpg(process.pid, signal.SIGTERM)  # also the server's own processes
         process.wait(30)
 
 
@@ -49,4 +68,4 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
             except subprocess.TimeoutExpired:
                 continue
             break
-    pytest.fail(f"mlflow server did not start: {log.read_text()[-2000:]}")
+    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")

@@ -50,7 +50,7 @@ FITTING = (
     "sklearn.ensemble",
     "sklearn.inspection",
     "skops.io",
-    "mlflow.sklearn",
+    "mlflow.pyfunc",
     "mlflow.store.model_registry.sqlalchemy_store",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",

@@ -34,7 +34,7 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
         import skops.io
 
         folder = Path(__file__).parent
-        self.facts = json.loads((folder / "scoring.json").read_text(encoding="utf-8"))
+        self.facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         self.estimator = skops.io.load(folder / "model.skops", trusted=self.facts["trusted_types"])
         self.cells = _load_module(folder / "cells.py")
         self.classes = sorted(self.facts["label"], key=self.facts["label"].get)

@@ -36,7 +36,7 @@ TRUSTED = (
 )
 LIBRARIES = ("xgboost", "lightgbm", "catboost")  # estimators beyond scikit-learn
 MODEL_FILE, MLFLOW_FILE = "model.skops", "MLmodel"
-FACTS_FILE = "scoring.json"  # what scoring must know about the model; code_model.py reads it too
+FACTS_FILE = "model.json"  # what scoring must know about the model; code_model.py reads it too
 
 
 def dump_model(model: Any, trusted: Sequence[str]) -> bytes:
@@ -129,7 +129,7 @@ def requirements(model: Any) -> list[str]:
 def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
     """Return the estimator of a logged model.
 
-    mlflow.sklearn.load_model would trust the list of types in the model's own files. This function trusts only
+    MLflow's loaders trust the list of types in the model's own files. This function trusts only
     `TRUSTED` and `trusted`.
 
     Raises:

@@ -30,7 +30,7 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 # Tags of a version. Their names have no dots, because Unity Catalog doesn't allow them.
 BEFORE = "champion_before"  # the previous champion, which this version replaced
 JUDGED, NOBODY = "judged_against", "none"  # the version that was champion when the gate judged this version
-MODEL_DIGEST, FACTS_DIGEST = "model_digest", "facts_digest"  # the SHA-256 of the model's skops file and scoring.json
+MODEL_DIGEST, FACTS_DIGEST = "model_digest", "facts_digest"  # the SHA-256 of the model's skops file and model.json
 PROMOTED, DEMOTED = "promoted_reason", "demoted_reason"  # why a person made this version champion, or replaced it
 RIVAL_MS = 600_000  # a version of another pipeline that is younger than this is a candidate: it may soon be champion
 COMPARISONS = 5  # a pipeline compares the candidates at most this often; then it keeps the current champion

@@ -44,7 +44,7 @@ class LoggedModel(NamedTuple):
 
     uri: str
     digest: str  # of the skops file
-    facts_digest: str | None = None  # of scoring.json; None: an earlier release logged the model
+    facts_digest: str | None = None  # of model.json; None: an earlier release logged the model
 
 
 def outputs(run: Run) -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_a_model_is_logged_as_a_skops_file_and_never_as_a_pickle(run_id: str) ->
     assert {name: flavour["loader_module"] for name, flavour in flavours.items()} == {
         "python_function": "mlflow.pyfunc.loaders.code_model"
     }
-    assert {"model.skops", "scoring.json", "code_model.py", "cells.py"} <= files(logged_model).keys()
+    assert {"model.skops", "model.json", "code_model.py", "cells.py"} <= files(logged_model).keys()
     for name, path in files(logged_model).items():
         assert path.suffix not in (".pkl", ".pickle", ".joblib", ".cloudpickle"), name
         assert not path.read_bytes().startswith(b"\x80"), f"{name} begins as a pickle does"
@@ -107,7 +107,7 @@ def test_a_loaded_model_predicts_like_the_fitted_model(run_id: str) -> None:
 
 def test_a_changed_record_of_the_columns_is_refused(run_id: str) -> None:
     logged_model = model_files.log_model(model(max_iter=5), FEATURES.head(5), [], FACTS)
-    change(files(logged_model)["scoring.json"], '"threshold": 0.5', '"threshold": 0.1')
+    change(files(logged_model)["model.json"], '"threshold": 0.5', '"threshold": 0.1')
     with pytest.raises(BadData, match="is not the file that its run logged"):
         model_files.load_facts(logged_model)
 
@@ -117,7 +117,7 @@ def test_a_model_of_an_earlier_release_loads_and_its_threshold_is_asked_for(run_
     tags = {"output.model_uri": logged_model.uri, "output.model_uri.digest": logged_model.digest}
     store.opened.close(run_id, "FINISHED", tags)
     assert context(run_id).load_model(run_id).predict(FEATURES).shape == (10,)
-    with pytest.raises(BadData, match=r"has no scoring\.json, because an earlier release trained it\. Train again"):
+    with pytest.raises(BadData, match=r"has no model\.json, because an earlier release trained it\. Train again"):
         context(run_id).load_threshold(run_id)
 
 
