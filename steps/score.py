@@ -60,6 +60,8 @@ def check_keys(frame: DataFrame, key: str, source: str) -> None:
 def run(step: StepContext[Params]) -> Outputs:
     """Write the scored table; return its URI."""
     model, shadow = step.scoring_model(), step.shadow_model()
+    if shadow and shadow.digest == model.digest:
+        step.warn("shadow", None, "score.shadow and score.model name the same model, so their scores are equal")
     recipe = model.recipe.joined(shadow.recipe) if shadow else model.recipe
     reasons = scored_rows.reasons_field(model) if step.score.reasons else None
     batch = step.batch(recipe)

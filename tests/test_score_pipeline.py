@@ -234,6 +234,9 @@ def test_the_scores_of_a_shadow_model_stand_beside_those_of_the_model(
     page = champion.artifact(parent, "scoring.html").read_text()
     assert f"differ by {gap.mean():.3f} on average and by at most {gap.max():.3f}" in page
     assert "loans, version 2, of " in page
+    assert "warning: score.shadow and score.model name the same model" not in result.text
+    result = score(rows, "--set=score.shadow=1")
+    assert "warning: score.shadow and score.model name the same model" in result.text
     result = score(rows.drop("note"), "--set=score.shadow=2")
     assert (result.code, "lacks 1 of 4 columns that the model needs: note" in result.text) == (3, True)
     result = score(rows, "--set=score.shadow=nobody")
