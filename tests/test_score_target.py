@@ -77,6 +77,7 @@ def test_a_target_that_can_not_be_one_stops_the_run_before_it_reads(score: Score
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.jvm
 @pytest.mark.usefixtures("java")
 def test_the_jvm_gives_the_same_scores_to_the_last_digit_and_adds_them_too(

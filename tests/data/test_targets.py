@@ -252,6 +252,7 @@ def add_on_jvm(folder: str, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.jvm
 @pytest.mark.usefixtures("java")
 @pytest.mark.parametrize("name", ["{}/target", "scores"], ids=["path", "table of a catalog"])
