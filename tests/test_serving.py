@@ -80,7 +80,7 @@ def test_the_server_gives_the_scores_of_the_step(table: pl.DataFrame, address: s
 
 def scores_by_spark(session: SparkSession, table: pl.DataFrame) -> list[dict[str, Any]]:
     score = mlflow.pyfunc.spark_udf(session, MODEL, env_manager="local")
-    rows = session.createDataFrame(table.select(FEATURES).rows(), "Income_k double, kind string")
+    rows = session.createDataFrame(table.select(FEATURES).rows(), "Income_k double, kind string").coalesce(1)
     return [row["scored"].asDict() for row in rows.select(score(*FEATURES).alias("scored")).collect()]
 
 
