@@ -17,7 +17,7 @@ from ml_pipelines.system import paths
 FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded", re.IGNORECASE)
 FILES = re.compile(r"Too many open files", re.IGNORECASE)
 THREADS = re.compile(
-    r"can't start new thread|failed to (spawn|create|initiate) [\w ]*thread|pthread_create", re.IGNORECASE
+    r"can't start new thread|failed to (spawn|create|initiate) [\w ]*thread|pthread_create(?!\.c:)", re.IGNORECASE
 )
 # The fewest open files, and processes and threads, with which a pipeline run of two steps at once can finish.
 OPEN_FILES, PROCESSES = 128, 128

@@ -65,7 +65,15 @@ def test_the_shortage_behind_an_error_is_named(error: Exception, expected: str) 
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), BadData("Table damaged"), FileNotFoundError(2, "No such file", "x")]
+    "error",
+    [
+        ValueError("x"),
+        BadData("Table damaged"),
+        FileNotFoundError(2, "No such file", "x"),
+        ValueError(
+            "Schema error 10: start_thread at ./nptl/pthread_create.c:442:8"
+        ),  # deltalake's errors end like this
+    ],
 )
 def test_other_errors_stay_as_they_are(error: Exception) -> None:
     assert shortage.explain(error) is None
