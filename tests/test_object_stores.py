@@ -57,12 +57,14 @@ def scored(store: Store) -> pl.DataFrame:
 def test_both_pipelines_give_the_results_of_local_folders(drive: Drive, store: Store, s3: fs.FileSystem) -> None:
     batch = "--set=score.source.kind=synthetic,score.source.rows=300,score.source.features=4"
     results = []
-    for where in ("--set=experiment_name=on_disk", ON_S3):
+    places = {"--set=experiment_name=on_disk": f"{store.tables.parent}/scores", ON_S3: f"s3://{BUCKET}/scores"}
+    for where, target in places.items():
         trained = drive(where)
         assert trained.code == 0, trained.text
-        result = drive("--pipeline=score", where, batch)
+        result = drive("--pipeline=score", where, batch, f"--set=score.target={target}")
         assert result.code == 0, result.text
         results.append((store.metrics(), digests(store), scored(store).to_dicts()))
+        assert pl.read_delta(target).height == 300
     assert results[0] == results[1]
     uri = lineage.outputs(store.child("score"))["scored_uri"]
     assert uri.startswith(f"{TABLES}/local/on_s3/pipeline_run_")
