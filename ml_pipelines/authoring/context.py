@@ -44,7 +44,7 @@ class ScoringModel(NamedTuple):
 
     version: Version  # its number is 0 if score.model is a train run
     estimator: Any
-    file: str  # the path of the model's skops file, which all workers of the engine can read
+    file: str  # the path of the model's skops file for all workers, or only its name if Spark has sent it to them
     digest: str  # the SHA-256 of this file
     trusted: Sequence[str]  # the types that the file may contain
     recipe: Recipe

@@ -194,7 +194,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Spark:
-    """The Spark engine of prepare_data."""
+    """The Spark engine of prepare_data and score."""
 
     engine: str
 

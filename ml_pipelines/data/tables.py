@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from ml_pipelines.data import locations
+from ml_pipelines.data import engines, locations
 from ml_pipelines.errors import BadData, StepFailed, message_of
 from ml_pipelines.system import folders
 
@@ -67,7 +67,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
     file_size = min(FILE_SIZE, COLUMN_SIZE * len(dtypes))
     options = {**WRITE_OPTIONS, "targetFileSize": str(file_size)}  # an option of Sail, which other engines ignore
     try:
-        frame.write.format("delta").mode("overwrite").options(**options).save(uri)
+        _with_plain_text(frame, dtypes).write.format("delta").mode("overwrite").options(**options).save(uri)
     except Exception as error:  # Spark, a user's function in the query plan and the file system can raise any error
         raise StepFailed(f"Table {uri} can't be written: {message_of(error, 250)}") from error
     written = open_table(uri, None)
@@ -88,6 +88,22 @@ def _set_comments(table: DeltaTable, frame: DataFrame) -> None:
     for name, comment in comments.items():
         if written[name] != comment:
             table.alter.set_column_metadata(name, {"comment": comment})
+
+
+def _with_plain_text(frame: DataFrame, dtypes: Sequence[tuple[str, str]]) -> DataFrame:
+    """Return the frame with the default type of text in all text columns.
+
+    What a Python function returned over Spark Connect has the type `string collate UTF8_BINARY`. It means the same, but
+    Spark would write this name into the Delta table, and deltalake and Polars can't read it.
+    """
+    from pyspark.sql import functions as F
+
+    if not engines.is_connect(frame.sparkSession):
+        return frame
+    columns = {name: F.col(f"`{name}`") for name, _ in dtypes}
+    return frame.select(
+        *(columns[name].cast(kind).alias(name) if "string" in kind else columns[name] for name, kind in dtypes)
+    )
 
 
 def check_protocol(uri: str, version: int | None = None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.authoring.context import AreaOf, MayReplace, ScoringModel, Version
+from ml_pipelines.data import artifacts
 from ml_pipelines.data.features import Recipe
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.execution import scoring
@@ -130,14 +131,10 @@ class TrackedContext(DataContext[P]):
         """Return the model that a setting of `score` names, with a copy of its file for the workers."""
         version = scoring_model.find(self._store, self._config, setting)
         logged, trusted = scoring_model.logged_model(self._store, version), self._config.model.trusted_types
-        self._copies = self._place_for_copies()
-        if "://" in self._copies:
-            raise ConfigError("data.delta_prefix: score needs a folder that all workers can read, such as a Volume.")
         facts = model_files.load_facts(logged)
         estimator = model_files.load_model(logged, trusted)
-        file = Path(self._copies, f"{setting}.skops")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(model_files.read_model_file(logged))
+        name = f"{setting}-{logged.digest[:16]}.skops"  # a session of Spark Connect can't send two files of one name
+        file = self._hand_out(model_files.read_model_file(logged), name)
         if not (recipe := Recipe.from_json(facts)):
             raise BadData(
                 f"score.{setting}: {scoring_model.name_of(version)} was trained on a table that no prepare_data wrote. "
@@ -146,13 +143,29 @@ class TrackedContext(DataContext[P]):
         return ScoringModel(
             version,
             estimator,
-            str(file),
+            file,
             logged.digest,
             [*model_files.TRUSTED, *trusted],
             recipe,
             float(facts["threshold"]),
             scoring.test_scores(self._store, version),
         )
+
+    def _hand_out(self, content: bytes, name: str) -> str:
+        """Make a file readable for all workers. Return its path, or only its name if Spark has sent it to them."""
+        if self._config.spark.engine.startswith("sc://") and artifacts.send_file(self.spark, content, name):
+            return name
+        self._copies = self._place_for_copies()
+        if "://" in self._copies:
+            raise ConfigError(
+                f"data.delta_prefix: the Python workers of spark.engine={self._config.spark.engine} read the model "
+                "from a folder below this prefix, and can't read it from a URI. Use a folder that all of them see, "
+                "such as a Volume."
+            )
+        file = Path(self._copies, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return str(file)
 
     # -- the registry
 

@@ -70,7 +70,7 @@ class Model(NamedTuple):
     """A model that the workers load and call.
 
     Args:
-        file: the path of the model's skops file.
+        file: the path of the model's skops file, or only its name if Spark has sent it to the workers.
         digest: the SHA-256 of this file.
         trusted: the types that the file may contain.
         features: the columns that the model takes.
@@ -159,13 +159,22 @@ def load_once(model: Model) -> Any:
     models: dict[str, Any] = kept.__dict__.setdefault("models", {})
     with lock:
         if model.digest not in models:
-            content = Path(model.file).read_bytes()
+            content = _path_here(model.file).read_bytes()
             if hashlib.sha256(content).hexdigest() != model.digest:
                 raise ValueError(f"the model's file {model.file} was changed: its SHA-256 differs")
             if len(models) >= MOST_LOADED:
                 models.clear()
             models[model.digest] = skops.io.loads(content, trusted=list(model.trusted))
         return models[model.digest]
+
+
+def _path_here(file: str) -> Path:
+    """Return the path of a model's file in this worker process."""
+    if "/" in file:
+        return Path(file)
+    from pyspark import SparkFiles
+
+    return Path(SparkFiles.get(file))
 
 
 def known_categories(model: Any) -> dict[str, list[str]]:

@@ -169,6 +169,18 @@ def test_a_sail_server_refuses_random_numbers_too(
     assert not list(store.tables.rglob("*"))
 
 
+@pytest.mark.slow
+def test_a_sail_server_in_another_process_scores(drive: Drive, earlier: Store, server: str) -> None:
+    source = "score.source.kind=synthetic,score.source.rows=400,score.source.features=4"
+    digests = []
+    for engine in ("sail", server):
+        result = drive("--pipeline=score", f"--set=spark.engine={engine},{source}")
+        assert result.code == 0, result.text
+        digests.append(earlier.child("score").data.tags["output.scored_uri.digest"])
+    assert not list(earlier.tables.rglob("*.skops"))  # the copy for the server is removed
+    assert digests[0] == digests[1]
+
+
 def test_the_databricks_engine_needs_a_databricks_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABRICKS_RUNTIME_VERSION", raising=False)
     with pytest.raises(ConfigError, match=r"spark\.engine=databricks needs a Databricks cluster"):
