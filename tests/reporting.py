@@ -225,7 +225,6 @@ class Made:
             if step == "train":
                 client.log_dict(runs[step], PARTS, "fingerprint.json")
                 client.log_param(runs[step], "estimator", "sklearn.ensemble.HistGradientBoostingClassifier")
-                client.log_param(runs[step], "threshold", 0.5)
             if step == "prepare_data":
                 step_tags = {**table_tags("train", 8012), **table_tags("test", 2000), **step_tags}
             metrics = [Metric(name, value, 1, 0) for name, value in METRICS.get(step, {}).items()]

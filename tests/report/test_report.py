@@ -289,12 +289,6 @@ def test_the_report_offers_to_resume_only_if_that_can_help(store: Store, code: s
     assert ("Continue with" in html) is ("--resume" in html) is is_offered
 
 
-def test_a_page_without_the_run_of_train_shows_the_curves_without_a_threshold(store: Store) -> None:
-    html = page(Made(status={"evaluate": "FINISHED"}, artifacts=everything()))
-    assert "ROC" in html and "Choice of the threshold" in html
-    assert "counts as 1" not in html
-
-
 def test_the_report_lists_the_data_warnings(store: Store) -> None:
     rows = [["constant", f"c{i}", f"Column c{i} is <constant>."] for i in range(gather.SHOWN_WARNINGS + 5)]
     artifact = {"data_warnings.json": {"columns": ["kind", "column", "message"], "data": rows}}
@@ -311,11 +305,7 @@ def test_the_command_that_continues_has_only_the_overrides_that_lead_to_the_run(
     run_id = Made(status={"prepare_data": "FAILED"}, parent_status="FAILED").log()[0]
     store.client.log_dict(run_id, run_page.config_json(load("local", [overrides])), "config.json")
     shown = unescape(part(render.render(read(run_id)), "failures"))
-<<<<<<< HEAD
     assert shown.rstrip().endswith(f"--resume {run_id[:8]} --set 'experiment_name=of a colleague'")
-=======
-    assert "seed" not in shown and f"--resume {run_id[:8]} --set 'experiment_name=of a colleague'" in shown
->>>>>>> 80f4027 (Draw the curves of a run whose threshold is unknown)
 
 
 def test_a_stopped_run_shows_that_it_was_stopped(store: Store) -> None:
