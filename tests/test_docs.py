@@ -126,32 +126,6 @@ def test_the_custom_check_on_the_quality_gate_page_works(
     assert ("few_alarms", "passed") in [(check["check"], check["verdict"]) for check in report["checks"]]
 
 
-@pytest.mark.slow
-def test_the_script_on_the_registry_page_scores_what_mlflow_refuses_as_csv(
-    drive: Callable[..., Result], shell: Callable[..., Result], tmp_path: Path
-) -> None:
-    """Whole numbers, codes with leading zeros, and a text column that is empty in each row."""
-    (script,) = re.findall(r"```python\n(.*?)```", text("docs/registry.md"), re.DOTALL)
-    lines = [f"{i},{i * 37 % 101},{i % 12 + 1:03},{'ab'[i % 2]},{'ny'[i * 37 % 101 + i % 23 > 70]}" for i in range(400)]
-    (tmp_path / "source.csv").write_text("\n".join(["id,amount,branch,kind,paid", *lines]) + "\n")
-    source = f"data.source.kind=file,data.source.path={tmp_path / 'source.csv'}"
-    settings = "data.label=paid,data.positive=y,data.columns.branch=category,registry.model=loans"
-    result = drive(f"--set={source}", f"--set={settings}")
-    assert result.code == 0, result.text
-    (tmp_path / "rows.csv").write_text("extra,branch,amount,kind\nx,007,5,\ny,012,99,\n")
-    refused = shell(
-        *("mlflow", "models", "predict", "-m", "models:/loans@champion", "--env-manager", "local"),
-        *("-i", str(tmp_path / "rows.csv"), "-t", "csv"),
-    )
-    assert "Can not safely convert int64 to " in refused.err
-    result = shell("python", "-c", script, cwd=tmp_path)
-    assert result.code == 0, result.text
-    header, *scored = [line.split(",") for line in result.out.split()]
-    assert header == ["extra", "branch", "amount", "kind", "predicted", "probability"]
-    assert [row[:5] for row in scored] == [["x", "007", "5.0", "", "0"], ["y", "012", "99.0", "", "1"]]
-    assert float(scored[0][5]) < 0.5 < float(scored[1][5]) < 1
-
-
 def test_the_docs_name_every_check() -> None:
     from ml_pipelines.checks.quality_checks import CHECKS
 
