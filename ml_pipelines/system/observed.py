@@ -8,7 +8,7 @@ are not recorded, because the driver compares tables, models and the source in a
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import os
 import sys
 import tempfile
@@ -151,7 +151,7 @@ def _note_file(owner: str, path: str) -> None:
         return
     file = Path(path)
     if file.parent.name == "__pycache__":
-        file = Path(importlib.util.source_from_cache(path))
+        file = file.parents[1] / f"{file.name.partition('.')[0]}.py"
     if file.suffix in CODE:
         if is_for_steps(module := name_of(file)):
             _reads.setdefault(owner, {})[f"{MODULE} {module}"] = ""

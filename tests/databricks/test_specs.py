@@ -148,7 +148,7 @@ def test_a_change_of_the_code_during_a_pipeline_run_is_for_the_next_one(monkeypa
     volume._version.cache_clear()
     config = load("dev")
     first = volume.wheel_path(config)
-    monkeypatch.setattr(volume.wheel, "version", lambda _: "0.2.0+c0123456789")
+    monkeypatch.setattr(volume.wheel_version, "version", lambda _: "0.2.0+c0123456789")
     assert volume.wheel_path(config) == first
     volume._version.cache_clear()
     assert "/dev/testing/code/c0123456789/ml_pipelines-0.2.0+c0123456789-py3" in volume.wheel_path(config)

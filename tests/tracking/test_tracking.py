@@ -230,7 +230,7 @@ def test_params_are_logged_flat_with_the_seed(finished: Store) -> None:
     assert params["estimator"] == "sklearn.ensemble.HistGradientBoostingClassifier"
     assert params["options.max_iter"] == "5"
     assert params["seed"] == "42"
-    assert finished.child("evaluate").data.params["threshold"] == "0.5"
+    assert params["threshold"] == "0.5"
 
 
 @pytest.mark.parametrize("step", STEPS)
