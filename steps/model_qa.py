@@ -17,10 +17,12 @@ from ml_pipelines.checks.promotion import Champion, difference_text, judge, rows
 from ml_pipelines.checks.quality_checks import CHECKS, facts_of, settings_of, unproven
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
+from ml_pipelines.problems.problem import problem_of
 
-# The champion's numbers in qa_report.json. A difference is this model's value minus the champion's.
+# The champion's numbers in qa_report.json, below the name of the headline metric. A difference is this model's value
+# minus the champion's.
 CHAMPION_NUMBERS = (
-    *("auc", "low", "high", "difference", "difference_low", "difference_high", "p_value"),
+    *("low", "high", "difference", "difference_low", "difference_high", "p_value"),
     *("loss_difference", "loss_difference_low", "loss_difference_high"),
 )
 
@@ -60,7 +62,7 @@ def run_checks(params: Params, facts: Facts) -> dict[str, Check]:
     return {
         name: CHECKS[name](*(getattr(facts, fact) for fact in facts_of(name)), **settings)
         for name, settings in params.checks.items()
-        if settings is not None
+        if settings is not None and name not in facts.problem.OFF
     }
 
 
@@ -72,11 +74,11 @@ def run(
     train_run_id: str,
     evaluate_run_id: str,
     feature_importance_run_id: str,
-    test_auc: float,
+    test_headline: float,
 ) -> Outputs:
     """Log the report and the drift, then register or refuse the model."""
     params = step.params
-    inputs = GateInputs(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id, test_auc)
+    inputs = GateInputs(train_uri, test_uri, train_run_id, evaluate_run_id, feature_importance_run_id, test_headline)
     facts = Facts(step, inputs, params.level, params.slices, params.slice_rows)
     results = run_checks(params, facts)
     failed, undecided = _named(results, FAILED), _named(results, UNDECIDED)
@@ -86,7 +88,7 @@ def run(
     step.log_json(report(verdict, results, facts, inputs, models), "qa_report.json")
     if "drift" in results:
         step.log_json(drift_report(facts.train_test, facts.since_champion, params.checks["drift"]), "drift.json")
-    champion_line = against(facts.champion, results, params.level)
+    champion_line = against(facts.champion, results)
     count = [f"{models:,} models were judged on these test rows"] if models > 1 else []
     step.summary(" · ".join([counts(results), *champion_line, *shown_problems(results), *count]))
     checks = {"failed_checks": failed, "undecided_checks": undecided}
@@ -95,7 +97,8 @@ def run(
         step.refuse(" ".join(failed.values()))
     else:
         tables, rule = {"train": train_uri, "test": test_uri}, partial(may_replace, step, facts, train_run_id)
-        step.register(train_run_id, verdict, facts.auc.value, facts.area_of, rule, tables, list(pending))
+        metric, value = facts.problem.HEADLINE, facts.headline.value
+        step.register(train_run_id, verdict, (metric, value), facts.headline_of, rule, tables, list(pending))
     return {"qa_complete": True, "qa_passed": verdict == PASSED}
 
 
@@ -105,7 +108,7 @@ def may_replace(
     """Return whether a version may replace another one as champion, by the rule of the check `champion`.
 
     If the check is off, the answer is always no. If the gate has not compared the two versions (two pipelines ran at
-    once), the version's AUC must also be higher. Otherwise each of them could replace the other.
+    once), the version's headline metric must also be better. Otherwise each of them could replace the other.
     """
     settings = step.params.checks.get("champion")
     if settings is None:
@@ -141,8 +144,8 @@ def shown_problems(results: Mapping[str, Check]) -> list[str]:
     ]
 
 
-def against(champion: Champion | None, results: Mapping[str, Check], level: float) -> list[str]:
-    """Return the AUC's difference from the champion, with its paired interval, for the step's line.
+def against(champion: Champion | None, results: Mapping[str, Check]) -> list[str]:
+    """Return the headline metric's difference from the champion, with its paired interval, for the step's line.
 
     The list is empty if the models have no such difference, or if the check `champion` is undecided: then its reason
     says it.
@@ -153,9 +156,7 @@ def against(champion: Champion | None, results: Mapping[str, Check], level: floa
         return [f"not compared with version {champion.version}: {champion.problem}"]
     if not math.isfinite(champion.difference.value):
         return []
-    return [
-        f"auc {difference_text(champion.difference, level)}, against version {champion.version}{rows_text(champion)}"
-    ]
+    return [f"{difference_text(champion)}, against version {champion.version}{rows_text(champion)}"]
 
 
 def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateInputs, models: int) -> dict[str, Any]:
@@ -166,26 +167,29 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
     return {
         "verdict": verdict,
         "checks": [{"check": name, **dataclasses.asdict(check)} for name, check in results.items()],
-        "auc": _finite(dataclasses.asdict(facts.auc)),
+        "problem": facts.kind,
+        facts.problem.HEADLINE: _finite(dataclasses.asdict(facts.headline)),
         "intervals": {name: _finite(dataclasses.asdict(number)) for name, number in facts.intervals.items()},
         "slices": [slice_.to_json() for slice_ in facts.slices],
         "champion": facts.champion and _champion(facts.champion),
         "models_judged": models,
-        "selection": selection_text(models, facts.auc),
-        "judged": {**dataclasses.asdict(inputs), **_finite({"test_auc": inputs.test_auc})},
+        "selection": selection_text(models, facts.problem, facts.headline),
+        "judged": {**dataclasses.asdict(inputs), **_finite({"test_headline": inputs.test_headline})},
     }
 
 
 def _champion(champion: Champion) -> dict[str, Any]:
-    """Return the champion's part of the report: its version, its AUC, and how the model differs from it."""
+    """Return the champion's part of the report: its version, its metric, and how the model differs from it."""
+    metric = problem_of(champion.kind).HEADLINE
     version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id, "rows": champion.rows}
-    if champion.auc is None or champion.difference is None or champion.loss_gain is None:
-        return {**version, **dict.fromkeys(CHAMPION_NUMBERS), "problem": champion.problem}
-    auc, difference = champion.auc, champion.difference
+    if champion.headline is None or champion.difference is None or champion.loss_gain is None:
+        return {**version, **dict.fromkeys((metric, *CHAMPION_NUMBERS)), "problem": champion.problem}
+    headline, difference = champion.headline, champion.difference
     gain = champion.loss_gain
-    numbers = [auc.value, auc.low, auc.high, difference.value, difference.low, difference.high, difference.p_value]
+    numbers = [headline.low, headline.high, difference.value, difference.low, difference.high, difference.p_value]
     numbers += [-gain.value, -gain.high, -gain.low]
-    return {**version, **_finite(dict(zip(CHAMPION_NUMBERS, numbers, strict=True)))}
+    numbers_of = {metric: headline.value, **dict(zip(CHAMPION_NUMBERS, numbers, strict=True))}
+    return {**version, **_finite(numbers_of)}
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,17 +56,23 @@ def assign_test(frame: DataFrame, key: str | None, seed: int, fraction: float, l
     return frame.withColumn(IS_TEST, bucket < F.lit(round(fraction * BUCKETS)))
 
 
-def check_split(counts: Mapping[tuple[bool, int], int], rows_of: Callable[[int], str]) -> None:
-    """Raise BadData unless both tables get enough rows of both classes.
+def check_split(
+    counts: Mapping[tuple[bool, int | None], int], rows_of: Callable[[int], str], classes: Sequence[int | None] = (0, 1)
+) -> None:
+    """Raise BadData unless both tables get enough rows of each class.
 
-    `counts` is (is_test, class) -> rows, and `rows_of` returns the words for a class in the message: `left = yes`.
+    Args:
+        counts: (is_test, class) -> rows. Without classes, the class is None.
+        rows_of: returns the words for a class in the message: `left = yes`.
+        classes: the classes of the label, or None as the only one.
     """
     for is_test, side in ((False, "training"), (True, "test")):
-        for label in (0, 1):
+        for label in classes:
             if (rows := counts.get((is_test, label), 0)) < MIN_PER_CLASS:
                 total = sum(n for (_, of_class), n in counts.items() if of_class == label)
+                of_class = "" if label is None else f" with {rows_of(label)}"
                 raise BadData(
-                    f"The {side} side has {rows} rows with {rows_of(label)} (of {total} in all); at least "
+                    f"The {side} side has {rows} rows{of_class} (of {total} in all); at least "
                     f"{MIN_PER_CLASS} are needed. Bring more rows, or change data.test_fraction or data.split_seed."
                 )
 
@@ -100,9 +106,13 @@ def split_source(step: StepContext[Params]) -> DataFrame:
 def run(step: StepContext[Params]) -> Outputs:
     """Write the training table and the test table; return their URIs."""
     frame = split_source(step)
-    counts = {(is_test, label): n for is_test, label, n in frame.groupBy(IS_TEST, step.label).count().collect()}
+    origin = step.origin()
+    by = [IS_TEST, step.label] if origin.classes else [IS_TEST]
+    counts = {
+        (row[0], row[1] if origin.classes else None): row["count"] for row in frame.groupBy(*by).count().collect()
+    }
     try:
-        check_split(counts, step.origin().rows_of)
+        check_split(counts, origin.rows_of, (0, 1) if origin.classes else (None,))
     except BadData as error:
         if step.key_column and frame.select(step.key_column).distinct().limit(2).count() == 1:
             raise BadData(

@@ -1,4 +1,4 @@
-"""Score new rows: each gets the probability of class 1, and the predicted class by the model's threshold."""
+"""Score new rows: each gets the probability of class 1 and the predicted class, or the predicted number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit a classifier on the training table."""
+"""Fit an estimator on the training table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ml_pipelines.modelling.estimators import (
     needs_whole_codes,
 )
 from ml_pipelines.modelling.features import split_label, value_ranges
-from ml_pipelines.problems.problem import problem_of
+from ml_pipelines.problems.problem import Problem, problem_of, text_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ ESTIMATORS = r"((sklearn|steps)(\.[a-z_]\w*)+|xgboost|lightgbm|catboost)\.[A-Z]\
 
 @dataclass(frozen=True)
 class Params:
-    """The estimator with its options, how columns are encoded for it, and from which score on a row is class 1."""
+    """The estimator with its options, how columns are encoded for it, and from which score on a row is class 1.
 
-    estimator: str
+    Without an estimator, the kind of problem names it. A regression has no classes, and so no threshold.
+    """
+
+    estimator: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     categories: str = "ordinal"
     missing: str = "keep"
@@ -42,13 +45,14 @@ class Params:
     def __post_init__(self) -> None:
         """Raise ValueError for an estimator that is not a class of a known library or of steps/, or wrong values."""
         form = "<library>.<module>.<Class>, of sklearn, xgboost, lightgbm, catboost or steps"
-        rules.looks_like("estimator", self.estimator, ESTIMATORS, form)
+        if self.estimator is not None:
+            rules.looks_like("estimator", self.estimator, ESTIMATORS, form)
         rules.one_of("categories", self.categories, CATEGORIES)
         rules.one_of("missing", self.missing, MISSING)
         rules.between("threshold", self.threshold, 0, 1)
 
 
-def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
+def make_model(features: pl.DataFrame, params: Params, problem: Problem, seed: int) -> Pipeline:
     """Return the unfitted pipeline for these columns: `encode`, then `model`.
 
     Raises:
@@ -58,25 +62,26 @@ def make_model(features: pl.DataFrame, params: Params, seed: int) -> Pipeline:
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
 
-    estimator = make_estimator(params.estimator, params.options, seed)
+    path = params.estimator or problem.ESTIMATOR
+    estimator = make_estimator(path, params.options, seed, problem.ESTIMATOR_TYPE)
     takes_nan = get_tags(estimator).input_tags.allow_nan
     for column in features if params.missing == "keep" and not takes_nan else []:
         if column.null_count() and str(column.dtype) != "String":
             raise BadData(
                 f"Feature {shown(column.name)}: {column.null_count()} of {len(column)} values are missing, and "
-                f"{params.estimator} can't handle that. Set steps.train.params.missing=median."
+                f"{path} can't handle that. Set steps.train.params.missing=median."
             )
     native = params.categories == "native"
     if native:
         text = sum(str(column.dtype) == "String" for column in features)
-        declare_categories(estimator, params.estimator, text, features.width)
-    whole_codes = native and needs_whole_codes(params.estimator)
+        declare_categories(estimator, path, text, features.width)
+    whole_codes = native and needs_whole_codes(path)
     encoder = make_encoder(features, params.categories, params.missing, params.scale, takes_nan, whole_codes)
     return Pipeline([("encode", encoder), ("model", estimator)])
 
 
-def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Fit the estimator; return its probability of class 1 for each row, shape (rows,).
+def fit(estimator: Any, encoded: Any, label: pl.Series, problem: Problem) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Fit the estimator; return its score of each row, shape (rows,).
 
     Raises:
         ConfigError: the estimator refuses the value of an option.
@@ -87,8 +92,7 @@ def fit(estimator: Any, encoded: Any, label: pl.Series) -> np.ndarray[Any, np.dt
         if is_refused_option(error):
             raise ConfigError(f"steps.train.params.options: {message_of(error)}") from error
         raise
-    score: np.ndarray[Any, np.dtype[np.float64]] = estimator.predict_proba(encoded)[:, 1].astype(float)
-    return score
+    return problem.score_of(estimator, encoded)
 
 
 def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
@@ -96,19 +100,22 @@ def run(step: StepContext[Params], *, train_uri: str) -> Outputs:
     import polars as pl
 
     names = step.feature_columns(train_uri)
-    features, label = split_label(step.read(train_uri, [*names, step.label]), step.label, names)
+    problem = problem_of(step.origin(train_uri).problem)
+    features, label = split_label(step.read(train_uri, [*names, step.label]), step.label, names, problem)
     params = step.params
+    if params.estimator is None:
+        params = replace(params, estimator=problem.ESTIMATOR)
+        step.log_params({"estimator": params.estimator})
     if not params.options:
-        events = int(min(label.sum(), len(label) - label.sum()))
-        params = replace(params, options=default_options(params.estimator, events))
+        evidence = problem.evidence(label.to_numpy())
+        params = replace(params, options=default_options(str(params.estimator), evidence))
         step.log_params({f"options.{name}": value for name, value in params.options.items()})
-    model = make_model(features, params, step.seed)
+    model = make_model(features, params, problem, step.seed)
     example = pl.DataFrame(features.head(5).to_dicts(), schema=features.schema)  # `head` alone keeps all rows in memory
     ranges = value_ranges(features)
     encoded = model["encode"].fit_transform(features)
     del features  # frees memory: `features` is as large as `encoded`, and fitting needs that much again
-    problem = problem_of()
-    metrics = problem.score_metrics(label, fit(model["model"], encoded, label), "train")
+    metrics = problem.score_metrics(label, fit(model["model"], encoded, label, problem), "train")
     step.log_metrics({**metrics, "train_rows": len(label), "features": len(names)})
-    step.summary(f"{problem.HEADLINE} {metrics[f'train_{problem.HEADLINE}']:.3f} in training")
+    step.summary(f"{text_of(problem, problem.HEADLINE, metrics[f'train_{problem.HEADLINE}'])} in training")
     return {"train_run_id": step.run_id, "model_uri": step.log_model(model, example, params.threshold, ranges)}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.authoring.context import AreaOf, MayReplace, NewRows, ScoringModel, StepContext, Version
+from ml_pipelines.authoring.context import HeadlineOf, MayReplace, NewRows, ScoringModel, StepContext, Version
 from ml_pipelines.config.loading import load
 from ml_pipelines.config.schema import Config
 from ml_pipelines.data.origin import Origin
@@ -33,6 +33,7 @@ class RecordingContext(StepContext[Any]):
     """The StepContext of a test: the step reads frames, and attributes record what the step logs."""
 
     models_before = 0  # models that were judged on the same test rows before
+    problem = "binary"  # the kind of problem of all tables
 
     def __init__(
         self,
@@ -109,10 +110,10 @@ class RecordingContext(StepContext[Any]):
         return [name for name in self.table_columns(uri) if name not in (self.label, self.key_column)]
 
     def origin(self, uri: str | None = None) -> Origin:
-        return Origin(label=self.label, dropped=self.data.drop)
+        return Origin(label=self.label, dropped=self.data.drop, problem=self.problem)
 
     def identity(self, uri: str) -> Mapping[str, str]:
-        return IDENTITY
+        return {**IDENTITY, "problem": self.problem}
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.logged_params |= params
@@ -172,16 +173,16 @@ class RecordingContext(StepContext[Any]):
         self,
         train_run_id: str,
         verdict: str,
-        auc: float,
-        area_of: AreaOf,
+        metric: tuple[str, float],
+        headline_of: HeadlineOf,
         may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
     ) -> None:
         self.registered.append(
             {
-                **{"train_run_id": train_run_id, "verdict": verdict, "auc": auc, "tables": tables},
-                **{"area_of": area_of, "may_replace": may_replace, "undecided": list(undecided)},
+                **{"train_run_id": train_run_id, "verdict": verdict, "metric": metric, "tables": tables},
+                **{"headline_of": headline_of, "may_replace": may_replace, "undecided": list(undecided)},
             }
         )
 

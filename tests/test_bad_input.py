@@ -144,7 +144,25 @@ LABEL = [
     Case("label-empty-cell", csv("id,x,label", "{i},1,no", "{i},2,", "{i},3,yes"), "Label label: 13 of 40 rows"),
     Case("label-one-class", rows(label=[1]), "Label label has only one class, 1, but a classifier needs two."),
     Case("label-three-classes", rows(label=["a", "b", "c"]), "Label label has 3 classes (a, b, c)"),
-    Case("label-continuous", rows(label=[i / 3 for i in range(40)]), "has more than 20 values"),
+    Case("label-free-text", rows(label=[f"t{i}" for i in range(40)]), "has more than 20 values"),
+    Case("label-few-numbers", rows(label=[1, 2, 3, 4]), "or set data.problem=regression to predict the number"),
+    Case(
+        "label-nearly-a-number",
+        rows(label=[*(str(i / 3) for i in range(39)), "n/k"]),
+        "Label label: 1 of 40 values are not numbers ('n/k')",
+    ),
+    Case(
+        "label-constant-number",
+        rows(label=[7.5]),
+        "Label label has the value 7.5 in all rows, so it can't be predicted.",
+        "data.problem=regression",
+    ),
+    Case(
+        "positive-of-a-number",
+        rows(label=[i / 3 for i in range(40)]),
+        "data.positive: a number has no classes. Remove data.positive=1.",
+        "data.problem=regression,data.positive=1",
+    ),
     Case("label-date", rows(label=[dt.date(2024, 1, 1), dt.date(2024, 1, 2)]), "Label label has type date"),
     Case("positive-unclear", rows(label=["paid", "default"]), "and paid (50%), so neither is clearly rarer. Set"),
     Case(
@@ -157,6 +175,12 @@ LABEL = [
 SPLIT = [
     Case("no-test-rows", rows(), "The test side has 0 rows with label = 0 (of 20 in all)", "data.test_fraction=0.0001"),
     Case("no-train-rows", rows(), "The training side has 0 rows with label = 0", "data.test_fraction=0.9999"),
+    Case(
+        "no-test-rows-of-a-number",
+        rows(label=[i / 3 for i in range(40)]),
+        "The test side has 0 rows (of 40 in all)",
+        "data.test_fraction=0.0001",
+    ),
     Case("rare-class", rows(label=[1] + [0] * 39), "rows with label = 1 (of 1 in all); at least 2 are needed"),
     Case("one-key", rows(id=[7]), "data.key: all 40 rows have the same value in column id, so they are on one side."),
 ]

@@ -337,7 +337,7 @@ def test_an_auc_that_is_not_finite_is_refused_at_any_threshold(
 ) -> None:
     step = importlib.import_module("steps.evaluate")
     real = step.run
-    not_finite = functools.wraps(real)(lambda *args, **inputs: {**real(*args, **inputs), "test_auc": float(value)})
+    not_finite = functools.wraps(real)(lambda *args, **inputs: {**real(*args, **inputs), "test_headline": float(value)})
     monkeypatch.setattr(step, "run", not_finite)
     assert drive("--from=evaluate", "--set=steps.model_qa.params.checks.min_auc.threshold=0").code == 5
     assert earlier.parent().data.tags["verdict"] == "refused"

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from ml_pipelines.authoring.context import Outputs, StepContext
-from ml_pipelines.modelling.features import positive_score, split_label
+from ml_pipelines.modelling.features import score_table, split_label
+from ml_pipelines.problems import binary
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def run(step: StepContext[Params], *, test_uri: str, train_run_id: str) -> Outpu
     """Log the bands as a table."""
     model = step.load_model(train_run_id)
     names = list(model.feature_names_in_)
-    features, _ = split_label(step.read(test_uri, [*names, step.label]), step.label, names)
-    table = count_bands(pl.Series(positive_score(model, features)), step.params.bands)
+    features, _ = split_label(step.read(test_uri, [*names, step.label]), step.label, names, binary)
+    table = count_bands(pl.Series(score_table(model, features, binary)), step.params.bands)
     step.log_table(table, "bands.parquet")
     return {"score_bands_run_id": step.run_id, "bands": table.height}
 '''

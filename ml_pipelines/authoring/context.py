@@ -60,8 +60,8 @@ class NewRows(NamedTuple):
     batch_id: str
 
 
-# Returns a version's AUC on rows that no compared model has seen, or None if it can't be compared.
-AreaOf = Callable[[Version], float | None]
+# Returns a version's headline metric on rows that no compared model has seen, or None if it can't be compared.
+HeadlineOf = Callable[[Version], float | None]
 # Returns whether the first version may replace the second as champion.
 MayReplace = Callable[[Version, Version], bool]
 
@@ -90,7 +90,8 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def source(self) -> DataFrame:
-        """Return the rows of the configured source, typed and checked: the key, the features, the label as 0 or 1.
+        """Return the rows of the configured source, typed and checked: the key, the features, and the label
+        as 0 or 1, or as a number.
 
         Raises:
             BadData: the source does not match the configuration.
@@ -162,7 +163,7 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def origin(self, uri: str | None = None) -> Origin:
-        """Return the source's names for the columns and classes of a table. Use them in messages only.
+        """Return the kind of problem of a table, and the source's names for its columns and classes, for messages.
 
         Without `uri`, return the names of the source that this step has read with `source`.
         """
@@ -265,8 +266,8 @@ class StepContext(ABC, Generic[P]):
         self,
         train_run_id: str,
         verdict: str,
-        auc: float,
-        area_of: AreaOf,
+        metric: tuple[str, float],
+        headline_of: HeadlineOf,
         may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
@@ -276,9 +277,9 @@ class StepContext(ABC, Generic[P]):
         Args:
             train_run_id: the id of the train run. Its model is registered only once, even if this is called again.
             verdict: the quality gate's verdict. Only a model that `passed` can become champion.
-            auc: the AUC of this model on the test table.
-            area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
-                be compared.
+            metric: the headline metric and its value for this model on the test table.
+            headline_of: takes a version, and returns its headline metric on rows that no compared model has seen, or
+                None if it can't be compared.
             may_replace: takes two versions, and returns whether the first may replace the second as champion.
             tables: `train` and `test` -> the URI of the table, for the version's tags.
             undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.

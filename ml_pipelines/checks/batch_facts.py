@@ -22,7 +22,7 @@ FILE = "scoring.json"  # artifact of the run of the step score
 
 def edges_of(model: ScoringModel) -> Sequence[float]:
     """Return the inner edges of the bins of scores: those of the test table, if its scores are known."""
-    return model.test_scores.edges if model.test_scores else problem_of().SCORE_EDGES
+    return model.test_scores.edges if model.test_scores else problem_of(model.recipe.problem).SCORE_EDGES
 
 
 def batch_facts(
@@ -53,7 +53,9 @@ def batch_facts(
         if any(count[kind] for kind in KINDS)
     ]
     return {
+        "problem": model.recipe.problem,
         "rows": rows,
+        "mean_score": tally.mean,
         "batch_id": batch.batch_id,
         "model": _model_facts(model, now),
         "test_rows": tested,
@@ -125,7 +127,9 @@ def metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     values = {"scored_rows": facts["rows"], "score_psi": facts["scores"]["psi"]}
     if facts["predicted"]:
         values["predicted_positive_rate"] = facts["predicted"][-1]["share"]
-    if facts["shadow"]:
+    else:
+        values["predicted_mean"] = facts["mean_score"]
+    if facts["shadow"] and facts["predicted"]:
         values["shadow_agreement"] = agreement(facts)
     return {name: value for name, value in values.items() if value is not None}
 
@@ -137,10 +141,14 @@ def summary(facts: Mapping[str, Any]) -> str:
         positive = facts["predicted"][-1]
         test = "" if positive["test"] is None else f" ({positive['test']:.1%} of the test table)"
         parts.append(f"{positive['share']:.1%} predicted {shown(positive['value'])}{test}")
+    else:
+        parts.append(f"{facts['mean_score']:.4g} predicted on average")
     model, shadow = facts["model"], facts["shadow"]
     days = "less than a day old" if not model["days"] else f"{model['days']:,} day{'s' * (model['days'] > 1)} old"
     parts.append(f"{_name(model)}, {days}")
-    if shadow:
+    if shadow and not facts["predicted"]:
+        parts.append(f"{_name(shadow['model'])} predicts numbers that differ by {shadow['distance']:.4g} on average")
+    elif shadow:
         parts.append(f"{_name(shadow['model'])} predicts {agreement(facts):.1%} of the rows alike")
     return ", ".join(parts)
 

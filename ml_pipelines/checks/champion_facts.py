@@ -13,7 +13,7 @@ from ml_pipelines.checks.promotion import Champion
 from ml_pipelines.checks.table_facts import GateInputs, TableFacts, sample_of
 from ml_pipelines.config.schema import Crown
 from ml_pipelines.errors import BadData, PipelineError
-from ml_pipelines.modelling.features import positive_score
+from ml_pipelines.modelling.features import score_table
 from ml_pipelines.text import listed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ChampionFacts(TableFacts):
     def __init__(self, step: StepContext[Any], inputs: GateInputs, level: float) -> None:
         super().__init__(step, inputs, level)
         self._scores: dict[str, Array] = {}  # train run -> the scores of its model
-        self._areas: dict[str, float] = {}  # train run -> AUC of its model on the compared rows
+        self._headlines: dict[str, float] = {}  # train run -> headline metric of its model on the compared rows
         self._compared: Array | None = None  # the rows on which the champion was compared, if it was
 
     @property
@@ -45,8 +45,8 @@ class ChampionFacts(TableFacts):
         if version is None:
             return None
         champion = self.compare(None, version)
-        if champion.auc and champion.difference:
-            self._compared, self._areas[version.run_id] = self._unseen_by(version), champion.auc.value
+        if champion.headline and champion.difference:
+            self._compared, self._headlines[version.run_id] = self._unseen_by(version), champion.headline.value
         return champion
 
     @property
@@ -83,37 +83,43 @@ class ChampionFacts(TableFacts):
             other = "If this is another data set, set registry.model to another name."
             return Champion(*of_version, problem=f"it can't score this table: {error} {other}")
         label, keys = self.label[rows], None if self._keys is None else self._keys[rows]
-        auc = self._problem.headline_interval(label, theirs, self._level, keys)
-        difference = self._problem.compare(label, ours, theirs, self._level, keys)
+        headline = self.problem.headline_interval(label, theirs, self._level, keys)
+        difference = self.problem.compare(label, ours, theirs, self._level, keys)
         if math.isfinite(difference.value) and math.isnan(difference.p_value):
-            return Champion(*of_version, auc, problem="all test rows of a class have the same key.")
+            rows_of = "rows of a class" if self.problem.HAS_CLASSES else "rows"
+            return Champion(*of_version, headline, problem=f"all test {rows_of} have the same key.")
         return Champion(
             *of_version,
-            auc,
+            headline,
             difference,
-            loss_gain=self._problem.loss_gain(label, ours, theirs, self._level, keys),
-            baseline_loss=self._problem.loss(label, self._baseline[rows]),
-            sample=sample_of(label, keys),
+            loss_gain=self.problem.loss_gain(label, ours, theirs, self._level, keys),
+            baseline_loss=self.problem.loss(label, self._baseline[rows]),
+            sample=sample_of(self.problem, label, keys),
             rows=None if rows.all() else int(rows.sum()),
+            kind=self.kind,
+            unit=self.problem.unit(label, self._baseline[rows]),
         )
 
-    def area_of(self, version: Version) -> float | None:
-        """Return a version's AUC on the rows that the champion has not seen, or None if it can't be compared."""
+    def headline_of(self, version: Version) -> float | None:
+        """Return a version's headline metric on the rows that the champion has not seen.
+
+        The result is None if the version can't be compared.
+        """
         champion, run_id = self.champion, version.run_id
-        if run_id not in self._areas:
-            if champion and run_id == champion.run_id and not champion.is_this:  # `compare` gave no AUC for it
+        if run_id not in self._headlines:
+            if champion and run_id == champion.run_id and not champion.is_this:  # `compare` gave none for it
                 return None
             try:
-                self._areas[run_id] = self._measured(version)
+                self._headlines[run_id] = self._measured(version)
             except PipelineError:
                 return None
-        return self._areas[run_id]
+        return self._headlines[run_id]
 
     def _measured(self, version: Version) -> float:
         rows = slice(None) if self._compared is None else self._compared
         if not self._unseen_by(version)[rows].all():
             raise BadData("it can have trained on rows on which the champion is judged.")
-        return self._problem.headline(self.label[rows], self._score_of(version.run_id)[rows])
+        return self.problem.headline(self.label[rows], self._score_of(version.run_id)[rows])
 
     def _unseen_by(self, version: Version) -> Array:
         """Return for each row of the test table whether a version can't have trained on it."""
@@ -125,7 +131,7 @@ class ChampionFacts(TableFacts):
 
     @cached_property
     def _identity(self) -> Mapping[str, str]:
-        """How the tables were split, and what their classes mean."""
+        """How the tables were split, and what their label means."""
         return self._step.identity(self._inputs.train_uri)
 
     def _score_of(self, train_run_id: str) -> Array:
@@ -140,4 +146,4 @@ class ChampionFacts(TableFacts):
         names = list(model.feature_names_in_)
         if lost := [name for name in names if name not in self._names]:
             raise BadData(f"it takes columns that the test table does not have ({listed(lost, most=5)}).")
-        return positive_score(model, self._test.select(names))
+        return score_table(model, self._test.select(names), self.problem)

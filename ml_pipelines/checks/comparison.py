@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ml_pipelines.config.schema import ProblemKind
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.split import Split
-from ml_pipelines.problems.intervals import FEWEST_EVENTS
+from ml_pipelines.problems.problem import Problem, problem_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
+BINARY = ProblemKind.binary.value  # the kind of versions that earlier releases registered
+
+
 def find_unseen_rows(ours: Mapping[str, str], theirs: Mapping[str, str], test: pl.DataFrame, label: Array) -> Array:
     """Return for each row of the test table whether a version can't have trained on it.
 
@@ -24,14 +28,15 @@ def find_unseen_rows(ours: Mapping[str, str], theirs: Mapping[str, str], test: p
         ours: the identity of the tables: the split and the label (see models/identity.py).
         theirs: the identity of the version.
         test: the test table.
-        label: the class of each row.
+        label: the label of each row.
 
     Raises:
         BadData: the models can't be compared. The message says why.
     """
     import numpy as np
 
-    _check_label(ours, theirs)
+    problem = problem_of(ours.get("problem", BINARY))
+    _check_label(ours, theirs, problem)
     if "split_kind" in ours and _of_split(ours) == _of_split(theirs):
         return np.ones(len(label), bool)
     here, there = Split.from_tags(ours), Split.from_tags(theirs)
@@ -48,30 +53,30 @@ def find_unseen_rows(ours: Mapping[str, str], theirs: Mapping[str, str], test: p
     if there.key not in test.columns:
         raise BadData(f"its split is by column {shown(there.key)}, which the test table does not have ({changes}).")
     rows = there.is_test(test[there.key])
-    for class_ in (0, 1):
-        if (count := int((label[rows] == class_).sum())) < FEWEST_EVENTS:
-            raise BadData(
-                f"its split was another one ({changes}), and it can have trained on all but {count} of the test rows "
-                f"of class {class_}; at least {FEWEST_EVENTS} are needed. Set the split back."
-            )
+    if few := problem.scarcity(label[rows]):
+        raise BadData(
+            f"its split was another one ({changes}), and it can have trained on all but {few}. Set the split back."
+        )
     return rows
 
 
-def _check_label(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
-    """Raise BadData if class 1 doesn't mean the same for both models, or if nobody recorded what it means."""
-    here, there = ([identity.get(f"label_{part}") for part in ("name", 0, 1)] for identity in (ours, theirs))
-    if None in there or None in here:
+def _check_label(ours: Mapping[str, str], theirs: Mapping[str, str], problem: Problem) -> None:
+    """Raise BadData if the label doesn't mean the same for both models, or if nobody recorded what it means."""
+    kinds = [identity.get("problem", BINARY) for identity in (theirs, ours)]
+    if kinds[0] != kinds[1]:
+        raise BadData(
+            f"its kind of problem is {shown(kinds[0])}, but here it is {shown(kinds[1])}. Set data.problem and "
+            "data.label back, or give this model another name (registry.model)."
+        )
+    here, there = ([identity.get(name, "") for name in problem.IDENTITY] for identity in (ours, theirs))
+    if not (all(there) and all(here)):
         raise BadData(
             "nobody recorded what its classes mean."
-            if None in there
+            if not all(there)
             else "nobody recorded what the classes of these tables mean."
         )
     if here != there:
-        texts = [f"{shown(name)} = {shown(one)} (0: {shown(zero)})" for name, zero, one in (there, here)]
-        raise BadData(
-            f"its class 1 is {texts[0]}, but here it is {texts[1]}. Set data.positive and data.label back, or give "
-            "this model another name (registry.model)."
-        )
+        raise BadData(f"{problem.label_change(there, here)}, or give this model another name (registry.model).")
 
 
 def _of_split(identity: Mapping[str, str]) -> dict[str, str]:

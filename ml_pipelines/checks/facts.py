@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.authoring.context import StepContext
-from ml_pipelines.checks import drift, measures, slices
+from ml_pipelines.checks import drift, slices
 from ml_pipelines.checks.champion_facts import ChampionFacts
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.errors import BadData, PipelineError
-from ml_pipelines.modelling.features import key_codes, positive_score, refit, split_label
-from ml_pipelines.problems.calibration import Calibration
+from ml_pipelines.modelling.features import key_codes, refit, score_table, split_label
+from ml_pipelines.problems.calibration import Calibration, calibration
 from ml_pipelines.problems.intervals import Interval
 from ml_pipelines.text import listed
 
@@ -45,35 +45,35 @@ class Facts(ChampionFacts):
     def intervals(self) -> dict[str, Interval]:
         """Metric -> its value on the test table, with its interval."""
         predicted = self._predictions["predicted"].to_numpy()
-        return self._problem.intervals(self.label, self.score, predicted, self._level, self._keys)
+        return self.problem.intervals(self.label, self.score, predicted, self._level, self._keys)
 
     @property
-    def auc(self) -> Interval:
-        """The AUC on the test table."""
-        return self.intervals[self._problem.HEADLINE]
+    def headline(self) -> Interval:
+        """The headline metric on the test table."""
+        return self.intervals[self.problem.HEADLINE]
 
     @property
-    def test_auc(self) -> float:
-        """The AUC on the test table, as the step evaluate returned it."""
-        return self._inputs.test_auc
+    def test_headline(self) -> float:
+        """The headline metric on the test table, as the step evaluate returned it."""
+        return self._inputs.test_headline
 
     @cached_property
     def baseline_gain(self) -> Interval:
-        """The baseline's log loss minus the model's. The baseline scores each row with the training table's rate."""
-        return self._problem.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
+        """The baseline's loss minus the model's. The baseline scores each row with the training table's mean label."""
+        return self.problem.loss_gain(self.label, self.score, self._baseline, self._level, self._keys)
 
     def calibrated(self, bins: int) -> Calibration:
         """Return how well the scores of the test table agree with its labels."""
-        return self._problem.calibration(self.label, self.score, bins, self._level, self._keys)
+        return calibration(self.label, self.score, bins, self._level, self._keys)
 
     @cached_property
-    def train_auc(self) -> float:
-        """The AUC on the training table, as the step train logged it."""
-        return self._step.load_metrics(self._inputs.train_run_id)[f"train_{self._problem.HEADLINE}"]
+    def train_headline(self) -> float:
+        """The headline metric on the training table, as the step train logged it."""
+        return self._step.load_metrics(self._inputs.train_run_id)[f"train_{self.problem.HEADLINE}"]
 
     @cached_property
     def importances(self) -> Mapping[str, float]:
-        """Column -> loss in AUC if the column is shuffled, as the step feature_importance logged it."""
+        """Column -> loss in the headline metric if the column is shuffled, as the step feature_importance logged it."""
         table = self._step.load_table(self._inputs.feature_importance_run_id, "feature_importance.json")
         return dict(table.select("feature", "importance").iter_rows())
 
@@ -88,10 +88,10 @@ class Facts(ChampionFacts):
         return self._origin.removal(column)
 
     @cached_property
-    def single_aucs(self) -> Mapping[str, float]:
-        """Column -> the AUC of this column alone."""
+    def singles(self) -> Mapping[str, float]:
+        """Column -> how well this column alone predicts the label."""
         label = self._predictions["label"]
-        return {name: measures.single_auc(self._test[name], label) for name in self._names}
+        return {name: self.problem.single_column(self._test[name], label) for name in self._names}
 
     @cached_property
     def slices(self) -> list[slices.Slice]:
@@ -107,7 +107,9 @@ class Facts(ChampionFacts):
             )
         version = f"version {self.champion.version}" if self.champion else ""
         predicted = self._predictions["predicted"].to_numpy()
-        table = slices.Predictions(self.label, self.score, predicted, self._keys, self.champion_score, version)
+        table = slices.Predictions(
+            self.label, self.score, predicted, self._keys, self.champion_score, version, self.kind, self.unit
+        )
         columns = [self._test[name] for name in dict.fromkeys(names)]
         return slices.measure(columns, table, self._level, self._slice_rows)
 
@@ -146,14 +148,14 @@ class Facts(ChampionFacts):
     # -- for checks that are off by default
 
     def refit(self, seed: int, rows: int) -> float:
-        """Fit the model again on a bootstrap sample of about `rows` training rows, and return its test AUC.
+        """Fit the model again on a bootstrap sample of about `rows` training rows; return its headline metric on test.
 
         The seed decides the sample, and the estimator gets it too. Rows with the same key are drawn together.
         """
         model = self._step.load_model(self._inputs.train_run_id)
         sample = _resampled(self._train, self._step.key_column, rows, seed)
-        refitted = refit(model, *split_label(sample, self._step.label, self._names), seed)
-        return self._problem.headline(self.label, positive_score(refitted, self._test.select(self._names)))
+        refitted = refit(model, *split_label(sample, self._step.label, self._names, self.problem), seed)
+        return self.problem.headline(self.label, score_table(refitted, self._test.select(self._names), self.problem))
 
     @cached_property
     def _model(self) -> Any:
@@ -161,7 +163,7 @@ class Facts(ChampionFacts):
 
     def predict(self, rows: int) -> object:
         """Return the model's scores of the first `rows` rows of the test table."""
-        return positive_score(self._model, self._test.select(self._names).head(rows))
+        return score_table(self._model, self._test.select(self._names).head(rows), self.problem)
 
 
 def _sample(table: pl.DataFrame, key: str | None) -> pl.DataFrame:

@@ -17,12 +17,13 @@ from ml_pipelines.checks.verdicts import (
     needed_text,
     rows_needed,
 )
-from ml_pipelines.config.schema import Crown
+from ml_pipelines.config.schema import Crown, ProblemKind
 from ml_pipelines.problems.intervals import Difference, Interval
+from ml_pipelines.problems.problem import Problem, is_higher_better, problem_of
 
 BY_HAND = "Only a person can make this model champion (ml-pipelines promote)."
 ADVICE = "Keep the champion, or use more rows, other features or other options."
-# The log loss may rise by this much for each unit of `margin`, as a share of the baseline's log loss: with a margin of
+# The loss may rise by this much for each unit of `margin`, as a share of the baseline's loss: with a margin of
 # 0.01, by 5 %. A share of the baseline's loss means the same for rare and for frequent events.
 LOSS_PER_MARGIN = 5
 
@@ -32,31 +33,37 @@ class Champion:
     """The champion, compared with another model on the test rows that neither can have trained on.
 
     `rows` is the number of these rows; None means all rows of the test table. `problem` says why the models are not
-    compared.
+    compared. `kind` is the kind of problem, and `unit` is its unit of margins on these rows.
     """
 
     name: str
     version: int
     run_id: str
-    auc: Interval | None = None
-    difference: Difference | None = None  # the other model's AUC minus the champion's
-    loss_gain: Interval | None = None  # the champion's log loss minus the other model's
-    baseline_loss: float = math.nan  # the log loss of a model that gives each row the training table's rate
+    headline: Interval | None = None
+    difference: Difference | None = None  # the other model's headline metric minus the champion's
+    loss_gain: Interval | None = None  # the champion's loss minus the other model's
+    baseline_loss: float = math.nan  # the loss of a model that gives each row the training table's mean label
     sample: Sample | None = None
     problem: str = ""
     rows: int | None = None
     is_this: bool = False  # the other model is the champion itself
+    kind: str = ProblemKind.binary.value
+    unit: float = 1.0
 
 
 def judge(champion: Champion | None, crown: Crown, margin: float) -> Check:
     """Judge whether a model may replace the champion.
 
-    - `better`: the interval of the difference in AUC lies above 0.
-    - `not_worse`: the difference is not below 0, and its interval lies above minus the margin. Without the first
-      condition, the AUC could fall step by step, by a series of small losses.
-    - Both rules also limit the rise of the log loss: to LOSS_PER_MARGIN times the margin times the baseline's log loss.
+    The advantage is by how much the model's headline metric is better than the champion's, in the unit of margins: the
+    difference in AUC, or the difference in RMSE as a share of the baseline's RMSE.
 
-    The check fails if the AUC is clearly lower, or if the log loss has clearly risen by more than this limit.
+    - `better`: the interval of the advantage lies above 0.
+    - `not_worse`: the advantage is not below 0, and its interval lies above minus the margin. Without the first
+      condition, the metric could get worse step by step, by a series of small losses.
+    - Both rules also limit the rise of the loss: to LOSS_PER_MARGIN times the margin times the baseline's loss.
+
+    The check fails if the metric is clearly worse, or if the loss has clearly risen by more than this limit. Its value
+    is the advantage.
     """
     threshold = 0.0 if crown is Crown.better else -margin
     if champion is None:
@@ -64,26 +71,33 @@ def judge(champion: Champion | None, crown: Crown, margin: float) -> Check:
     version = f"version {champion.version}"
     if champion.is_this:
         return Check(None, threshold, NOT_COMPARED, f"this model is the champion, {version}")
-    auc, difference, gain, sample = champion.auc, champion.difference, champion.loss_gain, champion.sample
-    if auc is None or difference is None or gain is None or sample is None:
+    headline, difference, gain, sample = champion.headline, champion.difference, champion.loss_gain, champion.sample
+    if headline is None or difference is None or gain is None or sample is None:
         reason = f"not compared with the champion, {version}: {champion.problem} {BY_HAND}"
         return Check(None, threshold, NOT_COMPARED, reason)
+    kind = problem_of(champion.kind)
     if not (math.isfinite(difference.value) and math.isfinite(gain.value)):
-        values = f"auc difference {difference.value}, log loss difference {-gain.value}"
+        values = f"{kind.HEADLINE} difference {difference.value}, {kind.LOSS} difference {-gain.value}"
         return Check(None, threshold, FAILED, f"{values} against the champion, {version}: not a finite number", ADVICE)
-    area, area_reason = _judge_area(difference, crown, margin, sample)
+    advantage = difference.advantage(is_higher_better(kind), champion.unit)
+    verdict, why = _judge_headline(advantage, crown, margin, sample)
     loss, loss_reason = _judge_loss(gain, champion.baseline_loss, margin, sample)
-    what = f"auc {difference_text(difference, auc.level)}, against the champion, {version} (auc {auc.value:.3f})"
-    reason = f"{what}{rows_text(champion)}: {area_reason}"
+    champions = f"{kind.HEADLINE} {headline.value:{kind.form(headline.value)}}"
+    reason = f"{difference_text(champion)}, against the champion, {version} ({champions}){rows_text(champion)}: {why}"
     if loss != PASSED:
-        reason += f"; log loss {_loss_text(gain)}: {loss_reason}"
-    verdict = next((word for word in (FAILED, UNDECIDED) if word in (area, loss)), PASSED)
-    return Check(difference.value, threshold, verdict, reason, ADVICE if verdict == FAILED else "")
+        reason += f"; {kind.LOSS} {_loss_text(gain, kind.form(champion.baseline_loss))}: {loss_reason}"
+    verdict = next((word for word in (FAILED, UNDECIDED) if word in (verdict, loss)), PASSED)
+    return Check(advantage.value, threshold, verdict, reason, ADVICE if verdict == FAILED else "")
 
 
-def difference_text(difference: Difference, level: float) -> str:
-    """Return the difference from the champion with its interval in words."""
-    return f"{difference.value:+.3f}, {interval_text(difference.low, difference.high, level, '+.3f')}"
+def difference_text(champion: Champion) -> str:
+    """Return the difference in the headline metric from the champion with its interval, in words."""
+    difference, headline, kind = champion.difference, champion.headline, problem_of(champion.kind)
+    if difference is None or headline is None:
+        return ""
+    form = f"+{kind.form(headline.value)}"
+    ends = interval_text(difference.low, difference.high, headline.level, form, kind.EVIDENCE)
+    return f"{kind.HEADLINE} {difference.value:{form}}, {ends}"
 
 
 def rows_text(champion: Champion) -> str:
@@ -91,8 +105,8 @@ def rows_text(champion: Champion) -> str:
     return "" if champion.rows is None else f", on the {champion.rows:,} test rows that neither model has seen"
 
 
-def selection_text(models: int, auc: Interval) -> str:
-    """Return by how much the choice among several models can raise the AUC of the best; empty for a single model.
+def selection_text(models: int, kind: Problem, headline: Interval) -> str:
+    """Return how much too good the choice among several models can make the best look; empty for a single model.
 
     All models were judged on the same test rows. The best of n independent estimates lies above the truth by the mean
     of the largest of n standard normal numbers (Blom 1958), in standard errors. Similar models share their errors, so
@@ -102,26 +116,28 @@ def selection_text(models: int, auc: Interval) -> str:
         return ""
     normal = NormalDist()
     errors = normal.inv_cdf((models - 0.375) / (models + 0.25))
+    label, higher = kind.METRICS[kind.HEADLINE]
     text = (
-        f"{models:,} models were judged on these test rows. The choice of the best can make its AUC too high, by up to "
+        f"{models:,} models were judged on these test rows. The choice of the best can make its {label} too "
+        f"{'high' if higher else 'low'}, by up to "
     )
     text += f"about {errors:.1f} standard errors"
-    if math.isnan(auc.low):
+    if math.isnan(headline.low):
         return f"{text}."
-    raised = errors * (auc.high - auc.low) / (2 * normal.inv_cdf((1 + auc.level) / 2))
-    return f"{text} ({raised:.3f})."
+    moved = errors * (headline.high - headline.low) / (2 * normal.inv_cdf((1 + headline.level) / 2))
+    return f"{text} ({moved:{kind.form(headline.value)}})."
 
 
-def _judge_area(difference: Difference, crown: Crown, margin: float, sample: Sample) -> tuple[str, str]:
-    """Return the verdict on the difference in AUC, and its reason."""
-    value, low, high = difference.value, difference.low, difference.high
+def _judge_headline(advantage: Difference, crown: Crown, margin: float, sample: Sample) -> tuple[str, str]:
+    """Return the verdict on the advantage, and its reason."""
+    value, low, high = advantage.value, advantage.low, advantage.high
     better = crown is Crown.better
     if high < 0:
         return FAILED, "clearly worse"
     if low > 0 or (not better and value >= 0 and low >= -margin):
         return PASSED, "clearly better" if low > 0 else f"not worse, with a margin of {margin:g}"
     if value < 0:
-        why, needed = "lower, though not clearly", rows_needed(value, high, 0, sample.count)
+        why, needed = "worse, though not clearly", rows_needed(value, high, 0, sample.count)
     elif better:
         why, needed = "too little evidence that it is better", rows_needed(value, low, 0, sample.count)
     else:
@@ -131,7 +147,7 @@ def _judge_area(difference: Difference, crown: Crown, margin: float, sample: Sam
 
 
 def _judge_loss(gain: Interval, baseline_loss: float, margin: float, sample: Sample) -> tuple[str, str]:
-    """Return the verdict on the difference in log loss, and its reason."""
+    """Return the verdict on the difference in loss, and its reason."""
     allowed = LOSS_PER_MARGIN * margin * baseline_loss
     if gain.low >= -allowed:
         return PASSED, ""
@@ -143,6 +159,6 @@ def _judge_loss(gain: Interval, baseline_loss: float, margin: float, sample: Sam
     return UNDECIDED, why + needed_text(needed, sample.noun)
 
 
-def _loss_text(gain: Interval) -> str:
-    """Return the model's log loss minus the champion's, with its interval in words."""
-    return f"{-gain.value:+.3f}, {interval_text(-gain.high, -gain.low, gain.level, '+.3f')}"
+def _loss_text(gain: Interval, form: str) -> str:
+    """Return the model's loss minus the champion's, with its interval in words."""
+    return f"{-gain.value:+{form}}, {interval_text(-gain.high, -gain.low, gain.level, f'+{form}')}"

@@ -4,6 +4,8 @@ A check's parameters before the `*` are facts: facts.py has a property of the sa
 the `*` are settings: conf has their values below `steps.model_qa.params.checks.<name of the check>`. The annotation of
 a setting is its range: `int` is at least 1, `Share` is from 0 to 1, and the types below have ranges of their own. A
 check fails if its value is NaN.
+
+Margins are in the unit of the kind of problem: 1 for an AUC, the baseline's RMSE for an RMSE (`Problem.unit`).
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from ml_pipelines.checks.verdicts import (
 from ml_pipelines.config.schema import Crown
 from ml_pipelines.problems.calibration import Calibration, events_needed
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval
+from ml_pipelines.problems.problem import Problem, is_higher_better
 from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ RAW_SCORES = (
 MOST_SHOWN = 5  # a reason names at most this many columns or slices
 TwoOrMore = Annotated[int, Limits(low=2)]
 Bins = Annotated[int, Limits(low=1, high=1000)]
-Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two AUCs
+Gap = Annotated[float, Limits(low=-1, high=1)]  # a difference of two metrics in the unit of margins
 NotNegative = Annotated[float, Limits(low=0)]
 Factor = Annotated[float, Limits(low=1)]
 Slope = Annotated[float, Limits(low=0.01, high=1)]
@@ -112,27 +115,37 @@ def signature(has_signature: bool) -> Check:
 
 
 @check
-def min_auc(auc: Interval, test_auc: float, sample: Sample, *, threshold: Share) -> Check:
+def min_auc(headline: Interval, test_headline: float, sample: Sample, *, threshold: Share) -> Check:
     """Pass if the AUC on the test table is clearly high enough, and agrees with the predictions of step evaluate."""
-    if not math.isclose(auc.value, test_auc, abs_tol=1e-9):
-        return Check(None, threshold, FAILED, f"test_auc is {test_auc}, but the AUC of the predictions is {auc.value}")
+    if not math.isclose(headline.value, test_headline, abs_tol=1e-9):
+        reason = f"evaluate returned the auc {test_headline}, but the auc of its predictions is {headline.value}"
+        return Check(None, threshold, FAILED, reason)
     advice = "Use more rows, other features or another estimator."
-    return not_below("test auc", auc, threshold, sample, advice)
+    return not_below("test auc", headline, threshold, sample, advice)
 
 
 @check
-def beats_baseline(baseline_gain: Interval, sample: Sample) -> Check:
-    """Pass if the log loss is clearly below that of the baseline, which gives each row the training table's rate."""
-    what, advice = "log loss of the baseline minus that of the model", "Use more rows, other features or other options."
+def beats_baseline(baseline_gain: Interval, sample: Sample, problem: Problem) -> Check:
+    """Pass if the loss is clearly below that of the baseline, which gives each row the training table's mean label."""
+    what = f"{problem.LOSS} of the baseline minus that of the model"
+    advice = "Use more rows, other features or other options."
     if baseline_gain.low == baseline_gain.high == 0:
-        return Check(0.0, 0.0, FAILED, "the model's log loss is that of the baseline in each row", advice)
+        return Check(0.0, 0.0, FAILED, f"the model's {problem.LOSS} is that of the baseline in each row", advice)
     return not_below(what, baseline_gain, 0, sample, advice)
 
 
 @check
-def train_test_gap(auc: Interval, train_auc: float, *, threshold: Gap) -> Check:
-    """Warn if the AUC on the training table is much higher than on the test table. This never refuses a model."""
-    return only_warning(at_most("training auc minus test auc", train_auc - auc.value, threshold, SIMPLER))
+def train_test_gap(
+    headline: Interval, train_headline: float, unit: float, problem: Problem, *, threshold: Gap
+) -> Check:
+    """Warn if the metric on the training table is much better than on the test table. This never refuses a model."""
+    name = problem.HEADLINE
+    if is_higher_better(problem):
+        what, gap = f"training {name} minus test {name}", train_headline - headline.value
+    else:
+        what = f"test {name} minus training {name}, as a share of the baseline's {name},"
+        gap = (headline.value - train_headline) / unit
+    return only_warning(at_most(what, gap, threshold, SIMPLER))
 
 
 @check
@@ -167,28 +180,34 @@ def calibration(
 
 
 @check
-def single_column(single_aucs: Mapping[str, float], removal: Callable[[str], str], *, threshold: Share) -> Check:
+def single_column(
+    singles: Mapping[str, float], removal: Callable[[str], str], problem: Problem, *, threshold: Share
+) -> Check:
     """Pass if no single column predicts the label almost perfectly."""
-    name, value = _largest(single_aucs)
+    name, value = _largest(singles)
     advice = f"If the column gives the label away, {removal(name)}."
-    return at_most(f"auc of {shown(name)} alone", value, threshold, advice)
+    return at_most(f"{problem.SINGLE} of {shown(name)} alone", value, threshold, advice)
 
 
 @check
 def importance(
-    importances: Mapping[str, float], removal: Callable[[str], str], *, threshold: Share, least: Share
+    importances: Mapping[str, float],
+    removal: Callable[[str], str],
+    unit: float,
+    problem: Problem,
+    *,
+    threshold: Share,
+    least: Share,
 ) -> Check:
-    """Pass if the model depends on several columns. Not compared if shuffling no column costs `least` of AUC."""
+    """Pass if the model depends on several columns. Not compared if shuffling no column costs `least` units."""
     name, value = _largest(importances)
     if len(importances) == 1:
         return Check(None, threshold, NOT_COMPARED, f"{shown(name)} is the only column")
-    if value < least:
-        return Check(
-            None,
-            threshold,
-            NOT_COMPARED,
-            f"shuffling any column lowers the auc by less than {least}; the most is {value:.3g}, for {shown(name)}",
-        )
+    if value < least * unit:
+        verb = "lowers" if is_higher_better(problem) else "raises"
+        most = f"{least * unit:.3g}; the most is {value:.3g}, for {shown(name)}"
+        reason = f"shuffling any column {verb} the {problem.HEADLINE} by less than {most}"
+        return Check(None, threshold, NOT_COMPARED, reason)
     share = value / math.fsum(max(0.0, loss) for loss in importances.values())
     advice = f"If the column must not decide alone, {removal(name)}."
     return at_most(f"share of {shown(name)} in the importance of all columns", share, threshold, advice)
@@ -198,9 +217,9 @@ def importance(
 def worst_slice(slices: Sequence[Slice], *, threshold: Share, ratio: Factor) -> Check:
     """Pass if no slice (rows with one value of a declared column) is clearly and much worse than others.
 
-    slices.py says what a slice is compared with. "Much worse" means an AUC that is lower by more than `threshold`, or
-    odds of class 1 that differ from the expected odds by more than the factor `ratio`. The check's value is the number
-    of comparisons in which a slice is clearly and much worse.
+    slices.py says what a slice is compared with. "Much worse" means a headline metric that is worse by more than
+    `threshold` units, or odds of class 1 that differ from the expected odds by more than the factor `ratio`. The
+    check's value is the number of comparisons in which a slice is clearly and much worse.
     """
     if not slices:
         return Check(None, 0, NOT_COMPARED, "no slices are declared")
@@ -266,19 +285,27 @@ def _other_columns(comparison: Comparison) -> str:
 
 @check
 def champion(champion: Champion | None, crown: Crown, *, margin: Share) -> Check:
-    """Pass if the model may replace the champion: its AUC on the same rows is not worse, or better (registry.crown)."""
+    """Pass if the model may replace the champion: on the same rows it is not worse, or better (registry.crown)."""
     return promotion.judge(champion, crown, margin)
 
 
 @check
 def stability(
-    refit: Callable[[int, int], float], *, seeds: TwoOrMore, rows: TwoOrMore, threshold: NotNegative
+    refit: Callable[[int, int], float],
+    unit: float,
+    problem: Problem,
+    *,
+    seeds: TwoOrMore,
+    rows: TwoOrMore,
+    threshold: NotNegative,
 ) -> Check:
-    """Pass if the test AUC hardly depends on the seed. The model is fitted again with `seeds` seeds, on `rows` rows."""
+    """Pass if the metric hardly depends on the seed. The model is fitted again with `seeds` seeds, on `rows` rows."""
     import numpy as np
 
-    spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1))
-    return at_most(f"standard deviation of test auc over {seeds} seeds", spread, threshold, SIMPLER)
+    spread = float(np.std([refit(seed, rows) for seed in range(seeds)], ddof=1)) / unit
+    name = problem.HEADLINE
+    share = "" if is_higher_better(problem) else f", as a share of the baseline's {name},"
+    return at_most(f"standard deviation of test {name} over {seeds} seeds{share}", spread, threshold, SIMPLER)
 
 
 @check

@@ -1,12 +1,13 @@
 """Judges slices of the test table: rows with one value of a column, or in one quarter of a number column.
 
-- The AUC of a slice is compared with the champion's on the same rows. Without a champion it is compared with the mean
-  AUC within the column's other slices, weighted by their pairs of rows of both classes. The AUC over all other rows
-  would not be fair: over all rows the column itself tells rows apart, and within a slice it can't.
+- The headline metric of a slice is compared with the champion's on the same rows. Without a champion it is compared
+  with the mean metric within the column's other slices; an AUC is weighted by the pairs of rows of both classes. The
+  AUC over all other rows would not be fair: over all rows the column itself tells rows apart, and within a slice it
+  can't.
 - A quarter of a number is compared with the champion only: its rows are alike by construction.
 - The calibration of a slice is the ratio of the observed odds of class 1 to those that the scores expect, divided by
   the same ratio for all other rows. Odds treat both classes alike; for a rare class they are nearly its share
-  of the rows.
+  of the rows. A predicted number has no odds.
 - Intervals are adjusted for the number of comparisons (Holm 1979): comparisons that are clear drop out, and the others
   are adjusted for the number that remains. The interval of a difference joins both intervals (Zou and Donner,
   Statistics in Medicine, 2008).
@@ -16,14 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_pipelines.checks.verdicts import FAILED, PASSED, UNDECIDED, needed_text, rows_needed
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
-from ml_pipelines.problems.problem import problem_of
+from ml_pipelines.config.schema import ProblemKind
+from ml_pipelines.problems.intervals import Interval
+from ml_pipelines.problems.problem import Problem, is_higher_better, problem_of
 from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
@@ -52,6 +54,13 @@ class Predictions:
     keys: Array | None = None  # the key as a number from 0; None if no key repeats
     champion: Array | None = None
     version: str = ""  # the champion's name in words
+    kind: str = ProblemKind.binary.value
+    unit: float = 1.0  # the unit of margins
+
+    @property
+    def problem(self) -> Problem:
+        """The kind of problem."""
+        return problem_of(self.kind)
 
 
 @dataclass(frozen=True)
@@ -59,29 +68,34 @@ class Slice:
     """A slice with its metrics, and its differences from the champion or from other rows.
 
     The intervals `difference` and `factor` are adjusted for the number of comparisons. They are None if the slice can't
-    be compared. `problem` says why the slice is not judged, and is empty if it is judged.
+    be compared. `problem` says why the slice is not judged, and is empty if it is judged. `counts` are those of
+    `Problem.slice_counts`.
     """
 
     name: str
     rows: int
     problem: str = ""
-    auc: Interval | None = None
-    difference: Interval | None = None  # the AUC minus the AUC of `against`
+    headline: Interval | None = None
+    difference: Interval | None = None  # the headline metric minus that of `against`
     against: str = ""
     factor: Interval | None = None  # observed over expected odds of class 1, divided by the same ratio for other rows
-    positives: int = 0  # rows of class 1
-    false_negatives: int = 0
-    false_positives: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    kind: str = ProblemKind.binary.value
+    unit: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the slice for qa_report.json. Numbers that are not finite become null."""
-        return {name: _finite(value) if isinstance(value, dict) else value for name, value in asdict(self).items()}
+        values = {**asdict(self), problem_of(self.kind).HEADLINE: self.headline and asdict(self.headline)}
+        counts = values.pop("counts")
+        content = {name: value for name, value in values.items() if name not in ("headline", "kind", "unit")}
+        return {name: _finite(v) if isinstance(v, dict) else v for name, v in (content | counts).items()}
 
 
 def measure(columns: Sequence[pl.Series], table: Predictions, level: float, least: int) -> list[Slice]:
     """Return the slices of columns of the test table.
 
-    A slice is judged if it has `least` rows, and 10 rows of each class. Missing cells are a slice of their own.
+    A slice is judged if it has `least` rows and enough evidence: 10 rows of each class, or 30 rows of a regression.
+    Missing cells are a slice of their own.
 
     Args:
         columns: the columns, with one cell for each prediction.
@@ -96,7 +110,7 @@ def measure(columns: Sequence[pl.Series], table: Predictions, level: float, leas
         comparisons |= {(len(slices) + place, what): function for (place, what), function in compare.items()}
         slices += measured
     for (place, what), interval in adjusted(comparisons, level).items():
-        if what == "auc":
+        if what == "headline":
             slices[place] = replace(slices[place], difference=interval)
         else:
             slices[place] = replace(slices[place], factor=_mapped(interval, math.exp))
@@ -121,14 +135,18 @@ def adjusted(comparisons: Mapping[T, Compare], level: float) -> dict[T, Interval
 def judge(slice_: Slice, threshold: float, ratio: float) -> Iterator[tuple[str, float, str]]:
     """Yield the verdict, the value and the reason of each comparison of a judged slice.
 
-    A comparison fails if the slice is clearly worse, and by more than the bound: an AUC lower by `threshold`, or odds
-    that differ from the expected ones by the factor `ratio`. It passes if the interval excludes so large a difference.
+    A comparison fails if the slice is clearly worse, and by more than the bound: a headline metric that is worse by
+    `threshold` units, or odds that differ from the expected ones by the factor `ratio`. It passes if the interval
+    excludes so large a difference.
     """
-    if slice_.difference and slice_.auc:
-        loss = _mirrored(slice_.difference)
-        ends = f"adjusted interval {loss.low:.3f} to {loss.high:.3f}"
-        text = f"auc {slice_.auc.value:.3f} is {loss.value:.3f} below that of {slice_.against} ({ends})"
-        yield _verdict(slice_, loss, threshold, text)
+    if slice_.difference and slice_.headline:
+        problem = problem_of(slice_.kind)
+        higher, form = is_higher_better(problem), problem.form(slice_.headline.value)
+        loss = _mirrored(slice_.difference) if higher else slice_.difference
+        ends = f"adjusted interval {loss.low:{form}} to {loss.high:{form}}"
+        value = f"{problem.HEADLINE} {slice_.headline.value:{form}}"
+        text = f"{value} is {loss.value:{form}} {'below' if higher else 'above'} that of {slice_.against} ({ends})"
+        yield _verdict(slice_, _mapped(loss, lambda number: number / slice_.unit), threshold, text)
     if slice_.factor:
         factor, logs = slice_.factor, _mapped(slice_.factor, _log)
         ends = f"adjusted interval {factor.low:.3g} to {factor.high:.3g}"
@@ -165,38 +183,39 @@ def _verdict(
 def _slices(
     column: pl.Series, table: Predictions, level: float, least: int
 ) -> tuple[list[Slice], dict[tuple[int, str], Compare]]:
-    """Return the slices of a column, and their comparisons: (place of the slice, auc or calibration) -> comparison."""
+    """Return the slices of a column, and their comparisons: (place, headline or calibration) -> comparison."""
     import numpy as np
 
     names, codes, is_cut = _groups(column)
-    counts, positives = np.bincount(codes, minlength=len(names)), np.bincount(codes, table.label, len(names))
-    events = np.minimum(positives, counts - positives).astype(int)
-    for code in np.flatnonzero((counts >= least) & (events >= FEWEST_EVENTS)):  # count keys if keys repeat
-        events[code] = _events(np.flatnonzero(codes == code), table)
-    is_judged = (counts >= least) & (events >= FEWEST_EVENTS)
+    problem = table.problem
+    counts = np.bincount(codes, minlength=len(names))
+    evidence = problem.evidence_by_group(codes, table.label, len(names))
+    for code in np.flatnonzero((counts >= least) & (evidence >= problem.FEWEST)):  # count keys if keys repeat
+        evidence[code] = _evidence(np.flatnonzero(codes == code), table)
+    is_judged = (counts >= least) & (evidence >= problem.FEWEST)
     parts = {names[code]: np.flatnonzero(codes == code) for code in np.flatnonzero(is_judged)}
-    auc = cache(lambda name, level: _auc(parts[name], table, level))
+    headline = cache(lambda name, level: _headline(parts[name], table, level))
     slices: list[Slice] = []
     comparisons: dict[tuple[int, str], Compare] = {}
     for place, (name, rows) in enumerate(parts.items()):
         of_name = {
-            "auc": None if is_cut else _auc_comparison(name, parts, table, auc),
+            "headline": None if is_cut else _headline_comparison(name, parts, table, headline),
             "calibration": _calibration_comparison(rows, table),
         }
-        against = OTHERS if of_name["auc"] else ""
+        against = OTHERS if of_name["headline"] else ""
         if paired := _champion_comparison(rows, table):
-            against, of_name["auc"] = table.version, paired
+            against, of_name["headline"] = table.version, paired
         comparisons |= {(place, what): compare for what, compare in of_name.items() if compare}
-        problem = "" if any(of_name.values()) else "the other rows have too few events to compare it with"
-        slices.append(_measured(name, rows, table, auc(name, level), against, problem))
+        why = "" if any(of_name.values()) else f"the other rows have too few {problem.EVIDENCE} to compare it with"
+        slices.append(_measured(name, rows, table, headline(name, level), against, why))
     unjudged = sorted(np.flatnonzero(~is_judged), key=lambda code: -counts[code])
-    rate = float(table.label.mean())
+    rate = float(problem.evidence(table.label)) / len(table.label)
     for code in unjudged[:UNJUDGED]:
-        problem = _problem(int(counts[code]), int(events[code]), min(rate, 1 - rate), least)
-        slices.append(Slice(names[code], int(counts[code]), problem))
+        why = _why_unjudged(problem, int(counts[code]), int(evidence[code]), rate, least)
+        slices.append(Slice(names[code], int(counts[code]), why, kind=table.kind))
     if more := unjudged[UNJUDGED:]:
         name = f"{len(more):,} other values of {column.name}"
-        slices.append(Slice(name, int(counts[more].sum()), "each has too few rows"))
+        slices.append(Slice(name, int(counts[more].sum()), "each has too few rows", kind=table.kind))
     return slices, comparisons
 
 
@@ -225,80 +244,77 @@ def _quarters(column: pl.Series) -> pl.Series:
     return quarters.set(column.is_null(), None)
 
 
-def _problem(rows: int, events: int, rate: float, least: int) -> str:
-    """Return why a slice can't be judged, with about how many rows it needs. `rate` is the table's share of events."""
-    share = events / rows or rate
-    needed = max(least, math.ceil(FEWEST_EVENTS / share)) if share else None
-    what = f"{events} events, {FEWEST_EVENTS} are needed" if events < FEWEST_EVENTS else f"{rows:,} rows"
+def _why_unjudged(problem: Problem, rows: int, evidence: int, rate: float, least: int) -> str:
+    """Return why a slice can't be judged, with about how many rows it needs. `rate` is the table's evidence a row."""
+    share = evidence / rows or rate
+    needed = max(least, math.ceil(problem.FEWEST / share)) if share else None
+    few = problem.HAS_CLASSES and evidence < problem.FEWEST  # otherwise the evidence is the rows
+    what = f"{evidence} {problem.EVIDENCE}, {problem.FEWEST} are needed" if few else f"{rows:,} rows"
     return f"{what}{needed_text(needed, 'rows of this slice')}"
 
 
-def _events(rows: Array, table: Predictions) -> int:
-    return count_events(table.label[rows], _at(table.keys, rows))
+def _evidence(rows: Array, table: Predictions) -> int:
+    return table.problem.evidence(table.label[rows], _at(table.keys, rows))
 
 
 def _at(values: Array | None, rows: Array) -> Array | None:
     return None if values is None else values[rows]
 
 
-def _measured(name: str, rows: Array, table: Predictions, auc: Interval, against: str, problem: str) -> Slice:
-    label, predicted = table.label[rows], table.predicted[rows]
+def _measured(name: str, rows: Array, table: Predictions, headline: Interval, against: str, problem: str) -> Slice:
+    counts = table.problem.slice_counts(table.label[rows], table.predicted[rows])
     return Slice(
-        name,
-        len(rows),
-        problem,
-        auc=auc,
+        *(name, len(rows), problem, headline),
         against=against,
-        positives=int(label.sum()),
-        false_negatives=int(((label == 1) & (predicted == 0)).sum()),
-        false_positives=int(((label == 0) & (predicted == 1)).sum()),
+        counts=counts,
+        kind=table.kind,
+        unit=table.unit,
     )
 
 
 def _champion_comparison(rows: Array, table: Predictions) -> Compare | None:
-    """Return the comparison of a slice's AUC with the champion's on the same rows; None if such rows are too few."""
+    """Return the comparison of a slice's metric with the champion's on the same rows; None if such rows are too few."""
     import numpy as np
 
     if table.champion is None:
         return None
     rows = rows[np.isfinite(table.champion[rows])]
-    if _events(rows, table) < FEWEST_EVENTS:
+    if _evidence(rows, table) < table.problem.FEWEST:
         return None
     label, score, other, keys = table.label[rows], table.score[rows], table.champion[rows], _at(table.keys, rows)
 
     def compare(level: float) -> Interval:
-        difference = problem_of().compare(label, score, other, level, keys)
+        difference = table.problem.compare(label, score, other, level, keys)
         return Interval(difference.value, difference.low, difference.high, level)
 
     return compare
 
 
-def _auc_comparison(
-    name: str, parts: Mapping[str, Array], table: Predictions, auc: Callable[[str, float], Interval]
+def _headline_comparison(
+    name: str, parts: Mapping[str, Array], table: Predictions, headline: Callable[[str, float], Interval]
 ) -> Compare | None:
-    """Return the comparison of a slice's AUC with the mean AUC of the column's other slices; None without others.
+    """Return the comparison of a slice's metric with the mean metric of the column's other slices; None without others.
 
-    The weight of each other slice is its number of pairs of rows of both classes.
+    The kind of problem gives the weight of each other slice.
     """
     others = [other for other in parts if other != name]
     if not others:
         return None
-    positives = [float(table.label[parts[other]].sum()) for other in others]
-    pairs = [count * (len(parts[other]) - count) for count, other in zip(positives, others, strict=True)]
-    weights = [count / sum(pairs) for count in pairs]
+    weights = [table.problem.weight(table.label[parts[other]]) for other in others]
+    weights = [weight / sum(weights) for weight in weights]
 
     def compare(level: float) -> Interval:
-        aucs = [auc(other, level) for other in others]
-        value = math.fsum(weight * one.value for weight, one in zip(weights, aucs, strict=True))
-        below = math.hypot(*(weight * (one.value - one.low) for weight, one in zip(weights, aucs, strict=True)))
-        above = math.hypot(*(weight * (one.high - one.value) for weight, one in zip(weights, aucs, strict=True)))
-        return _minus(auc(name, level), Interval(value, value - below, value + above, level))
+        found = [headline(other, level) for other in others]
+        value = math.fsum(weight * one.value for weight, one in zip(weights, found, strict=True))
+        below = math.hypot(*(weight * (one.value - one.low) for weight, one in zip(weights, found, strict=True)))
+        above = math.hypot(*(weight * (one.high - one.value) for weight, one in zip(weights, found, strict=True)))
+        return _minus(headline(name, level), Interval(value, value - below, value + above, level))
 
     return compare
 
 
-def _auc(rows: Array, table: Predictions, level: float) -> Interval:
-    return problem_of().headline_interval(table.label[rows], table.score[rows], level, _at(table.keys, rows))
+def _headline(rows: Array, table: Predictions, level: float) -> Interval:
+    return table.problem.headline_interval(table.label[rows], table.score[rows], level, _at(table.keys, rows))
 
 
 def _minus(one: Interval, other: Interval) -> Interval:
@@ -309,25 +325,25 @@ def _minus(one: Interval, other: Interval) -> Interval:
 
 
 def _calibration_comparison(rows: Array, table: Predictions) -> Compare | None:
-    """Return the comparison of a slice's calibration with that of all other rows; None if these have too few events."""
+    """Return the comparison of a slice's bias with that of all other rows.
+
+    The result is None if the other rows have too little evidence, or if the kind of problem has no such bias.
+    """
     import numpy as np
 
     others = np.delete(np.arange(len(table.label)), rows)
-    if not len(others) or _events(others, table) < FEWEST_EVENTS:
+    if not len(others) or _evidence(others, table) < table.problem.FEWEST:
         return None
-    return lambda level: _minus(_log_odds(rows, table, level), _log_odds(others, table, level))
 
+    def bias(some: Array, level: float) -> Interval | None:
+        return table.problem.bias(table.label[some], table.score[some], level, _at(table.keys, some))
 
-def _log_odds(rows: Array, table: Predictions, level: float) -> Interval:
-    """Return the logarithm of the observed odds of class 1 over the expected odds, with its interval (delta method)."""
-    label, score = table.label[rows], table.score[rows]
-    observed, expected = float(label.mean()), float(score.mean())
-    if not 0 < expected < 1:
-        return Interval(math.nan, math.nan, math.nan, level)
-    value = math.log(observed / (1 - observed)) - math.log(expected / (1 - expected))
-    parts = (label - observed) / (observed * (1 - observed)) - (score - expected) / (expected * (1 - expected))
-    spread = mean_interval(parts, level, _at(table.keys, rows))
-    return Interval(value, value + spread.low, value + spread.high, level)
+    def compare(level: float) -> Interval:
+        ours, theirs = bias(rows, level), bias(others, level)
+        assert ours and theirs  # noqa: S101  (a kind has a bias for all rows or for none)
+        return _minus(ours, theirs)
+
+    return compare if bias(rows, 0.5) else None
 
 
 def _mirrored(interval: Interval) -> Interval:

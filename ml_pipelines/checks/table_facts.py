@@ -13,8 +13,7 @@ from ml_pipelines.authoring.context import StepContext
 from ml_pipelines.checks.verdicts import Sample
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.features import key_codes
-from ml_pipelines.problems.intervals import FEWEST_EVENTS, count_events
-from ml_pipelines.problems.problem import problem_of
+from ml_pipelines.problems.problem import Problem, problem_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,21 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateInputs:
-    """The inputs of the quality gate: the tables, the runs of earlier steps, and the AUC from the step evaluate."""
+    """The inputs of the quality gate: the tables, the runs of earlier steps, and evaluate's headline metric."""
 
     train_uri: str
     test_uri: str
     train_run_id: str
     evaluate_run_id: str
     feature_importance_run_id: str
-    test_auc: float
+    test_headline: float
 
 
 class TableFacts:
     """The training table, and the test table with evaluate's predictions."""
 
     def __init__(self, step: StepContext[Any], inputs: GateInputs, level: float) -> None:
-        self._step, self._inputs, self._level, self._problem = step, inputs, level, problem_of()
+        self._step, self._inputs, self._level = step, inputs, level
+        self.kind = step.origin(inputs.train_uri).problem
+        self.problem = problem_of(self.kind)
 
     @cached_property
     def _predictions(self) -> pl.DataFrame:
@@ -51,7 +52,7 @@ class TableFacts:
 
     @cached_property
     def score(self) -> Array:
-        """The model's probability of class 1 for each row of the test table."""
+        """The model's score of each row of the test table."""
         return self._predictions["score"].to_numpy()
 
     @cached_property
@@ -65,7 +66,7 @@ class TableFacts:
     @cached_property
     def sample(self) -> Sample:
         """The number of rows of the test table, or of its keys if keys repeat."""
-        return sample_of(self.label, self._keys)
+        return sample_of(self.problem, self.label, self._keys)
 
     @cached_property
     def rows_digest(self) -> str:
@@ -83,7 +84,7 @@ class TableFacts:
         """The test table. Its rows have the order of evaluate's predictions, because evaluate read the same columns."""
         step, uri = self._step, self._inputs.test_uri
         table = self._with_key(uri, [*self._names, step.label])
-        if not table[step.label].cast(int).equals(self._predictions["label"]):
+        if not self.problem.check_label(table[step.label]).equals(self._predictions["label"]):
             raise BadData(
                 f"The predictions of run {self._inputs.evaluate_run_id} don't belong to the rows of table {uri}."
             )
@@ -100,17 +101,22 @@ class TableFacts:
 
     @cached_property
     def _baseline(self) -> Array:
-        """The score that the baseline gives each row of the test table: the training table's rate of class 1."""
+        """The score that the baseline gives each row of the test table: the mean label of the training table."""
         import numpy as np
 
         return np.full(len(self.label), self._train[self._step.label].mean())
 
+    @cached_property
+    def unit(self) -> float:
+        """The unit of margins on the test table."""
+        return self.problem.unit(self.label, self._baseline)
 
-def sample_of(label: Array, keys: Array | None) -> Sample:
+
+def sample_of(problem: Problem, label: Array, keys: Array | None) -> Sample:
     """Return how many rows these are (or keys, if keys repeat), and about how many an interval needs."""
     import numpy as np
 
     count = len(label) if keys is None else len(np.unique(keys))
-    events = count_events(label, keys)
-    least = math.ceil(count * FEWEST_EVENTS / events) if events else None
-    return Sample(count, "test rows" if keys is None else "keys in the test table", least)
+    evidence = problem.evidence(label, keys)
+    least = math.ceil(count * problem.FEWEST / evidence) if evidence else None
+    return Sample(count, "test rows" if keys is None else "keys in the test table", least, problem.EVIDENCE)

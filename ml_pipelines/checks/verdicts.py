@@ -31,11 +31,13 @@ class Sample:
     """The size of a test table: its number of independent rows, or its number of keys if keys repeat.
 
     `noun` says in words what is counted. `least` is about how many of them an interval needs, None if unknown.
+    `evidence` says what an interval can have too few of.
     """
 
     count: int
     noun: str
     least: int | None
+    evidence: str = "events"
 
 
 def gate_verdict(results: Mapping[str, Check], unproven: Mapping[str, Check], on_failure: str) -> str:
@@ -97,10 +99,10 @@ def most_serious(checks: Sequence[Check]) -> Check:
     return replace(chosen[0], reason="; ".join(check.reason for check in chosen))
 
 
-def interval_text(low: float, high: float, level: float, form: str = ".3f") -> str:
-    """Return an interval in words. `form` is the format of its ends; they are NaN if there are too few events."""
+def interval_text(low: float, high: float, level: float, form: str = ".3f", evidence: str = "events") -> str:
+    """Return an interval in words. `form` is the format of its ends; they are NaN if there is too little `evidence`."""
     if math.isnan(low):
-        return "too few events for an interval"
+        return f"too few {evidence} for an interval"
     return f"{level:.0%} interval {low:{form}} to {high:{form}}"
 
 
@@ -154,7 +156,7 @@ def _judged(what: str, interval: Interval, bound: float, sample: Sample, advice:
     if not (math.isfinite(interval.value) and math.isfinite(bound)):
         return _compared(what, interval.value, bound, False, ("", ""), advice)
     value, shown = interval.value, _rounded(interval.value, bound)
-    ends = interval_text(interval.low, interval.high, interval.level, ".3g")
+    ends = interval_text(interval.low, interval.high, interval.level, ".3g", sample.evidence)
     relations = ("not below", "below") if sign > 0 else ("not above", "above")
     nearest, farthest = (interval.low, interval.high) if sign > 0 else (interval.high, interval.low)
     if sign * nearest >= sign * bound:

@@ -59,6 +59,14 @@ class Treatment(enum.Enum):
     category = "category"
 
 
+class ProblemKind(enum.Enum):
+    """What the model predicts. `auto`: the label decides."""
+
+    auto = "auto"
+    binary = "binary"  # one of two classes
+    regression = "regression"  # a number
+
+
 class MissingLabel(enum.Enum):
     """What happens to rows without a label."""
 
@@ -133,6 +141,7 @@ class Data:
     volume_name: str
     test_fraction: float
     split_seed: int = 42
+    problem: ProblemKind = ProblemKind.auto
     positive: str | None = None
     missing_label: MissingLabel = MissingLabel.fail
     key: str | None = None

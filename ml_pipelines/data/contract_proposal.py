@@ -33,7 +33,7 @@ def _proposed(column: pl.Series, label: str, key: str | None) -> Column:
     draft = Column(kind, nullable=len(present) < len(column))
     if column.name == key:
         return dataclasses.replace(draft, unique=bool(present.is_unique().all()))
-    if column.name == label:
+    if column.name == label and column.dtype.is_integer():  # the classes 0 and 1
         return dataclasses.replace(draft, min=0.0, max=1.0)
     if present.is_empty():
         return draft

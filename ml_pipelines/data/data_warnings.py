@@ -89,7 +89,7 @@ def _class_warnings(train: pl.LazyFrame, label: str, features: int, origin: Orig
     rare = min(ones, rows - ones)
     if features > rows:
         yield DataWarning("wide", None, f"The table has more features ({features:,}) than training rows ({rows:,}).")
-    if rare < RARE * rows:
+    if origin.classes and rare < RARE * rows:
         message = f"Only {rare:,} of {rows:,} training rows have {origin.rows_of(1 if ones == rare else 0)}."
         yield DataWarning("imbalance", origin.label, message)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ml_pipelines.config.schema import ProblemKind
 from ml_pipelines.data import cells
 from ml_pipelines.data.columns import standard_name
 from ml_pipelines.errors import ConfigError
@@ -37,21 +38,23 @@ class Recipe:
         sources: feature -> its name in the source.
         types: feature -> its type: double, float or string.
         label: the label's name in the source.
-        classes: the label's values: class 0, class 1.
+        classes: the label's values: class 0, class 1; empty if the label is a number.
         key: the key's name in the source, or None.
         dropped: the columns of the source that are neither features nor label nor key.
         null_values: the texts that mean "missing".
         ranges: number column of the training table -> its smallest and its largest value.
+        problem: what the model predicts, a kind of `problems/`.
     """
 
     sources: Mapping[str, str]
     types: Mapping[str, str]
     label: str
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     key: str | None
     dropped: tuple[str, ...]
     null_values: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
+    problem: str = ProblemKind.binary.value
 
     @property
     def key_column(self) -> str | None:
@@ -85,16 +88,18 @@ class Recipe:
     def from_json(cls, content: Any) -> Recipe | None:
         """Return the recipe in the content of a train run's `columns.json`, or None if it does not hold one."""
         try:
+            problem = str(content.get("problem", ProblemKind.binary.value))  # earlier releases knew no other kind
             values = {number: value for value, number in content["label"].items()}
             return cls(
                 sources={feature: str(content["sources"][feature]) for feature in content["types"]},
                 types={feature: str(kind) for feature, kind in content["types"].items()},
                 label=str(content["label_name"]),
-                classes=(str(values[0]), str(values[1])),
+                classes=(str(values[0]), str(values[1])) if values or problem == ProblemKind.binary.value else (),
                 key=None if content["key"] is None else str(content["key"]),
                 dropped=tuple(map(str, content["dropped"])),
                 null_values=tuple(map(str, content["null_values"])),
                 ranges={column: (float(low), float(high)) for column, (low, high) in content["ranges"].items()},
+                problem=problem,
             )
         except (TypeError, KeyError, ValueError, AttributeError):
             return None

@@ -1,4 +1,4 @@
-"""Turns the raw rows of a source into rows for a model: clean names, types, a label of 0 and 1.
+"""Turns the raw rows of a source into rows for a model: clean names, types, a label of 0 and 1, or a number.
 
 Spark profiles each column before it converts the cells, so no table is written if a column is wrong. The converted rows
 are staged as temporary Parquet files, so later queries don't convert the cells again. Local files of numbers are not
@@ -28,7 +28,7 @@ from ml_pipelines.data.columns import (
 )
 from ml_pipelines.data.data_warnings import DataWarning, find_unnamed
 from ml_pipelines.data.features import schema_of, send_by_value, staged
-from ml_pipelines.data.label import CLASSES_SHOWN, Classes, choose_classes
+from ml_pipelines.data.label import CLASSES_SHOWN, Classes, Number, choose_label
 from ml_pipelines.data.sources import Raw
 from ml_pipelines.errors import BadData
 from ml_pipelines.text import listed, shown
@@ -48,7 +48,7 @@ class Ingested:
     renamed: dict[str, str]
     treatments: dict[str, Treatment]
     types: dict[str, str]
-    classes: Classes
+    label: Classes | Number
     roles: Mapping[str, Any]
     warnings: list[DataWarning]
 
@@ -58,16 +58,19 @@ class Ingested:
         return {
             "renamed": self.renamed,
             "features": kinds,
-            "label": self.classes.mapping,
-            "label_name": self.classes.label,
-            "class_1": str(self.classes),
+            "problem": self.label.problem.value,
+            "label": self.label.mapping,
+            "label_name": self.label.label,
+            self.label.record: str(self.label),
             "types": self.types,
             **self.roles,
         }
 
 
 def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
-    """Return `raw` with clean column names, numbers as float or double, categories as string, the label as 0 or 1.
+    """Return `raw` with clean column names, numbers as float or double, and categories as string.
+
+    The label becomes 0 or 1, or a number, as `choose_label` says.
 
     Args:
         raw: the rows of the source.
@@ -75,7 +78,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         staging: the path or URI of a new Parquet folder for the converted rows, if they are staged.
 
     Raises:
-        BadData: the source doesn't fit the configuration, or a classifier can't learn from it.
+        BadData: the source doesn't fit the configuration, or a model can't learn from it.
     """
     check_columns(raw.frame.columns, data)
     names = standard_names(raw.frame.columns)
@@ -104,18 +107,20 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         treatments[name] = choose_treatment(profiles[name], data.columns.get(name), raw.text, find)
         if treatments[name] is Treatment.number:
             check_numbers(profiles[name], find)
-    classes = choose_classes(data.label, label_counts, data.positive)
+    find = partial(examples, kept.index(data.label))
+    label = choose_label(profiles[data.label], label_counts, data.problem, data.positive, find)
 
     types = {name: _type(profiles[name], treatment) for name, treatment in treatments.items()}
     key = {data.key: key_type(profiles[data.key].kind)} if data.key else {}
-    all_types = {**key, **types, data.label: "int"}
+    label_type = "int" if label.mapping else _type(profiles[data.label], Treatment.number)
+    all_types = {**key, **types, data.label: label_type}
     schema = schema_of({names[name]: kind for name, kind in all_types.items()})
     if numbers:
         converted = [(names[name], dtypes[name], kind) for name, kind in all_types.items()]
-        rows = numeric.convert(frame, converted, classes.mapping)
+        rows = numeric.convert(frame, converted, label.mapping)
     else:
         columns = [(names[name], kept.index(name), kind) for name, kind in all_types.items()]
-        run = partial(cells.convert, columns=columns, spelling=spelling, classes=classes.mapping)
+        run = partial(cells.convert, columns=columns, spelling=spelling, classes=label.mapping)
         rows = query.map(run, schema)
     as_numbers = [profiles[name] for name, treatment in treatments.items() if treatment is Treatment.number]
     return Ingested(
@@ -123,7 +128,7 @@ def ingest(raw: Raw, data: Data, staging: str) -> Ingested:
         {old: new for old, new in names.items() if old != new},
         {names[name]: treatment for name, treatment in treatments.items()},
         {names[name]: kind for name, kind in types.items()},
-        classes,
+        label,
         {
             "sources": {names[name]: name for name in features},
             "key": data.key,
@@ -207,7 +212,7 @@ def _check_types(dtypes: dict[str, str], data: Data) -> None:
         )
     if label not in (*NUMERIC, "string"):
         raise BadData(
-            f"Label {shown(data.label)} has type {dtypes[data.label]}, but classes must be numbers, booleans or text. "
+            f"Label {shown(data.label)} has type {dtypes[data.label]}, but a label must be numbers, booleans or text. "
             "Convert the column, or set data.label to another."
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml_pipelines.config.overrides import drop_setting
-from ml_pipelines.config.schema import Data
+from ml_pipelines.config.schema import Data, ProblemKind
 from ml_pipelines.text import quoted, shown
 
 
@@ -19,14 +19,16 @@ class Origin:
         sources: column of our tables -> its name in the source. Columns from `add_features` are not in it. It is empty
             if the names are unknown.
         label: the label's name in the source.
-        classes: the label's values that our tables hold as 0 and 1.
+        classes: the label's values that our tables hold as 0 and 1; empty if the label is a number.
         dropped: the columns in `data.drop`.
+        problem: what the model predicts, a kind of `problems/`.
     """
 
     sources: Mapping[str, str] = field(default_factory=dict)
     label: str = "label"
-    classes: tuple[str, str] = ("0", "1")
+    classes: tuple[str, ...] = ("0", "1")
     dropped: Sequence[str] = ()
+    problem: str = ProblemKind.binary.value
 
     def source(self, column: str) -> str:
         """Return the name that a column has in the source. If the source lacks it, return its name in our tables."""
@@ -60,4 +62,6 @@ def origin_of(decisions: Any, data: Data) -> Origin:
     renamed, features, label = (part if isinstance(part, dict) else {} for part in parts.values())
     sources = {name: name for name in features} | {new: old for old, new in renamed.items()}
     values = {number: value for value, number in label.items()}
-    return Origin(sources, data.label, (str(values.get(0, 0)), str(values.get(1, 1))), data.drop)
+    problem = str(decisions.get("problem", ProblemKind.binary.value))  # earlier releases knew no other kind
+    classes = (str(values.get(0, 0)), str(values.get(1, 1))) if values or problem == ProblemKind.binary.value else ()
+    return Origin(sources, data.label, classes, data.drop, problem)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_pipelines.authoring.context import AreaOf, MayReplace, ScoringModel, Version
+from ml_pipelines.authoring.context import HeadlineOf, MayReplace, ScoringModel, Version
 from ml_pipelines.data import artifacts
 from ml_pipelines.data.features import Recipe
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.execution import scoring
 from ml_pipelines.execution.data_context import DataContext
 from ml_pipelines.models import identity, model_files, registry, scoring_model
+from ml_pipelines.problems.problem import problem_of, text_of
 from ml_pipelines.tracking import lineage, provenance
 
 if TYPE_CHECKING:
@@ -196,8 +197,8 @@ class TrackedContext(DataContext[P]):
         self,
         train_run_id: str,
         verdict: str,
-        auc: float,
-        area_of: AreaOf,
+        metric: tuple[str, float],
+        headline_of: HeadlineOf,
         may_replace: MayReplace,
         tables: Mapping[str, str],
         undecided: Sequence[str] = (),
@@ -207,16 +208,16 @@ class TrackedContext(DataContext[P]):
         Args:
             train_run_id: the train run. Its model is registered only once, even if this method is called again.
             verdict: only a model with the verdict `passed` can become the champion.
-            auc: the AUC of this model on the test table.
-            area_of: takes a version, and returns its AUC on rows that no compared model has seen, or None if it can't
-                be compared.
+            metric: the headline metric and its value for this model on the test table.
+            headline_of: takes a version, and returns its headline metric on rows that no compared model has seen, or
+                None if it can't be compared.
             may_replace: takes two versions, and returns whether the first may replace the second as champion.
             tables: `train` and `test` -> the URI of the table, for the tags of the version.
             undecided: the checks that keep the model from becoming champion, for the pipeline run's last line.
         """
         tags = {"pipeline_run_id": self.pipeline_run_id, "train_run_id": train_run_id, "verdict": verdict}
         tags |= {registry.JUDGED: self._judged_against}
-        tags |= {"test_auc": str(auc), **provenance.commit_tags(), **self.identity(tables["train"])}
+        tags |= {f"test_{metric[0]}": str(metric[1]), **provenance.commit_tags(), **self.identity(tables["train"])}
         for name, table in {name: self._recorded(uri) for name, uri in tables.items()}.items():
             tags |= {f"{name}_uri": table.uri, f"{name}_version": str(table.version)}
             tags |= {f"{name}_digest": table.digest} if table.digest else {}
@@ -224,16 +225,19 @@ class TrackedContext(DataContext[P]):
         tags |= registry.digest_tags(logged)
         challenger = registry.register_version(self._store, self._config, logged.uri, train_run_id, tags)
 
-        def auc_of(version: Version) -> float | None:
+        problem = problem_of(self.origin(tables["train"]).problem)
+
+        def value_of(version: Version) -> str:
             self._versions[version.run_id] = version
-            return area_of(version)
+            value = headline_of(version)
+            return "" if value is None else text_of(problem, metric[0], value)
 
         def may(version: Version, champion: Version) -> bool:
             self._versions |= {version.run_id: version, champion.run_id: champion}
             return may_replace(version, champion)
 
         before, now = registry.promote_best(self._store, self._config, challenger, may)
-        conclusion = registry.champion_summary(self._store, challenger, before, now, auc_of)
+        conclusion = registry.champion_summary(self._store, challenger, before, now, value_of)
         self._tags["conclusion"] = conclusion + (f"; undecided: {', '.join(undecided)}" if undecided else "")
         self._tags["external.champion"] = registry.champion_identity(self._store, self._config)
 

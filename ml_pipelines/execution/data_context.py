@@ -80,7 +80,7 @@ class DataContext(StepContext[P]):
         self._copies: str | None = None  # the folder or URI for copies of the source's rows, once `source` was called
         self._data_warnings: list[DataWarning] = []
         self._origin: Origin | None = None  # where the rows come from, once `source` was called
-        self._class_1 = ""  # the value of the label that is class 1, once `source` was called
+        self._predicted = ""  # what the model predicts, in words, once `source` was called
         self._versions: dict[str, Version] = {}  # train run -> its registered version
         self._judged_against = registry.NOBODY  # the champion's version, once `champion` was called
 
@@ -90,7 +90,8 @@ class DataContext(StepContext[P]):
         return engines.spark_session(self._config.spark.engine, locations.need_network(self._config))
 
     def source(self) -> DataFrame:
-        """Return the rows of the configured source, typed and checked: the key, the features, the label as 0 or 1.
+        """Return the rows of the configured source, typed and checked: the key, the features, and the label
+        as 0 or 1, or as a number.
 
         Raises:
             BadData: the source does not match the configuration.
@@ -100,7 +101,7 @@ class DataContext(StepContext[P]):
         self.log_json(decisions := ingested.decisions(), RECIPE)
         self._origin = origin_of(decisions, self.data)
         self._data_warnings = ingested.warnings
-        self._class_1 = str(ingested.classes)
+        self._predicted = ingested.label.summary
         return ingested.frame
 
     def _raw_rows(self, dropped: frozenset[str]) -> tuple[sources.Raw, Source]:
@@ -194,7 +195,7 @@ class DataContext(StepContext[P]):
         self._tags |= {"target": target.name, "target_batch": status}
 
     def check_tables(self) -> None:
-        """Check the tables that this step wrote against the data contract, and log data warnings and class 1.
+        """Check the tables that this step wrote against the data contract; log data warnings and what is predicted.
 
         Call this when the step has returned. Only the step that reads the source must obey the contract. So this method
         does nothing if the step has inputs.
@@ -213,8 +214,8 @@ class DataContext(StepContext[P]):
                 tables.remove_table(table, locations.absolute_prefix(self._config.table_prefix))
             self.log_table(contract.violation_table(violations), "contract_violations.json")
             raise BadData(contract.violation_summary(violations, self.key_column, self.origin()))
-        if self._class_1:
-            self._add_to_summary(f"class 1 is {self._class_1}")
+        if self._predicted:
+            self._add_to_summary(self._predicted)
         if {"train", "test"} <= written.keys():
             self._warn(*(tables.scan_table(written[name]) for name in ("train", "test")))
 
@@ -279,9 +280,9 @@ class DataContext(StepContext[P]):
         return features
 
     def origin(self, uri: str | None = None) -> Origin:
-        """Return the source's names for the columns and classes of a table, or of the source that this step has read.
+        """Return the kind of problem and the source's names of a table, or of the source that this step has read.
 
-        If no run recorded these names, the result has none.
+        If no run recorded them, the result has no names, and the kind is binary.
         """
         if uri is None:
             return self._origin or origin_of(None, self.data)

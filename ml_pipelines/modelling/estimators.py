@@ -52,12 +52,12 @@ LIBRARIES = {
 
 
 def default_options(name: str, events: int) -> dict[str, Any]:
-    """Return the options for a classifier if the configuration sets none. {} means the library's defaults.
+    """Return the options for an estimator if the configuration sets none. {} means the library's defaults.
 
-    `events` is the number of training rows of the rarer class. tests/chaos/simulate_models.py compares these options
-    with scikit-learn's; docs/models.md has the result.
+    `events` is the number of training rows of the rarer class, or of all rows if the label is a number.
+    tests/chaos/simulate_models.py compares these options with scikit-learn's; docs/models.md has the result.
     """
-    if name != BOOSTING:
+    if not name.startswith(HISTOGRAMS):
         return {}
     if events >= MANY_EVENTS:
         return {"learning_rate": 0.15, "max_leaf_nodes": 16, "l2_regularization": 10.0, "early_stopping": False}
@@ -70,7 +70,7 @@ def default_options(name: str, events: int) -> dict[str, Any]:
     }
 
 
-def make_estimator(path: str, options: Mapping[str, Any], seed: int, kind: str = "classifier") -> Any:
+def make_estimator(path: str, options: Mapping[str, Any], seed: int, kind: str) -> Any:
     """Return an unfitted estimator. The estimator gets the seed if it takes one.
 
     Args:

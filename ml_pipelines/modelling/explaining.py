@@ -77,7 +77,7 @@ def _check_sums(sums: Array, score: Array, scale: str) -> None:
         known = np.isfinite(wanted)
         sums = sums + (np.median((wanted - sums)[known]) if known.any() else 0)
         found = 1 / (1 + np.exp(-sums)) if scale == "log_odds" else sums
-    if (np.abs(found - score) > TOLERANCE)[known].any():
+    if (np.abs(found - score) > TOLERANCE * np.maximum(1, np.abs(score)))[known].any():
         raise ValueError("score.reasons: the values of SHAP do not sum to the scores, so they are not reported")
 
 

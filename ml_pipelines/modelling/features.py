@@ -8,35 +8,33 @@ from typing import TYPE_CHECKING, Any
 from ml_pipelines.data.cells import FLOAT32_MAX, canonical
 from ml_pipelines.errors import BadData
 from ml_pipelines.modelling.estimators import set_seed
-from ml_pipelines.text import listed, shown
+from ml_pipelines.text import shown
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from ml_pipelines.problems.problem import Problem
 
-def split_label(frame: pl.DataFrame, label: str, features: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
-    """Check a table, and return its features and its label (as integers).
+
+def split_label(
+    frame: pl.DataFrame, label: str, features: Sequence[str], problem: Problem
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Check a table, and return its features and its label, with the type that the kind of problem takes.
 
     Raises:
-        BadData: the table has no rows, the values of the label are not exactly 0 and 1, or a feature has a type or
-            values that no estimator takes.
+        BadData: the table has no rows, the label does not fit the kind of problem, or a feature has a type or values
+            that no estimator takes.
     """
     if frame.is_empty():
         raise BadData("The table has 0 rows.")
     target = frame[label]
     if target.null_count():
         raise BadData(f"Label {label}: {target.null_count()} of {frame.height} rows have no value.")
-    if str(target.dtype) == "String":
-        raise BadData(f"Label {label} is of type String; it needs the numbers 0 and 1.")
-    classes = sorted(target.unique().to_list())
-    if classes != [0, 1]:
-        raise BadData(
-            f"Label {label} has the values {listed(classes, most=5)}; it needs both 0 and 1, and no other value."
-        )
+    target = problem.check_label(target)
     for name in features:
         _check_feature(frame[name])
-    return frame.select(features), target.cast(int)
+    return frame.select(features), target
 
 
 def _check_feature(column: pl.Series) -> None:
@@ -59,15 +57,14 @@ def _check_feature(column: pl.Series) -> None:
             )
 
 
-def positive_score(model: Any, features: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the estimator's probability of class 1 for each row, shape (rows,).
+def score_table(model: Any, features: pl.DataFrame, problem: Problem) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the model's score of each row, shape (rows,).
 
     Raises:
         BadData: a column is text but the model learned it as a number, or the reverse.
     """
     check_types(model, {column.name: str(column.dtype) == "String" for column in features})
-    scores: np.ndarray[Any, np.dtype[np.float64]] = model.predict_proba(features)[:, 1].astype(float)
-    return scores
+    return problem.score_of(model, features)
 
 
 def check_types(model: Any, is_text: Mapping[str, bool]) -> None:

@@ -23,7 +23,7 @@ class ScoreBins:
     Args:
         edges: the inner edges of the bins, in rising order. A score that equals an edge is in the bin below it.
         counts: the rows in each bin; one more than `edges`.
-        predicted: the rows that are predicted as each class, from class 0 on.
+        predicted: the rows that are predicted as each class, from class 0 on; empty if the scores are numbers.
     """
 
     edges: Sequence[float]
@@ -31,12 +31,12 @@ class ScoreBins:
     predicted: Sequence[int]
 
     @classmethod
-    def of(cls, score: Array, predicted: Array) -> ScoreBins:
+    def of(cls, score: Array, predicted: Array | None) -> ScoreBins:
         """Return the rows in each tenth of the scores. Equal scores are in the same bin, so there can be fewer bins.
 
         Args:
             score: the score of each row, shape (rows,).
-            predicted: the predicted class of each row, 0 or 1, shape (rows,).
+            predicted: the predicted class of each row, 0 or 1, shape (rows,); None if the scores are numbers.
         """
         import numpy as np
 
@@ -44,7 +44,8 @@ class ScoreBins:
         edges = np.unique(np.quantile(score, tenths, method="inverted_cdf"))  # scores that occur, so no bin is empty
         edges = edges[edges < score.max()]
         counts = np.bincount(np.searchsorted(edges, score), minlength=len(edges) + 1)
-        return cls(edges.tolist(), counts.tolist(), np.bincount(predicted, minlength=2).tolist())
+        classes = [] if predicted is None else np.bincount(predicted, minlength=2).tolist()
+        return cls(edges.tolist(), counts.tolist(), classes)
 
     @classmethod
     def from_json(cls, content: Any) -> ScoreBins | None:
@@ -54,7 +55,7 @@ class ScoreBins:
             predicted = [int(count) for count in content["predicted"]]
         except (TypeError, KeyError, ValueError):
             return None
-        whole = len(counts) == len(edges) + 1 and sum(counts) == sum(predicted) > 0
+        whole = len(counts) == len(edges) + 1 and sum(counts) > 0 and sum(predicted) == sum(counts) * bool(predicted)
         return cls(edges, counts, predicted) if whole else None
 
 

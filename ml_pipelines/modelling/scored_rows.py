@@ -30,12 +30,13 @@ class Tally:
 
     Args:
         bins: the number of a bin of scores -> its rows.
-        predicted: a prediction -> its rows.
+        predicted: a prediction -> its rows; empty if the score is a predicted number, as `pairs`.
         shadow_bins: as `bins`, by the shadow model's score.
         pairs: the prediction, the shadow model's prediction -> the rows with both.
         gap: the mean of the shadow model's score minus the model's score.
         distance: the mean of the absolute difference of both scores.
         largest: the largest absolute difference of both scores.
+        mean: the mean score.
     """
 
     bins: Mapping[int, int]
@@ -45,6 +46,7 @@ class Tally:
     gap: float = 0.0
     distance: float = 0.0
     largest: float = 0.0
+    mean: float = 0.0
 
 
 def features_of(*models: ScoringModel | None) -> list[str]:
@@ -124,9 +126,9 @@ def score_rows(
     explain = scoring.Reasons(partial(explaining.reasons, count=settings.reasons), for_all) if reasons else None
     workers = {prefix: _worker_model(each) for prefix, each in models.items()}
     run = partial(scoring.predict, models=workers, kept=kept, reasons=explain)
-    kinds = {"score": t.DoubleType(), "prediction": t.StringType()}
+    kinds = {"score": t.DoubleType(), **({"prediction": t.StringType()} if model.recipe.classes else {})}
     added = [t.StructField(f"{prefix}{name}", kind) for prefix in models for name, kind in kinds.items()]
-    added[2:2] = [reasons] if reasons else []
+    added[len(kinds) : len(kinds)] = [reasons] if reasons else []
     schema = t.StructType([*(frame.schema[name] for name in kept), *added])
     scored = frame.select(*dict.fromkeys([*kept, *features_of(model, shadow)])).mapInArrow(run, schema)
     return scored.select(
@@ -153,22 +155,26 @@ def tally(scored: DataFrame, edges: Sequence[float]) -> Tally:
     def number_of_bin(score: str) -> Column:
         return sum(((F.col(score) > edge).cast("int") for edge in edges), F.lit(0))
 
-    groups = [number_of_bin("score").alias("bin"), F.col("prediction")]
-    sums = [F.count("*").alias("rows")]
-    is_shadowed = "shadow_score" in scored.columns
+    is_shadowed, has_classes = "shadow_score" in scored.columns, "prediction" in scored.columns
+    groups = [number_of_bin("score").alias("bin"), *([F.col("prediction")] if has_classes else [])]
+    sums = [F.count("*").alias("rows"), F.sum("score").alias("score")]
     if is_shadowed:
         gap = F.col("shadow_score") - F.col("score")
-        groups += [number_of_bin("shadow_score").alias("shadow_bin"), F.col("shadow_prediction")]
+        groups += [number_of_bin("shadow_score").alias("shadow_bin")]
+        groups += [F.col("shadow_prediction")] if has_classes else []
         sums += [F.sum(gap).alias("gap"), F.sum(F.abs(gap)).alias("distance"), F.max(F.abs(gap)).alias("largest")]
     bins, predicted, shadow_bins, pairs = Counter[int](), Counter[str](), Counter[int](), Counter[tuple[str, str]]()
     rows = [row.asDict() for row in scored.groupBy(*groups).agg(*sums).collect()]
     for row in rows:
         bins[row["bin"]] += row["rows"]
-        predicted[row["prediction"]] += row["rows"]
+        if has_classes:
+            predicted[row["prediction"]] += row["rows"]
         if is_shadowed:
             shadow_bins[row["shadow_bin"]] += row["rows"]
+        if is_shadowed and has_classes:
             pairs[row["prediction"], row["shadow_prediction"]] += row["rows"]
+    mean = sum(row["score"] for row in rows) / bins.total()
     if not is_shadowed:
-        return Tally(bins, predicted, {}, {})
+        return Tally(bins, predicted, {}, {}, mean=mean)
     gap, distance = (sum(row[name] for row in rows) / bins.total() for name in ("gap", "distance"))
-    return Tally(bins, predicted, shadow_bins, pairs, gap, distance, max(row["largest"] for row in rows))
+    return Tally(bins, predicted, shadow_bins, pairs, gap, distance, max(row["largest"] for row in rows), mean)

@@ -75,7 +75,7 @@ class Model(NamedTuple):
         trusted: the types that the file may contain.
         features: the columns that the model takes.
         threshold: rows with a score of at least this value are predicted as class 1.
-        classes: the names of class 0 and class 1.
+        classes: the names of class 0 and class 1; empty if the score is a predicted number.
     """
 
     file: str
@@ -104,7 +104,7 @@ def predict(
     kept: Sequence[str],
     reasons: Reasons | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `kept` of the batches, with each model's `score` and `prediction`, and with `reasons`.
+    """Yield the columns `kept`, with each model's `score` and, for classes, `prediction`, and with `reasons`.
 
     Args:
         batches: rows with the columns `kept` and the features of all models.
@@ -123,14 +123,18 @@ def predict(
         frame = pl.DataFrame(pl.from_arrow(table))
         scored = table.select(list(kept))
         for prefix, model in models.items():
-            score = load_once(model).predict_proba(frame.select(model.features))[:, 1].astype(float)
-            names, is_positive = pa.array(list(model.classes), pa.string()), score >= model.threshold
+            estimator, rows = load_once(model), frame.select(model.features)
+            score = estimator.predict_proba(rows)[:, 1] if model.classes else estimator.predict(rows)
+            score = np.asarray(score, float)
             scored = scored.append_column(f"{prefix}score", pa.array(score, pa.float64()))
-            scored = scored.append_column(f"{prefix}prediction", names.take(pa.array(is_positive.astype("int32"))))
+            chosen = np.ones(len(score), bool)  # a predicted number has no class 1, so all rows are explained
+            if model.classes:
+                names, is_positive = pa.array(list(model.classes), pa.string()), score >= model.threshold
+                prediction = names.take(pa.array(is_positive.astype("int32")))
+                scored = scored.append_column(f"{prefix}prediction", prediction)
+                chosen = is_positive | bool(reasons and reasons.for_all)
             if reasons and not prefix:
-                chosen = is_positive | reasons.for_all
-                rows = frame.select(model.features).filter(chosen)
-                lists = reasons.explain(load_once(model), rows, score[chosen])
+                lists = reasons.explain(estimator, rows.filter(chosen), score[chosen])
                 places = pa.array(np.cumsum(chosen) - 1, pa.int64(), mask=~chosen)
                 scored = scored.append_column("reasons", lists.take(places))
         yield from scored.combine_chunks().to_batches()

@@ -27,7 +27,7 @@ EXAMPLES = 3  # a message shows at most this many values
 
 
 class ScoredRows(PythonModel):  # type: ignore[misc]
-    """A model that returns `score` and `prediction` for each row."""
+    """A model that returns `score` and, if its label has classes, `prediction` for each row."""
 
     def load_context(self, context: Any) -> None:
         """Load the facts about the model, and the estimator from its skops file with the types that the facts list."""
@@ -42,6 +42,8 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return `score`, the probability of class 1, and `prediction`, a value of the label, for each row.
 
+        If the label is a number, `score` is the predicted number, and there is no `prediction`.
+
         Args:
             context: not used; MLflow passes it.
             model_input: the features, as the training table has them; numbers may be of any type.
@@ -51,6 +53,9 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
             MlflowException: a column holds text where the model learned numbers, or the reverse, or a number is
                 infinite or beyond a 32-bit float, or the threshold is not from 0 to 1.
         """
+        if not self.classes:
+            numbers = self.estimator.predict(self._features(model_input))
+            return pd.DataFrame({"score": numbers.astype(float)}, index=model_input.index)
         threshold = (params or {}).get("threshold", self.facts["threshold"])
         if not 0 <= threshold <= 1:
             raise MlflowException.invalid_parameter_value(f"threshold: {threshold} is not from 0 to 1.")

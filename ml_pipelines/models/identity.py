@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SPLIT = "split.json"  # artifact of prepare_data: the tags of the split (see modelling/split.py)
-NAMES = ("split_kind", "split_key", "split_seed", "split_fraction", "split_columns", "label_name", "label_0", "label_1")
+NAMES = (
+    *("split_kind", "split_key", "split_seed", "split_fraction", "split_columns"),
+    *("problem", "label_name", "label_0", "label_1"),
+)
 VERSION_TAG_LENGTH = 1_000  # the longest tag of a version in Unity Catalog; MLflow's own registry allows more
 
 
@@ -39,6 +42,7 @@ def of_tables(store: Store, run: Run) -> dict[str, str]:
     classes = {number: value for value, number in _mapping(_mapping(columns).get("label")).items()}
     label = {"label_name": _mapping(columns).get("label_name", data.get("label"))}
     label |= {f"label_{number}": classes.get(number) for number in (0, 1)}
+    label |= {"problem": _mapping(columns).get("problem")}
     return {
         name: version_tag(str(value)) for name, value in (split | label).items() if name in NAMES and value is not None
     }

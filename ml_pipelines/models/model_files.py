@@ -63,7 +63,8 @@ def log_model(model: Any, example: pl.DataFrame, trusted: Sequence[str], facts: 
         model: a fitted scikit-learn pipeline that accepts a frame with the example's columns.
         example: a few rows of features.
         trusted: skops types that are allowed in addition to `TRUSTED`.
-        facts: what scoring must know besides the model's columns: `threshold`, and `label` (value -> class).
+        facts: what scoring must know besides the model's columns: `threshold`, and `label` (value -> class), which is
+            empty if the model predicts a number.
 
     Raises:
         ConfigError: the model contains a type that isn't trusted.
@@ -84,7 +85,7 @@ def log_model(model: Any, example: pl.DataFrame, trusted: Sequence[str], facts: 
         flavor_name="pyfunc",
         validate_serving_input=False,
         files=files,
-        signature=model_signature(list(kinds), facts["threshold"]),
+        signature=model_signature(list(kinds), facts["threshold"] if facts["label"] else None),
         input_example=example.to_pandas(),
         pip_requirements=requirements(model),
     )
@@ -187,17 +188,20 @@ def read_model_file(logged: LoggedModel) -> bytes:
     return _checked(logged, MODEL_FILE, logged.digest)
 
 
-def model_signature(columns: Sequence[str], threshold: float) -> Any:
+def model_signature(columns: Sequence[str], threshold: float | None) -> Any:
     """Return the MLflow signature: columns of any type, because MLflow would refuse whole numbers for a double.
 
-    code_model.py converts the columns itself.
+    code_model.py converts the columns itself. A model that predicts a number has no threshold (None).
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
+    inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+    if threshold is None:
+        return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "score")]))
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name) for name in columns]),
+        inputs=inputs,
         outputs=Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "prediction")]),
         params=ParamSchema([ParamSpec("threshold", DataType.double, threshold)]),
     )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ml_pipelines.authoring.context import AreaOf, MayReplace, Version
+from ml_pipelines.authoring.context import MayReplace, Version
 from ml_pipelines.errors import BadData, ConfigError, message_of
 from ml_pipelines.models import model_files
 from ml_pipelines.models.identity import version_tag
@@ -199,23 +199,28 @@ def _best(store: Store, mine: Version, holder: Version | None, may_replace: MayR
     return best or holder
 
 
-def champion_summary(store: Store, mine: Version, before: Version | None, now: Version | None, area_of: AreaOf) -> str:
-    """Return the line that the pipeline shows at its end: the challenger, the champion, and their AUC."""
+def champion_summary(
+    store: Store, mine: Version, before: Version | None, now: Version | None, value_of: Callable[[Version], str]
+) -> str:
+    """Return the line that the pipeline shows at its end: the challenger, the champion, and their headline metric.
 
-    def auc(version: Version) -> str:
-        area = area_of(version)
-        return "not compared" if area is None else f"auc {area:.3f}"
+    `value_of` takes a version and returns its metric in words (`auc 0.885`), or nothing if it can't be compared.
+    """
 
-    challenger = f"version {mine.version} ({auc(mine)})"
+    def value(version: Version) -> str:
+        return value_of(version) or "not compared"
+
+    challenger = f"version {mine.version} ({value(mine)})"
     if now is None:
         return f"challenger is {challenger}"
     if now.version != mine.version:
-        score = "its files are lost" if is_lost(store, now) else auc(now)
+        score = "its files are lost" if is_lost(store, now) else value(now)
         return f"challenger is {challenger}, champion is version {now.version} ({score})"
     was = ""
     if before and before.version != mine.version:
         lost = f"; the files of version {before.version} are lost"
-        was = lost if is_lost(store, before) else f", was {auc(before).removeprefix('auc ')}"
+        name = f"{value(mine).rpartition(' ')[0]} "
+        was = lost if is_lost(store, before) else f", was {value(before).removeprefix(name)}"
     return f"champion is {challenger[:-1]}{was})"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_pipelines.problems import binary_intervals, roc_auc
-from ml_pipelines.problems import calibration as calibrations
+from ml_pipelines.errors import BadData
+from ml_pipelines.problems import binary_figure, binary_intervals, roc_auc
+from ml_pipelines.problems.calibration import tenths
 from ml_pipelines.problems.intervals import FEWEST_EVENTS, Interval, count_events, mean_interval
+from ml_pipelines.problems.single_column import single_auc
+from ml_pipelines.text import listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +39,94 @@ COUNTS: Sequence[str] = (
     "false_negatives",
     "true_positives",
 )  # in a confusion matrix
-GUIDES: Mapping[str, str] = {"roc": "chance", "calibration": "as predicted"}
+LOSS, SINGLE = "log loss", "auc"
+ESTIMATOR = "sklearn.ensemble.HistGradientBoostingClassifier"
+ESTIMATOR_TYPE = "classifier"
+HAS_CLASSES = True
+OFF: Collection[str] = ()
+IDENTITY: Sequence[str] = ("label_name", "label_0", "label_1")
+FEWEST, EVIDENCE = FEWEST_EVENTS, "events"
 TEMPLATES: Mapping[str, str] = {"counts": "binary_counts.html.j2", "curves": "binary_curves.html.j2"}
 
 headline, headline_interval, compare = roc_auc.area, roc_auc.interval, roc_auc.compare
-intervals, calibration = binary_intervals.intervals, calibrations.calibration
+intervals, figure = binary_intervals.intervals, binary_figure.figure
+evidence, single_column, bias = count_events, single_auc, binary_intervals.log_odds
+
+
+def check_label(label: pl.Series) -> pl.Series:
+    """Return the label as integers.
+
+    Raises:
+        BadData: the values of the label are not exactly 0 and 1.
+    """
+    if str(label.dtype) == "String":
+        raise BadData(f"Label {label.name} is of type String; it needs the numbers 0 and 1.")
+    classes = sorted(label.unique().to_list())
+    if classes != [0, 1]:
+        raise BadData(
+            f"Label {label.name} has the values {listed(classes, most=5)}; it needs both 0 and 1, and no other value."
+        )
+    return label.cast(int)
+
+
+def score_of(model: Any, features: Any) -> Array:
+    """Return the model's probability of class 1 for each row, shape (rows,)."""
+    scores: Array = model.predict_proba(features)[:, 1].astype(float)
+    return scores
+
+
+def predict(score: Array, threshold: float) -> Array:
+    """Return the predicted class of each row: a score of at least `threshold` is class 1."""
+    classes: Array = (score >= threshold).astype(int)
+    return classes
+
+
+def form(value: float) -> str:
+    """Return the format of a metric."""
+    return ".3f"
+
+
+def unit(label: Array, baseline: Array) -> float:
+    """Return the unit of margins: an AUC has no unit."""
+    return 1.0
+
+
+def evidence_by_group(groups: Array, label: Array, size: int) -> Array:
+    """Return the number of rows of the rarer class in each group of rows. `groups` are numbers below `size`."""
+    import numpy as np
+
+    counts, positives = np.bincount(groups, minlength=size), np.bincount(groups, label, size)
+    events: Array = np.minimum(positives, counts - positives).astype(int)
+    return events
+
+
+def scarcity(label: Array) -> str | None:
+    """Return in words which class has too few rows for an interval; None if both have enough."""
+    for class_ in (0, 1):
+        if (count := int((label == class_).sum())) < FEWEST_EVENTS:
+            return f"{count} of the test rows of class {class_}; at least {FEWEST_EVENTS} are needed"
+    return None
+
+
+def label_change(before: Sequence[str], now: Sequence[str]) -> str:
+    """Return in words how the label differs between two models, from the values of the tags IDENTITY."""
+    was, here = (f"{shown(name)} = {shown(one)} (0: {shown(zero)})" for name, zero, one in (before, now))
+    return f"its class 1 is {was}, but here it is {here}. Set data.positive and data.label back"
+
+
+def weight(label: Array) -> float:
+    """Return the number of pairs of rows of both classes."""
+    positives = float(label.sum())
+    return positives * (len(label) - positives)
+
+
+def slice_counts(label: Array, predicted: Array) -> dict[str, int]:
+    """Return the rows of class 1, and the two kinds of errors."""
+    return {
+        "positives": int(label.sum()),
+        "false_negatives": int(((label == 1) & (predicted == 0)).sum()),
+        "false_positives": int(((label == 0) & (predicted == 1)).sum()),
+    }
 
 
 def score_metrics(label: pl.Series, score: Array, prefix: str) -> dict[str, float]:
@@ -119,7 +205,7 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
     charts = {
         "roc": {"false_positive_rate": fpr[thin], "true_positive_rate": tpr[thin]},
         "precision_recall": {"recall": tpr[thin], "precision": precision[thin]},
-        "calibration": calibration_curve(truth, score),
+        "calibration": tenths(truth, score),
         "threshold": {
             "threshold": threshold,
             "precision": precision[at],
@@ -129,20 +215,3 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
         },
     }
     return {name: {axis: values.round(6).tolist() for axis, values in chart.items()} for name, chart in charts.items()}
-
-
-def calibration_curve(truth: Array, score: Array) -> dict[str, Array]:
-    """Sort the rows by score, and return the mean score, the share of class 1 and the number of rows of each tenth.
-
-    Rows with the same score are in the same tenth.
-    """
-    import numpy as np
-
-    tenth = np.searchsorted(np.quantile(score, np.linspace(0.1, 0.9, 9)), score, side="right")
-    rows, positives, sums = np.bincount(tenth), np.bincount(tenth, truth), np.bincount(tenth, score)
-    filled = rows > 0
-    return {
-        "predicted": sums[filled] / rows[filled],
-        "observed": positives[filled] / rows[filled],
-        "rows": rows[filled],
-    }

@@ -4,8 +4,7 @@
   of log-odds, as Boyd, Eng and Page advise (Area under the precision-recall curve, 2013). Student's t has
   Satterthwaite's degrees of freedom (1946), at most those of the events.
 - Log loss and Brier score: the mean over rows. The interval is symmetric in the logarithm, because the few rows of the
-  rarer class have much weight in the mean. The upper end is Hall's if that is higher (On the removal of skewness by
-  transformation, 1992): large losses are rare.
+  rarer class have much weight in the mean (`loss_interval`).
 - Accuracy, precision, recall: shares of rows.
 - F1: F1 is 2 J / (1 + J) with J = true positives / (true positives + both kinds of errors). J is a share of rows, and
   its interval gives that of F1 (Lam, Gopal and Qian, Confidence intervals for the F1 score, 2024).
@@ -21,6 +20,8 @@ from ml_pipelines.problems.intervals import (
     FEWEST_EVENTS,
     Interval,
     count_events,
+    loss_interval,
+    mean_interval,
     reach_of,
     share_interval,
     sum_variance,
@@ -63,8 +64,8 @@ def intervals(
     found = {
         "auc": roc_auc.interval(label, score, level, keys),
         "average_precision": _average_precision(label, score, level, of_row, events),
-        "log_loss": _loss(losses(label, score), level, of_row, events),
-        "brier": _loss((score - label) ** 2, level, of_row, events),
+        "log_loss": loss_interval(losses(label, score), level, of_row, events),
+        "brier": loss_interval((score - label) ** 2, level, of_row, events),
     }
     for name, (hits, rows) in shares.items():
         if rows.any():
@@ -87,22 +88,15 @@ def losses(label: Array, score: Array) -> Array:
     return -np.log(np.where(label == 1, score, 1 - score))
 
 
-def _loss(parts: Array, level: float, keys: Array, events: int) -> Interval:
-    """Return the mean of numbers that are not negative, with an interval symmetric in the logarithm, or higher."""
-    import numpy as np
-
-    value = float(parts.mean())
-    if not value > 0 or math.isinf(value):
-        return Interval(value, math.nan, math.nan, level)
-    variance = sum_variance(parts - value, keys)
-    error, reach = math.sqrt(variance) / len(parts), reach_of(level, events)
-    factor = math.exp(reach * error / value)
-    high = value * factor
-    sums = np.bincount(keys, parts - value)
-    skew = float((sums**3).sum()) / variance**1.5 if variance else 0.0  # of the mean
-    if skew > 0:
-        high = max(high, value + 3 / skew * (1 + float(np.cbrt(skew * (reach + skew / 6) - 1))) * error)
-    return Interval(value, value / factor, high, level)
+def log_odds(label: Array, score: Array, level: float, keys: Array | None = None) -> Interval:
+    """Return the logarithm of the observed odds of class 1 over the expected odds, with its interval (delta method)."""
+    observed, expected = float(label.mean()), float(score.mean())
+    if not 0 < expected < 1:
+        return Interval(math.nan, math.nan, math.nan, level)
+    value = math.log(observed / (1 - observed)) - math.log(expected / (1 - expected))
+    parts = (label - observed) / (observed * (1 - observed)) - (score - expected) / (expected * (1 - expected))
+    spread = mean_interval(parts, level, keys)
+    return Interval(value, value + spread.low, value + spread.high, level)
 
 
 def _average_precision(label: Array, score: Array, level: float, keys: Array, events: int) -> Interval:

@@ -150,3 +150,20 @@ def _mean_distance(rows: Array, chance: Array) -> Array:
     ways = gammaln(rows + 1) - gammaln(above + 1) - gammaln(rows - above + 1)
     distance: Array = 2 * above * (1 - chance) * np.exp(ways + xlogy(above, chance) + xlog1py(rows - above, -chance))
     return distance
+
+
+def tenths(truth: Array, score: Array) -> dict[str, Array]:
+    """Sort the rows by score, and return the mean score, the mean label and the number of rows of each tenth.
+
+    Rows with the same score are in the same tenth.
+    """
+    import numpy as np
+
+    tenth = np.searchsorted(np.quantile(score, np.linspace(0.1, 0.9, 9)), score, side="right")
+    rows, positives, sums = np.bincount(tenth), np.bincount(tenth, truth), np.bincount(tenth, score)
+    filled = rows > 0
+    return {
+        "predicted": sums[filled] / rows[filled],
+        "observed": positives[filled] / rows[filled],
+        "rows": rows[filled],
+    }

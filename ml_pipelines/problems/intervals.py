@@ -32,13 +32,19 @@ class Interval:
 class Difference:
     """The first model's metric minus the second model's, on the same rows, with its confidence interval.
 
-    `p_value` tests whether the first is smaller. With too little evidence for an interval, `low` and `high` are NaN.
+    `p_value` tests whether the first is worse. With too little evidence for an interval, `low` and `high` are NaN.
     """
 
     value: float
     p_value: float
     low: float
     high: float
+
+    def advantage(self, higher_is_better: bool, unit: float) -> Difference:
+        """Return by how many units the first model is better. A negative value means that it is worse."""
+        ends = (self.low, self.high) if higher_is_better else (-self.high, -self.low)
+        value = self.value if higher_is_better else -self.value
+        return Difference(value / unit, self.p_value, ends[0] / unit, ends[1] / unit)
 
 
 def mean_interval(values: Array, level: float, keys: Array | None = None) -> Interval:
@@ -62,6 +68,34 @@ def mean_interval(values: Array, level: float, keys: Array | None = None) -> Int
     error = math.sqrt(float(sums @ sums) * count / (count - 1)) / len(values)
     reach = float(stdtrit(count - 1, (1 + level) / 2)) * error
     return Interval(value, value - reach, value + reach, level)
+
+
+def loss_interval(parts: Array, level: float, keys: Array, events: int) -> Interval:
+    """Return the mean of numbers that are not negative, with an interval symmetric in the logarithm, or higher.
+
+    The upper end is Hall's if that is higher (On the removal of skewness by transformation, 1992): large losses are
+    rare.
+
+    Args:
+        parts: one number for each row, shape (rows,).
+        level: the level of the interval.
+        keys: the key of each row, as a number from 0; rows with the same key are not independent.
+        events: the number of independent observations, for the degrees of freedom of Student's t.
+    """
+    import numpy as np
+
+    value = float(parts.mean())
+    if not value > 0 or math.isinf(value):
+        return Interval(value, math.nan, math.nan, level)
+    variance = sum_variance(parts - value, keys)
+    error, reach = math.sqrt(variance) / len(parts), reach_of(level, events)
+    factor = math.exp(reach * error / value)
+    high = value * factor
+    sums = np.bincount(keys, parts - value)
+    skew = float((sums**3).sum()) / variance**1.5 if variance else 0.0  # of the mean
+    if skew > 0:
+        high = max(high, value + 3 / skew * (1 + float(np.cbrt(skew * (reach + skew / 6) - 1))) * error)
+    return Interval(value, value / factor, high, level)
 
 
 def share_interval(hits: Array, level: float, keys: Array) -> Interval:

@@ -49,6 +49,18 @@ def axis_range(lows: Sequence[float | None], highs: Sequence[float | None]) -> t
     return start, max(stop, start + 0.05)
 
 
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """Return the smallest and the largest value as the ends of an axis. Equal values get room on both sides."""
+    low, high = min(values), max(values)
+    room = (abs(low) or 1.0) / 2 if low == high else 0.0
+    return low - room, high + room
+
+
+def share(value: float, low: float, high: float) -> float:
+    """Return where a value lies on an axis, as a share of its length."""
+    return (value - low) / (high - low)
+
+
 def index_of_highest(ys: Sequence[float]) -> int:
     """Return the index of the highest value, the first one if several are equal."""
     return max(range(len(ys)), key=ys.__getitem__)

@@ -89,6 +89,7 @@ class Report:
     threshold: float | None
     champion_run: Link | None
     changes: Sequence[Change]
+    problem: str  # the kind of problem
     qa: Mapping[str, Any]
     scoring: Mapping[str, Any]  # scoring.json of the step score; empty for other pipelines
     curves: Mapping[str, Mapping[str, Sequence[float]]]

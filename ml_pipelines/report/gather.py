@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_pipelines.config import graph
-from ml_pipelines.config.schema import NONE, Pipeline
+from ml_pipelines.config.schema import NONE, Pipeline, ProblemKind
 from ml_pipelines.data.tables import Table
 from ml_pipelines.errors import ConfigError
 from ml_pipelines.planning.resuming import resume_command
-from ml_pipelines.problems.problem import problem_of
+from ml_pipelines.problems.problem import Problem, problem_of
 from ml_pipelines.report.changes import champion_runs, changes, written_tables
 from ml_pipelines.report.contents import Metric, Report, StepView, Verdict
 from ml_pipelines.report.render import format_number
@@ -68,21 +68,27 @@ def gather(reader: RunReader, parent: Run) -> Report:
     needs = _needs(declared)
     champion = champion_runs(reader.store, qa) if "train" in needs else {}
     evaluated = origins["evaluate"].data.metrics if "evaluate" in origins else {}
+    columns = artifact("prepare_data", "columns.json")
+    kind = (
+        columns.get("problem") or scoring.get("problem") or ProblemKind.binary.value
+    )  # earlier releases knew no other kind
+    problem = problem_of(kind)
     return Report(
         run=reader.link(parent),
         facts={
-            **_scoring_facts(scoring),
-            **_facts(reader, parent, origins, _class_1(config, artifact("prepare_data", "columns.json")), overrides),
+            **_scoring_facts(scoring, problem),
+            **_facts(reader, parent, origins, _predicted(config, columns), overrides),
         },
         verdict=_verdict(parent, steps, qa),
         steps=steps,
         needs=needs,
         resume=resume_command(tags["profile"], run_id, overrides, failures),
-        metrics=_metrics(origins, champion, qa.get("intervals", {})),
-        counts={name: evaluated.get(f"test_{name}") for name in problem_of().COUNTS},
+        metrics=_metrics(problem, origins, champion, qa.get("intervals", {})),
+        counts={name: evaluated.get(f"test_{name}") for name in problem.COUNTS},
         threshold=_threshold(origins),
         champion_run=reader.link(champion["train"]) if champion else None,
         changes=changes(reader, champion, origins, {"train", *graph.closure("train", needs)}) if champion else [],
+        problem=kind,
         qa=qa,
         scoring=scoring,
         curves=artifact("evaluate", "curves.json"),
@@ -178,19 +184,22 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def _class_1(config: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
-    """Return the label column, its value that means class 1, and how this value was chosen: `churned = yes (...)`."""
-    if "class_1" in columns:
-        return str(columns["class_1"])
+def _predicted(config: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the model predicts, as a fact: the value in the source that means class 1, or the label."""
+    for entry, name in (("class_1", "Class 1"), ("target", "Predicted number")):
+        if entry in columns:
+            return {name: str(columns[entry])}
     values = [value for value, number_of in columns.get("label", {}).items() if number_of == 1]
-    return f"{config['data']['label']} = {values[0]}" if values and config else ""
+    return {"Class 1": f"{config['data']['label']} = {values[0]}"} if values and config else {}
 
 
-def _scoring_facts(scoring: Mapping[str, Any]) -> dict[str, str]:
+def _scoring_facts(scoring: Mapping[str, Any], problem: Problem) -> dict[str, str]:
     """Return name -> text: which model scored which batch, and how fast. It is empty if no batch was scored."""
     if not scoring:
         return {}
-    facts = {"Model": model_text(scoring["model"]), "Threshold": f"{scoring['model']['threshold']:g}"}
+    facts = {"Model": model_text(scoring["model"])}
+    if problem.HAS_CLASSES:
+        facts["Threshold"] = f"{scoring['model']['threshold']:g}"
     if scoring["shadow"]:
         facts["Shadow model"] = model_text(scoring["shadow"]["model"])
     speed = f"{scoring['rows'] / scoring['seconds']:,.0f} rows per second"
@@ -204,7 +213,9 @@ def model_text(model: Mapping[str, Any]) -> str:
     return f"{model['name']}, {which}, of {model['created']} ({days} old)"
 
 
-def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: str, overrides: str) -> dict[str, str]:
+def _facts(
+    reader: RunReader, parent: Run, origins: Mapping[str, Run], predicted: Mapping[str, str], overrides: str
+) -> dict[str, str]:
     """Return name -> text: what ran, when, and who ran it. Unknown facts are left out."""
     tags = parent.data.tags
     commit = tags.get("mlflow.source.git.commit", "")[:10]
@@ -213,7 +224,7 @@ def _facts(reader: RunReader, parent: Run, origins: Mapping[str, Run], class_1: 
     train = origins["train"].data.params if "train" in origins else {}
     facts = {
         "Data": ", ".join(f"{format_number(count)} {name.removesuffix('_uri')} rows" for name, count in rows.items()),
-        "Class 1": class_1,
+        **predicted,
         "Model": train.get("estimator", "").rpartition(".")[2],
         "Started": datetime.fromtimestamp(parent.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Duration": f"{seconds:.1f} s" if parent.info.end_time else "",
@@ -258,14 +269,19 @@ def _verdict(parent: Run, steps: Sequence[StepView], qa: Mapping[str, Any]) -> V
 
 
 def _metrics(
-    origins: Mapping[str, Run], champion: Mapping[str, Run], intervals: Mapping[str, Mapping[str, float | None]]
+    problem: Problem,
+    origins: Mapping[str, Run],
+    champion: Mapping[str, Run],
+    intervals: Mapping[str, Mapping[str, float | None]],
 ) -> list[Metric]:
     """Return the metrics on the test table, with the champion's values if the champion was tested on the same rows."""
-    values, training = (_values(origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train")))
+    values, training = (
+        _values(problem, origins, step, prefix) for step, prefix in (("evaluate", "test"), ("train", "train"))
+    )
     digests = [(written_tables(runs.values()).get("test_uri") or Table("", 0)).digest for runs in (origins, champion)]
-    champion_values = _values(champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
+    champion_values = _values(problem, champion, "evaluate", "test") if digests[0] and digests[0] == digests[1] else {}
     metrics = []
-    for name, (label, higher_is_better) in problem_of().METRICS.items():
+    for name, (label, higher_is_better) in problem.METRICS.items():
         if name in values:
             low, high = (intervals.get(name, {}).get(end) for end in ("low", "high"))
             others = training.get(name), champion_values.get(name)
@@ -273,8 +289,8 @@ def _metrics(
     return metrics
 
 
-def _values(runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
+def _values(problem: Problem, runs: Mapping[str, Run], step: str, prefix: str) -> dict[str, float]:
     """Return the step's metrics `<prefix>_<metric>` as a dict, metric -> value. It is empty if the step has no run."""
     metrics = runs[step].data.metrics if step in runs else {}
     values = {name.removeprefix(f"{prefix}_"): float(value) for name, value in metrics.items()}
-    return problem_of().add_derived(values)
+    return problem.add_derived(values)

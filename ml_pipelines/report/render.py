@@ -22,7 +22,8 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
     )
-    environment.globals |= {"charts": charts, "wilson": wilson, "parts": problem_of().TEMPLATES}
+    problem = problem_of(report.problem)
+    environment.globals |= {"charts": charts, "wilson": wilson, "problem": problem, "parts": problem.TEMPLATES}
     environment.filters |= {"number": format_number, "percent": percent, "probability": probability, "wilson": wilson}
     return environment.get_template(f"{NAME}.j2").render(report=report).strip()
 

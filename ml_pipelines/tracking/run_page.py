@@ -47,7 +47,8 @@ def describe_step(store: Store, run_id: str, step: Step, config: Config) -> None
     """Name the run of a step, and log its params and its configuration."""
     store.log_params(
         run_id,
-        {**dataclasses.asdict(step.params), "seed": config.seed},
+        # A step logs the value that it chose itself for a param without one.
+        {**{name: v for name, v in dataclasses.asdict(step.params).items() if v is not None}, "seed": config.seed},
         {"step": step.name, "mlflow.runName": step.step_name},
     )
     store.log_json(run_id, config_json(config, step.name), "config.json")

@@ -105,12 +105,12 @@ def test_sync_updates_the_parameters_and_the_command_of_a_changed_input(sync: Sy
 
 def test_check_names_file_and_line_changes_nothing_and_exits_1(sync: Sync, project: Path) -> None:
     path = project / "MLproject"
-    change(path, "      test_auc: {type: string, default: none}\n", "")
+    change(path, "      test_headline: {type: string, default: none}\n", "")
     before = path.read_bytes()
     line = before.decode().splitlines().index(f'    command: "{POINTS["model_qa"]["command"]}"')
     result = sync("--check")
     assert result.code == 1 and path.read_bytes() == before
-    assert f"MLproject:{line + 1}: + test_auc: {{type: string, default: none}}" in result.out
+    assert f"MLproject:{line + 1}: + test_headline: {{type: string, default: none}}" in result.out
     assert "make sync" in result.err
     assert sync().code == 0 and sync("--check").code == 0
 

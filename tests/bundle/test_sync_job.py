@@ -153,7 +153,7 @@ def test_sync_keeps_what_people_wrote(copy: Path) -> None:
 def test_sync_follows_a_renamed_script_and_a_changed_graph(copy: Path) -> None:
     config = copy / "conf" / "config.yaml"
     change(config, "script: evaluate-model", "script: judge")
-    change(config, "inputs: [train_uri, train_run_id]", "inputs: [train_uri, train_run_id, test_auc]")
+    change(config, "inputs: [train_uri, train_run_id]", "inputs: [train_uri, train_run_id, test_headline]")
     lines = sync_and_diff(copy)
     point = '= "ml_pipelines.cli.tasks:evaluate"'
     assert sorted(lines["pyproject.toml"]) == [f"+ judge {point}", f"- evaluate-model {point}"]

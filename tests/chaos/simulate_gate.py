@@ -93,7 +93,7 @@ def judge(
         *("model_qa", steps["model_qa"].params, frames, models), metrics=metrics, champion=version, config=config()
     )
     inputs: dict[str, Any] = {"train_uri": "train", "test_uri": "test", "train_run_id": "t", "evaluate_run_id": "e"}
-    model_qa.run(step, **inputs, feature_importance_run_id="i", test_auc=outputs["test_auc"])
+    model_qa.run(step, **inputs, feature_importance_run_id="i", test_headline=outputs["test_headline"])
     checks = {check["check"]: check["verdict"] for check in step.json["qa_report.json"]["checks"]}
     return Outcome(step.json["qa_report.json"]["verdict"], checks)
 

@@ -21,7 +21,8 @@ from sklearn.model_selection import StratifiedKFold
 from chaos import simulate
 from chaos.populations import CURVED, LINEAR, draw
 from ml_pipelines.modelling.estimators import BOOSTING
-from ml_pipelines.modelling.features import positive_score
+from ml_pipelines.modelling.features import score_table
+from ml_pipelines.problems import binary
 from steps import train
 
 LOGISTIC = train.Params("sklearn.linear_model.LogisticRegression", {}, "one_hot", "median", True)
@@ -69,7 +70,7 @@ def trained(frame: pl.DataFrame, params: train.Params) -> tuple[Any, float]:
 def judged(known: pl.DataFrame, fresh: pl.DataFrame) -> list[float]:
     """Return the AUC of each model on fresh rows, then the log loss of each."""
     label = fresh["label"].to_numpy()
-    scores = [positive_score(trained(known, params)[0], fresh.drop("id", "label")) for params in MODELS.values()]
+    scores = [score_table(trained(known, params)[0], fresh.drop("id", "label"), binary) for params in MODELS.values()]
     measures: tuple[Any, ...] = (roc_auc_score, log_loss)
     return [float(measure(label, score)) for measure in measures for score in scores]
 

@@ -24,6 +24,7 @@ from ml_pipelines.checks.quality_checks import (
 )
 from ml_pipelines.checks.verdicts import Sample
 from ml_pipelines.config.schema import Crown
+from ml_pipelines.problems import binary
 from ml_pipelines.problems.calibration import calibration
 from ml_pipelines.problems.intervals import Difference, Interval
 
@@ -69,14 +70,14 @@ def since_champion(*rows: dict[str, Any], sizes: tuple[int, int] = (8000, 8000),
 
 NAN_MAKERS = {
     "min_auc": lambda x: min_auc(auc(x), x, SAMPLE, threshold=0.7),
-    "beats_baseline": lambda x: beats_baseline(auc(x), SAMPLE),
-    "train_test_gap": lambda x: train_test_gap(auc(0.8), x, threshold=0.1),
+    "beats_baseline": lambda x: beats_baseline(auc(x), SAMPLE, binary),
+    "train_test_gap": lambda x: train_test_gap(auc(0.8), x, 1.0, binary, threshold=0.1),
     "calibration": lambda x: calibrated(np.array([0, 1] * 20), np.array([0.5] * 39 + [x])),
-    "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, threshold=0.999),
-    "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, threshold=0.9, least=0.01),
+    "single_column": lambda x: single_column({"a": 0.6, "b": x, "c": 0.7}, removal, binary, threshold=0.999),
+    "importance": lambda x: importance({"a": 0.1, "b": x, "c": 0.2}, removal, 1.0, binary, threshold=0.9, least=0.01),
     "drift": lambda x: drift(since_champion(drift_row("a", x)), **DRIFT),
     "champion": lambda x: champion(compared((x, x, x)), Crown.not_worse, margin=0.01),
-    "stability": lambda x: stability(lambda seed, rows: x + seed, seeds=3, rows=9, threshold=2),
+    "stability": lambda x: stability(lambda seed, rows: x + seed, 1.0, binary, seeds=3, rows=9, threshold=2),
 }
 
 
@@ -92,7 +93,7 @@ def test_no_check_passes_a_number_that_is_not_finite(name: str, value: float) ->
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
 def test_no_value_passes_a_threshold_that_is_not_finite(threshold: float) -> None:
     assert min_auc(auc(0.9), 0.9, SAMPLE, threshold=threshold).verdict == "failed"
-    assert train_test_gap(auc(0.9), 0.9, threshold=threshold).verdict == "warned"
+    assert train_test_gap(auc(0.9), 0.9, 1.0, binary, threshold=threshold).verdict == "warned"
 
 
 @pytest.mark.parametrize(
@@ -127,21 +128,24 @@ def test_an_auc_without_an_interval_is_undecided_and_says_how_many_rows_would_gi
 
 def test_an_auc_that_differs_from_the_predictions_fails() -> None:
     result = min_auc(auc(0.8), 0.9, SAMPLE, threshold=0.7)
-    assert (result.verdict, result.reason) == ("failed", "test_auc is 0.9, but the AUC of the predictions is 0.8")
+    assert (result.verdict, result.reason) == (
+        "failed",
+        "evaluate returned the auc 0.9, but the auc of its predictions is 0.8",
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "verdict"), [(0.11, "passed"), (0.09, "undecided"), (-0.09, "undecided"), (-0.11, "failed")]
 )
 def test_a_model_must_clearly_beat_the_baseline(value: float, verdict: str) -> None:
-    assert beats_baseline(auc(value), SAMPLE).verdict == verdict
-    assert beats_baseline(Interval(0, 0, 0, 0.95), SAMPLE).verdict == "failed"
+    assert beats_baseline(auc(value), SAMPLE, binary).verdict == verdict
+    assert beats_baseline(Interval(0, 0, 0, 0.95), SAMPLE, binary).verdict == "failed"
 
 
 def test_an_overfitted_model_gives_a_warning() -> None:
-    assert train_test_gap(auc(0.75), 1.0, threshold=0.25).verdict == "passed"
-    assert train_test_gap(auc(0.74), 1.0, threshold=0.25).verdict == "warned"
-    assert train_test_gap(auc(0.9), 0.8, threshold=0.25).value == pytest.approx(-0.1)
+    assert train_test_gap(auc(0.75), 1.0, 1.0, binary, threshold=0.25).verdict == "passed"
+    assert train_test_gap(auc(0.74), 1.0, 1.0, binary, threshold=0.25).verdict == "warned"
+    assert train_test_gap(auc(0.9), 0.8, 1.0, binary, threshold=0.25).value == pytest.approx(-0.1)
 
 
 def test_calibration_fails_only_if_an_interval_is_outside_of_its_range() -> None:
@@ -166,20 +170,22 @@ def test_calibration_says_how_many_events_it_needs() -> None:
 
 
 def test_the_reason_names_the_column_that_reveals_the_label() -> None:
-    result = single_column({"age": 0.6, "paid_back": 0.9995}, removal, threshold=0.999)
+    result = single_column({"age": 0.6, "paid_back": 0.9995}, removal, binary, threshold=0.999)
     reason = "auc of paid_back alone is 0.9995, above the threshold of 0.999"
     advice = "If the column gives the label away, set data.drop=[paid_back]."
     assert result == Check(0.9995, 0.999, "failed", reason, advice)
 
 
 def test_a_model_that_depends_on_one_column_fails() -> None:
-    assert importance({"a": 0.3, "b": 0.1, "c": -0.01}, removal, threshold=0.9, least=0.01).value == pytest.approx(0.75)
-    assert importance({"a": 0.3, "b": 0.01}, removal, threshold=0.9, least=0.01).verdict == "failed"
+    assert importance(
+        {"a": 0.3, "b": 0.1, "c": -0.01}, removal, 1.0, binary, threshold=0.9, least=0.01
+    ).value == pytest.approx(0.75)
+    assert importance({"a": 0.3, "b": 0.01}, removal, 1.0, binary, threshold=0.9, least=0.01).verdict == "failed"
 
 
 def test_importance_is_not_compared_if_all_are_tiny_or_only_one_exists() -> None:
-    assert importance({"a": 0.009, "b": 0.0}, removal, threshold=0.9, least=0.01).verdict == "not compared"
-    assert importance({"a": 0.3}, removal, threshold=0.9, least=0.01).verdict == "not compared"
+    assert importance({"a": 0.009, "b": 0.0}, removal, 1.0, binary, threshold=0.9, least=0.01).verdict == "not compared"
+    assert importance({"a": 0.3}, removal, 1.0, binary, threshold=0.9, least=0.01).verdict == "not compared"
 
 
 @pytest.mark.parametrize(
@@ -300,13 +306,13 @@ def test_the_reason_shows_the_differences_with_their_intervals() -> None:
 def test_only_a_failed_check_gives_advice_and_each_failure_has_some() -> None:
     checks = [
         *(min_auc(auc(value), value, SAMPLE, threshold=0.7) for value in (0.9, 0.5)),
-        *(beats_baseline(Interval(x, x - 0.1, x + 0.1, 0.95), SAMPLE) for x in (0.2, -0.2)),
+        *(beats_baseline(Interval(x, x - 0.1, x + 0.1, 0.95), SAMPLE, binary) for x in (0.2, -0.2)),
         *(calibrated(np.array([0, 0, 0, 1] * 100), np.full(400, x)) for x in (0.25, 0.9)),
-        *(single_column({"a": x}, removal, threshold=0.9) for x in (0.6, 0.95)),
-        *(importance({"a": 1.0, "b": x}, removal, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
+        *(single_column({"a": x}, removal, binary, threshold=0.9) for x in (0.6, 0.95)),
+        *(importance({"a": 1.0, "b": x}, removal, 1.0, binary, threshold=0.9, least=0.01) for x in (1.0, 0.0)),
         *(drift(since_champion(drift_row("a", x)), **DRIFT) for x in (0.1, 0.4)),
         *(champion(compared((x, x, x)), NOT_WORSE, margin=0.01) for x in (0.5, -0.5)),
-        *(stability(lambda seed, _, x=x: x * seed, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
+        *(stability(lambda seed, _, x=x: x * seed, 1.0, binary, seeds=2, rows=2, threshold=0.1) for x in (0.0, 1.0)),
         *(latency(lambda _: None, rows=1, repeats=1, threshold=x) for x in (10_000.0, -1.0)),
     ]
     verdicts = ["passed", "failed"] * 5 + ["passed", "warned"] + ["passed", "failed"] * 3
@@ -325,9 +331,9 @@ def test_a_model_that_depends_on_its_seed_fails() -> None:
         calls.append((seed, rows))
         return 0.8 + 0.1 * seed
 
-    assert stability(refit, seeds=3, rows=50, threshold=0.05).value == pytest.approx(0.1)
+    assert stability(refit, 1.0, binary, seeds=3, rows=50, threshold=0.05).value == pytest.approx(0.1)
     assert calls == [(0, 50), (1, 50), (2, 50)]
-    assert stability(lambda *_: 0.8, seeds=2, rows=50, threshold=0.0).verdict == "passed"
+    assert stability(lambda *_: 0.8, 1.0, binary, seeds=2, rows=50, threshold=0.0).verdict == "passed"
 
 
 def test_latency_measures_the_time_of_repeated_predictions() -> None:

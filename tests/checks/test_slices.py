@@ -62,10 +62,10 @@ def test_slices_are_the_values_of_a_category_or_the_quarters_of_a_number() -> No
 def test_a_slice_has_its_auc_and_its_errors() -> None:
     rows = KINDS == "b"
     [b] = [s for s in slices_of(KINDS, LABEL, SCORE) if s.name == "kind=b"]
-    assert b.auc == interval(LABEL[rows], SCORE[rows], 0.95)
-    assert b.positives == LABEL[rows].sum()
-    assert b.false_negatives == (LABEL[rows] > (SCORE[rows] >= 0.5)).sum()
-    assert b.false_positives == (LABEL[rows] < (SCORE[rows] >= 0.5)).sum()
+    assert b.headline == interval(LABEL[rows], SCORE[rows], 0.95)
+    assert b.counts["positives"] == LABEL[rows].sum()
+    assert b.counts["false_negatives"] == (LABEL[rows] > (SCORE[rows] >= 0.5)).sum()
+    assert b.counts["false_positives"] == (LABEL[rows] < (SCORE[rows] >= 0.5)).sum()
 
 
 def test_the_auc_is_compared_with_that_within_the_other_slices() -> None:
@@ -162,7 +162,7 @@ def test_intervals_are_adjusted_for_the_number_of_comparisons() -> None:
 
 
 def made(**fields: Any) -> Slice:
-    return Slice("k=a", 400, auc=Interval(0.7, 0.6, 0.8, 0.95), against="version 3", **fields)
+    return Slice("k=a", 400, headline=Interval(0.7, 0.6, 0.8, 0.95), against="version 3", **fields)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_label_of_two_values_becomes_0_and_1(
 )
 def test_data_positive_sets_the_value_of_class_1(spark: SparkSession, values: list[Any], positive: str) -> None:
     result = ingest_frame(spark, labelled(values), positive=positive)
-    assert result.classes.mapping[positive] == 1
+    assert result.label.mapping[positive] == 1
     assert sorted(column(result, "label")) == [0, 1]
 
 
@@ -145,7 +145,7 @@ def test_without_missing_labels_nothing_is_dropped_or_reported(spark: SparkSessi
         pytest.param(
             [0, 1, 2, 1], "Label label has 3 classes (0, 1, 2), but this pipeline needs two.", id="three-classes"
         ),
-        pytest.param([i / 7 for i in range(40)], "Label label has more than 20 values", id="continuous"),
+        pytest.param([f"t{i}" for i in range(40)], "Label label has more than 20 values", id="free-text"),
         pytest.param([dt.date(2024, 1, 1), dt.date(2024, 1, 2)], "Label label has type date, but", id="date"),
         pytest.param([[1], [2]], "Label label has type array<bigint>, but", id="list"),
     ],
@@ -154,6 +154,17 @@ def test_a_label_without_exactly_two_classes_is_refused(spark: SparkSession, val
     with pytest.raises(BadData) as error:
         ingest_frame(spark, labelled(values))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["numbers", "text"])
+@pytest.mark.parametrize("dtype", [pl.Float64, pl.Float32, pl.Int32], ids=str)
+def test_a_label_that_is_a_number_stays_a_number(spark: SparkSession, text: bool, dtype: Any) -> None:
+    values = pl.Series([i * 1.5 for i in range(40)]).cast(dtype)
+    frame = labelled(values.to_list()).with_columns(label=values)
+    result = ingest_frame(spark, frame.cast(pl.String) if text else frame, text=text)
+    assert column(result, "label") == values.to_list()
+    assert result.decisions()["problem"] == "regression"
+    assert result.decisions()["target"] == "label (data.problem: label has more than 20 values)"
 
 
 def test_the_error_for_a_missing_label_column_lists_the_columns(spark: SparkSession) -> None:

@@ -70,7 +70,7 @@ def test_numbers_become_the_same_rows_with_and_without_text_beside_them(
     columns = numbers.frame.columns
     assert numbers.frame.dtypes == [(name, kind) for name, kind in mixed.frame.dtypes if name in columns]
     assert content(numbers, columns) == content(mixed, columns)
-    assert numbers.classes == mixed.classes
+    assert numbers.label == mixed.label
     assert numbers.warnings == mixed.warnings
 
 

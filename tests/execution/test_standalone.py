@@ -148,9 +148,9 @@ def test_the_error_names_an_input_that_does_not_exist(
 
 def test_the_error_names_an_input_of_the_wrong_type(earlier: Store, drive: Drive) -> None:
     pipeline = f"--pipeline-run-id={earlier.parent().info.run_id}"
-    result = drive("--step=model_qa", pipeline, "--test-auc=high")
+    result = drive("--step=model_qa", pipeline, "--test-headline=high")
     assert result.code == 2
-    assert result.err == "test_auc: 'high' is not of type float.\n"
+    assert result.err == "test_headline: 'high' is not of type float.\n"
 
 
 @pytest.mark.parametrize("options", [["train.delta"], ["--train-uri"], ["-x=1"], ["--train-uri=a", "b"]])

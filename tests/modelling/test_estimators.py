@@ -16,15 +16,15 @@ FOREST = "sklearn.ensemble.RandomForestClassifier"
 
 
 def test_the_seed_is_the_estimator_s_random_state() -> None:
-    assert make_estimator(FOREST, {"n_estimators": 3}, seed=5).get_params()["random_state"] == 5
-    assert make_estimator("sklearn.naive_bayes.GaussianNB", {}, seed=5)
+    assert make_estimator(FOREST, {"n_estimators": 3}, seed=5, kind="classifier").get_params()["random_state"] == 5
+    assert make_estimator("sklearn.naive_bayes.GaussianNB", {}, seed=5, kind="classifier")
 
 
 @pytest.mark.parametrize("path", [XGBOOST, LIGHTGBM, CATBOOST])
 def test_each_library_gets_the_seed_under_its_own_name(path: str) -> None:
-    assert set_seeds(make_estimator(path, {}, seed=5)) == {5}
-    assert set_seeds(make_estimator(path, {"random_state": 7}, seed=5)) == {7}
-    estimator = make_estimator(path, {}, seed=5)
+    assert set_seeds(make_estimator(path, {}, seed=5, kind="classifier")) == {5}
+    assert set_seeds(make_estimator(path, {"random_state": 7}, seed=5, kind="classifier")) == {7}
+    estimator = make_estimator(path, {}, seed=5, kind="classifier")
     set_seed(estimator, 9)
     assert set_seeds(estimator) == {9}
 
@@ -42,7 +42,7 @@ def set_seeds(estimator: Any) -> set[int]:
     ],
 )
 def test_an_option_replaces_what_this_project_sets(path: str, options: dict[str, Any]) -> None:
-    made = make_estimator(path, options, seed=1).get_params()
+    made = make_estimator(path, options, seed=1, kind="classifier").get_params()
     assert options.items() <= made.items()
     assert "force_col_wise" not in made if path == LIGHTGBM else "verbose" not in made
 
@@ -58,7 +58,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_command(path: str, mo
     library = path.partition(".")[0]
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=f"estimator: {library} is not installed. Install it: pip install {library}"):
-        make_estimator(path, {}, seed=1)
+        make_estimator(path, {}, seed=1, kind="classifier")
 
 
 def test_a_module_of_this_project_that_can_t_be_imported_is_one_line(
@@ -69,11 +69,11 @@ def test_a_module_of_this_project_that_can_t_be_imported_is_one_line(
 
     monkeypatch.setattr(steps, "__path__", [*steps.__path__, str(tmp_path)])
     with pytest.raises(ConfigError, match="broken_for_a_test can't be imported: No module named 'no_such_module"):
-        make_estimator("steps.broken_for_a_test.Model", {}, seed=1)
+        make_estimator("steps.broken_for_a_test.Model", {}, seed=1, kind="classifier")
 
 
 def test_a_random_state_in_the_options_overrides_the_seed() -> None:
-    assert make_estimator(FOREST, {"random_state": 7}, seed=1).random_state == 7
+    assert make_estimator(FOREST, {"random_state": 7}, seed=1, kind="classifier").random_state == 7
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_random_state_in_the_options_overrides_the_seed() -> None:
 )
 def test_a_wrong_estimator_or_option_is_a_config_error(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"steps\.train\.params\.{message}"):
-        make_estimator(name, options, seed=1)
+        make_estimator(name, options, seed=1, kind="classifier")
 
 
 @pytest.mark.parametrize(

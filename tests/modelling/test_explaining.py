@@ -12,6 +12,7 @@ import shap
 
 from ml_pipelines.modelling import explaining
 from ml_pipelines.modelling.estimators import BOOSTING
+from ml_pipelines.problems import binary
 from steps.train import Params, make_model
 
 
@@ -41,7 +42,7 @@ def fitted(params: Params) -> Any:
     library = params.estimator.split(".")[0]
     pytest.importorskip(library)
     frame, label = rows()
-    return make_model(frame, params, 0).fit(frame, label)
+    return make_model(frame, params, binary, 0).fit(frame, label)
 
 
 def values_of(model: Any, frame: pl.DataFrame) -> np.ndarray:

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from ml_pipelines.errors import BadData
-from ml_pipelines.modelling.features import positive_score, split_label
+from ml_pipelines.modelling.features import score_table, split_label
+from ml_pipelines.problems import binary
 from steps.train import Params, make_model
 
 INF = math.inf
@@ -18,14 +19,14 @@ def table(**columns: object) -> pl.DataFrame:
 
 
 def test_split_label_separates_the_label_from_the_named_features() -> None:
-    features, label = split_label(table(y=["a", "b", None, "a"]), "label", ["y", "x"])
+    features, label = split_label(table(y=["a", "b", None, "a"]), "label", ["y", "x"], binary)
     assert features.columns == ["y", "x"]
     assert label.to_list() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("label", [[False, True, False, True], [0.0, 1.0, 0.0, 1.0]])
 def test_a_label_of_bools_or_floats_becomes_0_and_1(label: list[object]) -> None:
-    _, classes = split_label(table(label=label), "label", ["x"])
+    _, classes = split_label(table(label=label), "label", ["x"], binary)
     assert classes.dtype == pl.Int64
     assert classes.to_list() == [0, 1, 0, 1]
 
@@ -42,12 +43,12 @@ def test_a_label_of_bools_or_floats_becomes_0_and_1(label: list[object]) -> None
 )
 def test_a_label_that_is_not_0_and_1_is_bad_data(label: list[object], message: str) -> None:
     with pytest.raises(BadData, match=message):
-        split_label(table(label=label), "label", ["x"])
+        split_label(table(label=label), "label", ["x"], binary)
 
 
 def test_a_table_without_rows_is_bad_data() -> None:
     with pytest.raises(BadData, match="0 rows"):
-        split_label(table().head(0), "label", ["x"])
+        split_label(table().head(0), "label", ["x"], binary)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +68,11 @@ def test_a_table_without_rows_is_bad_data() -> None:
 )
 def test_a_feature_that_no_estimator_accepts_is_bad_data(column: object, message: str) -> None:
     with pytest.raises(BadData, match=message):
-        split_label(table(x=column), "label", ["x"])
+        split_label(table(x=column), "label", ["x"], binary)
 
 
 def test_a_missing_number_and_the_largest_32_bit_float_are_accepted() -> None:
-    split_label(table(x=[None, -3.4028234663852886e38, 0.0, 3.4028234663852886e38]), "label", ["x"])
+    split_label(table(x=[None, -3.4028234663852886e38, 0.0, 3.4028234663852886e38]), "label", ["x"], binary)
 
 
 def test_the_score_is_the_probability_of_class_1() -> None:
@@ -80,7 +81,7 @@ def test_the_score_is_the_probability_of_class_1() -> None:
             chance = features["x"].to_numpy()
             return np.column_stack([1 - chance, chance])
 
-    assert positive_score(Echo(), pl.DataFrame({"x": [0.25, 0.75]})).tolist() == [0.25, 0.75]
+    assert score_table(Echo(), pl.DataFrame({"x": [0.25, 0.75]}), binary).tolist() == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_the_score_is_the_probability_of_class_1() -> None:
 def test_a_column_with_another_type_than_in_training_is_bad_data(column: dict[str, list[object]], message: str) -> None:
     train = pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "where": ["a", "b", "a", "b"]})
     params = Params(estimator="sklearn.ensemble.HistGradientBoostingClassifier")
-    model = make_model(train, params, seed=1).fit(train, pl.Series([0, 1, 0, 1]))
-    assert positive_score(model, train.head(2).with_columns(x=pl.Series([1, 2]))).shape == (2,)
+    model = make_model(train, params, binary, seed=1).fit(train, pl.Series([0, 1, 0, 1]))
+    assert score_table(model, train.head(2).with_columns(x=pl.Series([1, 2])), binary).shape == (2,)
     with pytest.raises(BadData, match=message):
-        positive_score(model, train.head(2).with_columns(**{name: pl.Series(v) for name, v in column.items()}))
+        score_table(model, train.head(2).with_columns(**{name: pl.Series(v) for name, v in column.items()}), binary)

@@ -15,8 +15,9 @@ from recording import RecordingContext
 
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.modelling import scoring
-from ml_pipelines.modelling.features import positive_score, refit
+from ml_pipelines.modelling.features import refit, score_table
 from ml_pipelines.models import model_files
+from ml_pipelines.problems import binary
 from steps import feature_importance, train
 from steps.train import Params
 
@@ -80,11 +81,11 @@ def test_a_loaded_model_gives_equal_scores_whatever_form_the_rows_have(path: str
     fitted = model(path, categories=categories)
     loaded = skops.io.loads(model_files.dump_model(fitted, []), trusted=list(model_files.TRUSTED))
     rows = pl.concat([FEATURES, FEATURES.head(3).with_columns(x=1.0, flag=True, code=pl.Series([None, "", "unseen"]))])
-    scores = positive_score(fitted, rows)
+    scores = score_table(fitted, rows, binary)
     assert scores.dtype == np.float64 and 0 < scores.min() < 0.5 < scores.max() < 1
-    assert scores.tolist() == positive_score(loaded, rows).tolist()
+    assert scores.tolist() == score_table(loaded, rows, binary).tolist()
     assert scores.tolist() == loaded.predict_proba(rows.to_pandas())[:, 1].tolist()
-    assert scores[:7].tolist() == positive_score(loaded, rows.head(7)).tolist()
+    assert scores[:7].tolist() == score_table(loaded, rows.head(7), binary).tolist()
     assert len(set(scores[-3:])) == 1  # a missing and an unseen category
 
 
@@ -128,7 +129,7 @@ def test_a_fit_is_quiet_and_leaves_no_files(
 
 @LIBRARIES
 def test_a_column_that_matters_is_important(path: str) -> None:
-    table = feature_importance.importance(model(path), FEATURES, LABEL, repeats=1, seed=1)
+    table = feature_importance.importance(model(path), FEATURES, LABEL, binary, repeats=1, seed=1)
     assert table["feature"][0] == "code"
 
 
@@ -136,8 +137,8 @@ def test_a_column_that_matters_is_important(path: str) -> None:
 def test_a_model_is_fitted_again_with_another_seed(path: str) -> None:
     subsample = {"subsample": 0.5} | ({"subsample_freq": 1} if path.startswith("lightgbm") else {})
     fitted = model(path, categories="native", options={**FEW[path], **subsample})
-    again, other = (positive_score(refit(fitted, FEATURES, LABEL, seed), FEATURES).tolist() for seed in (42, 43))
-    assert positive_score(fitted, FEATURES).tolist() == again != other
+    again, other = (score_table(refit(fitted, FEATURES, LABEL, seed), FEATURES, binary).tolist() for seed in (42, 43))
+    assert score_table(fitted, FEATURES, binary).tolist() == again != other
 
 
 @pytest.mark.parametrize(
@@ -166,10 +167,10 @@ def test_the_registered_model_gives_the_scores_of_the_estimator(path: str, store
     with mlflow.start_run(experiment_id=store.opened.experiment_id("models")):
         logged = model_files.log_model(fitted, FEATURES.head(5), [], facts)
     served = mlflow.pyfunc.load_model(logged.uri).predict(FEATURES.head(40).to_pandas().astype({"flag": float}))
-    assert served["score"].to_list() == positive_score(fitted, FEATURES.head(40)).tolist()
+    assert served["score"].to_list() == score_table(fitted, FEATURES.head(40), binary).tolist()
     assert (
-        positive_score(model_files.load_model(logged, []), FEATURES).tolist()
-        == positive_score(fitted, FEATURES).tolist()
+        score_table(model_files.load_model(logged, []), FEATURES, binary).tolist()
+        == score_table(fitted, FEATURES, binary).tolist()
     )
 
 

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 
 from ml_pipelines.models import model_files
+from ml_pipelines.problems import binary, regression
 from steps.train import Params, make_model
 
 FEATURES = pl.DataFrame(
@@ -32,7 +33,7 @@ ROW = {"x": 5.0, "single": 0.5, "flag": False, "code": "007"}
 
 def fitted() -> Any:
     params = Params("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 20})
-    return make_model(FEATURES, params, seed=1).fit(FEATURES, LABEL)
+    return make_model(FEATURES, params, binary, seed=1).fit(FEATURES, LABEL)
 
 
 @pytest.fixture
@@ -137,3 +138,15 @@ def test_the_model_needs_no_package_of_ours(uri: str, shell: Any, tmp_path: Path
     result: Result = shell("python", "-c", script, cwd=tmp_path)
     assert result.code == 0, result.text
     assert float(result.out.split()[-1]) == predict(mlflow.pyfunc.load_model(uri))[0]
+
+
+def test_a_model_of_a_number_returns_only_its_score(store: Store) -> None:
+    number = FEATURES["x"] * 3 + 1
+    fitted = make_model(FEATURES, Params(options={"max_iter": 20}), regression, seed=1).fit(FEATURES, number)
+    facts = {**FACTS, "label": {}}
+    with mlflow.start_run(experiment_id=store.opened.experiment_id("models")):
+        loaded = mlflow.pyfunc.load_model(model_files.log_model(fitted, FEATURES.head(5), [], facts).uri)
+    scores = loaded.predict(FEATURES.to_pandas())
+    assert list(scores.columns) == ["score"]
+    assert scores["score"].tolist() == fitted.predict(FEATURES).tolist()
+    assert loaded.metadata.signature.params is None

@@ -16,6 +16,7 @@ from mlflow.pyfunc import scoring_server
 
 from ml_pipelines.modelling import encoder
 from ml_pipelines.models import model_files
+from ml_pipelines.problems import binary
 from steps.train import Params, make_model
 
 COLOURS = ["red", "blue", None, "green"] * 50
@@ -33,7 +34,7 @@ ARROW = pa.table({"x": [1.0], "colour": pa.array([None], pa.string())})
 
 
 def fitted(params: Params) -> Any:
-    return make_model(FEATURES, params, seed=1).fit(FEATURES, LABEL)
+    return make_model(FEATURES, params, binary, seed=1).fit(FEATURES, LABEL)
 
 
 def in_pandas(colour: object, dtype: object = object) -> pd.DataFrame:
@@ -78,7 +79,7 @@ def test_a_rare_category_counts_as_missing(params: Params, monkeypatch: pytest.M
     monkeypatch.setattr(encoder, "MAX_CATEGORIES", 3)
     colours = [*COLOURS[:-4], "violet", "white", "white", "white"]  # red has 49 rows, white 3, violet 1
     features = FEATURES.with_columns(colour=pl.Series(colours))
-    model = make_model(features, params, seed=1).fit(features, LABEL)
+    model = make_model(features, params, binary, seed=1).fit(features, LABEL)
     scores = [model.predict_proba(in_polars(colour))[0, 1] for colour in ("violet", "white", "unseen", None, "red")]
     assert scores[0] == scores[1] == scores[2] == scores[3] != scores[4]
 

@@ -14,6 +14,7 @@ from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData, ConfigError, StepFailed
 from ml_pipelines.execution.context import TrackedContext
 from ml_pipelines.models import model_files
+from ml_pipelines.problems import binary
 from ml_pipelines.system import paths
 from ml_pipelines.tracking.lineage import LoggedModel
 from ml_pipelines.tracking.store import Store as TrackingStore
@@ -35,7 +36,7 @@ FEATURES = pl.DataFrame(
 
 
 def model(name: str = "sklearn.ensemble.HistGradientBoostingClassifier", **options: Any) -> Any:
-    return make_model(FEATURES, Params(name, options, categories="one_hot"), seed=1).fit(FEATURES, LABEL)
+    return make_model(FEATURES, Params(name, options, categories="one_hot"), binary, seed=1).fit(FEATURES, LABEL)
 
 
 def forest() -> Any:

@@ -450,7 +450,7 @@ def test_the_rule_decides_and_not_the_auc_in_the_tags(store: Store, allowed: boo
     run_id, experiment = pair[1].run_id, store.opened.experiment_id("models")
     context: TrackedContext[Any] = TrackedContext(store.opened, config, "model_qa", run_id, run_id, experiment)
     tables = {"train": "/tables/d1", "test": "/tables/d1"}
-    context.register(run_id, "passed", 0.8, lambda _: 0.8, lambda *_: allowed, tables)
+    context.register(run_id, "passed", ("auc", 0.8), lambda _: 0.8, lambda *_: allowed, tables)
     assert alias(store) == pair[allowed].version
 
 

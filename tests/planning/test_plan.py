@@ -51,7 +51,7 @@ def test_a_dry_run_shows_order_inputs_outputs_and_resolved_params(drive: Run) ->
     text = drive("--dry-run", "--set", "steps.train.params.scale=true,data.test_fraction=0.3").out
     assert re.search(r"04_feature_importance +waits for prepare_data, train ", text)
     assert re.search(r"01_prepare_data +waits for nothing ", text)
-    assert "inputs test_uri, train_run_id · outputs evaluate_run_id, test_auc" in text
+    assert "inputs test_uri, train_run_id · outputs evaluate_run_id, test_headline" in text
     assert "options={'max_iter': 5}" in text and "scale=True" in text and "test fraction 0.3" in text
     assert "synthetic 400 rows x 4 features" in text
 

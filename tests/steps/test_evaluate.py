@@ -7,9 +7,10 @@ from recording import RecordingContext
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData
+from ml_pipelines.problems import binary
 from ml_pipelines.problems.binary import curves
 from steps import evaluate
-from steps.evaluate import Params, figure
+from steps.evaluate import Params
 
 TABLE = pl.DataFrame(
     {
@@ -36,12 +37,12 @@ def run_evaluate(frame: pl.DataFrame = TABLE, **conf: str) -> RecordingContext:
     config = load("local", [f"{key}={value}" for key, value in conf.items()])
     step = RecordingContext("evaluate", Params(), {"test": frame}, {"train": Echo()}, config=config)
     outputs = evaluate.run(step, test_uri="test", train_run_id="train")
-    assert outputs == {"evaluate_run_id": step.run_id, "test_auc": step.metrics["test_auc"]}
+    assert outputs == {"evaluate_run_id": step.run_id, "test_headline": step.metrics["test_auc"]}
     return step
 
 
 def test_the_figure_holds_the_four_curves_and_the_threshold() -> None:
-    plot = figure(curves(TABLE["label"], TABLE["chance"].to_numpy()), 0.4)
+    plot = binary.figure(curves(TABLE["label"], TABLE["chance"].to_numpy()), 0.4)
     assert [axes.get_title() for axes in plot.axes] == [
         "Test table: roc",
         "Test table: precision recall",

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from recording import RecordingContext
 
+from ml_pipelines.problems import binary
 from ml_pipelines.text import SHOWN
 from steps import feature_importance, train
 from steps.feature_importance import Params, figure, importance, sample
@@ -20,11 +21,11 @@ FEATURES = pl.DataFrame(
 )
 TABLE = FEATURES.with_columns(LABEL, id=pl.int_range(pl.len()))
 PARAMS = train.Params("sklearn.linear_model.LogisticRegression", categories="one_hot", missing="median")
-MODEL = train.make_model(FEATURES, PARAMS, seed=1).fit(FEATURES, LABEL)
+MODEL = train.make_model(FEATURES, PARAMS, binary, seed=1).fit(FEATURES, LABEL)
 
 
 def test_the_most_important_column_comes_first_with_its_spread() -> None:
-    importances = importance(MODEL, FEATURES, LABEL, repeats=5, seed=1)
+    importances = importance(MODEL, FEATURES, LABEL, binary, repeats=5, seed=1)
     assert importances.columns == ["feature", "importance", "std"]
     assert sorted(importances["feature"]) == sorted(FEATURES.columns)
     assert importances["feature"][0] == "telling"
@@ -34,20 +35,20 @@ def test_the_most_important_column_comes_first_with_its_spread() -> None:
 
 def test_an_importance_is_a_loss_in_auc_even_if_all_rows_get_one_class() -> None:
     params = dataclasses.replace(PARAMS, options={"class_weight": {0: 1e6, 1: 1.0}})
-    model = train.make_model(FEATURES, params, seed=1).fit(FEATURES, LABEL)
+    model = train.make_model(FEATURES, params, binary, seed=1).fit(FEATURES, LABEL)
     assert not model.predict(FEATURES).any()
-    assert importance(model, FEATURES, LABEL, repeats=2, seed=1)["importance"][0] > 0.1
+    assert importance(model, FEATURES, LABEL, binary, repeats=2, seed=1)["importance"][0] > 0.1
 
 
 def test_the_seed_decides_the_importances() -> None:
-    first, again, other = (importance(MODEL, FEATURES, LABEL, repeats=2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (importance(MODEL, FEATURES, LABEL, binary, repeats=2, seed=seed) for seed in (1, 1, 2))
     assert first.equals(again)
     assert not first.equals(other)
 
 
 def test_shuffling_does_not_change_the_features() -> None:
     before = FEATURES.clone()
-    importance(MODEL, FEATURES, LABEL, repeats=1, seed=1)
+    importance(MODEL, FEATURES, LABEL, binary, repeats=1, seed=1)
     assert FEATURES.equals(before)
 
 
@@ -73,7 +74,7 @@ def test_a_sample_has_both_classes_however_rare_one_is() -> None:
 
 
 def test_the_figure_shows_a_bar_with_spread_for_each_column() -> None:
-    plot = figure(importance(MODEL, FEATURES, LABEL, repeats=2, seed=1))
+    plot = figure(importance(MODEL, FEATURES, LABEL, binary, repeats=2, seed=1), binary)
     axes = plot.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][-1] == "telling"
     assert len(axes.patches) == 3
@@ -94,6 +95,6 @@ def test_run_logs_the_table_the_figure_and_the_metrics() -> None:
 def test_long_names_are_cut_in_the_figure_and_keep_their_bars() -> None:
     names = ["x" * 200 + str(i) for i in range(3)]
     table = pl.DataFrame({"feature": names, "importance": [0.3, 0.2, 0.1], "std": [0.0] * 3})
-    axes = figure(table).axes[0]
+    axes = figure(table, binary).axes[0]
     assert {len(tick.get_text()) for tick in axes.get_yticklabels()} == {SHOWN}
     assert len({patch.get_y() for patch in axes.patches}) == 3

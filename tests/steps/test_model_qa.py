@@ -81,7 +81,7 @@ def run_model_qa(
         config=config,
     )
     inputs = {"train_uri": "train", "test_uri": "test", "train_run_id": "t", "evaluate_run_id": "e"}
-    outputs = model_qa.run(step, **inputs, feature_importance_run_id="i", test_auc=test_auc)  # type: ignore[arg-type]
+    outputs = model_qa.run(step, **inputs, feature_importance_run_id="i", test_headline=test_auc)  # type: ignore[arg-type]
     assert outputs == {"qa_complete": True, "qa_passed": step.json["qa_report.json"]["verdict"] == "passed"}
     return step, step.json["qa_report.json"]
 
@@ -97,7 +97,7 @@ def test_a_good_model_passes_and_is_registered() -> None:
     assert step.summary_text == "passed 7 of 7, 3 not compared"
     assert step.logged_tags == {"verdict": "passed", "failed_checks": "none", "undecided_checks": "none"}
     [registration] = step.registered
-    assert registration["auc"] == pytest.approx(AUC)
+    assert registration["metric"] == ("auc", pytest.approx(AUC))
     assert registration["tables"] == {"train": "train", "test": "test"}
 
 
@@ -384,11 +384,11 @@ def test_a_champion_of_another_split_is_judged_on_rows_that_it_has_not_seen() ->
     assert (report["champion"]["rows"], report["champion"]["auc"]) == (unseen.sum(), pytest.approx(expected))
     assert f"on the {unseen.sum()} test rows that neither model has seen" in str(step.summary_text)
     [registration] = step.registered
-    assert registration["area_of"](champion) == pytest.approx(expected)
+    assert registration["headline_of"](champion) == pytest.approx(expected)
     mine = area(TEST["label"].to_numpy()[unseen], TEST["chance"].to_numpy()[unseen])
-    assert registration["area_of"](Version("model", 4, "t", 0, {})) == pytest.approx(mine)
+    assert registration["headline_of"](Version("model", 4, "t", 0, {})) == pytest.approx(mine)
     rival = Version("model", 5, "rival", 0, {**IDENTITY, "split_seed": "9"})
-    assert registration["area_of"](rival) is None  # it has seen rows on which the champion is judged
+    assert registration["headline_of"](rival) is None  # it has seen rows on which the champion is judged
 
 
 @pytest.mark.parametrize("tags", [{"label_0": "1", "label_1": "0"}, {"split_key": "customer"}])
@@ -401,7 +401,7 @@ def test_a_champion_that_can_t_be_compared_is_skipped_and_stays(tags: dict[str, 
     assert reason.endswith("Only a person can make this model champion (ml-pipelines promote).")
     assert report["champion"]["problem"] in reason and report["champion"]["auc"] is None
     assert "· not compared with version 3: its " in str(step.summary_text)
-    assert step.registered[0]["area_of"](old_with(**tags)) is None
+    assert step.registered[0]["headline_of"](old_with(**tags)) is None
 
 
 def test_a_champion_is_not_compared_if_a_class_has_one_key() -> None:
@@ -409,7 +409,7 @@ def test_a_champion_is_not_compared_if_a_class_has_one_key() -> None:
     predictions = TEST.select("label", score="chance", key=keys)
     step, report = run_model_qa(champion=OLD, frames={"e/predictions.parquet": predictions})
     assert report["champion"]["problem"] == "all test rows of a class have the same key."
-    assert step.registered[0]["area_of"](OLD) is None
+    assert step.registered[0]["headline_of"](OLD) is None
 
 
 def test_a_test_table_with_few_events_has_no_interval() -> None:

@@ -12,7 +12,8 @@ from sklearn.pipeline import Pipeline
 
 from ml_pipelines.config.loading import load
 from ml_pipelines.errors import BadData, ConfigError
-from ml_pipelines.modelling.features import positive_score
+from ml_pipelines.modelling.features import score_table
+from ml_pipelines.problems import binary
 from steps import train
 from steps.train import Params, make_model
 
@@ -38,8 +39,8 @@ def logistic(**changed: Any) -> Params:
 
 def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> Pipeline:
     """Fit as the step does."""
-    model = make_model(features, params, seed)
-    train.fit(model["model"], model["encode"].fit_transform(features), label)
+    model = make_model(features, params, binary, seed)
+    train.fit(model["model"], model["encode"].fit_transform(features), label, binary)
     return model
 
 
@@ -55,7 +56,7 @@ def fit(features: pl.DataFrame, label: pl.Series, params: Params, seed: int) -> 
 )
 @pytest.mark.parametrize("features", [NUMBERS, MIXED, MIXED.select("colour")], ids=["numbers", "mixed", "text"])
 def test_a_classifier_learns_from_numbers_and_text(params: Params, features: pl.DataFrame) -> None:
-    score = positive_score(fit(features, LABEL, params, seed=1), features)
+    score = score_table(fit(features, LABEL, params, seed=1), features, binary)
     assert score[-1] > 0.5 > score[0]
 
 
@@ -75,14 +76,14 @@ def test_a_category_that_is_missing_or_unseen_is_scored(
     params: Params, colour: str | None, trained_on: pl.DataFrame
 ) -> None:
     model = fit(trained_on, LABEL.head(trained_on.height), params, seed=1)
-    score = positive_score(model, MIXED.with_columns(colour=pl.lit(colour, pl.String)))
+    score = score_table(model, MIXED.with_columns(colour=pl.lit(colour, pl.String)), binary)
     assert ((score >= 0) & (score <= 1)).all()
 
 
 @pytest.mark.parametrize("categories", ["ordinal", "one_hot"])
 def test_the_rarest_values_of_a_text_column_share_one_code(categories: str) -> None:
     texts = pl.DataFrame({"code": [f"c{i}" for i in range(300)]})
-    encoded = make_model(texts, gradient_boosting(categories=categories), seed=1)["encode"].fit_transform(texts)
+    encoded = make_model(texts, gradient_boosting(categories=categories), binary, seed=1)["encode"].fit_transform(texts)
     assert len(np.unique(np.nan_to_num(encoded, nan=-1), axis=0)) == 254 + 1
     assert encoded.shape[1] == (254 + 1 if categories == "one_hot" else 1)
 
@@ -90,14 +91,14 @@ def test_the_rarest_values_of_a_text_column_share_one_code(categories: str) -> N
 @pytest.mark.parametrize("params", [gradient_boosting(), logistic()], ids=["keep", "median"])
 def test_a_missing_number_is_scored(params: Params) -> None:
     model = fit(GAPS, LABEL, params, seed=1)
-    score = positive_score(model, GAPS.with_columns(x=pl.lit(None, pl.Float64)))
+    score = score_table(model, GAPS.with_columns(x=pl.lit(None, pl.Float64)), binary)
     assert ((score >= 0) & (score <= 1)).all()
 
 
 def test_missing_numbers_become_the_median_if_the_params_say_so() -> None:
     model = fit(GAPS.select("x"), LABEL, logistic(), seed=1)
     median = GAPS["x"].median()
-    scores = positive_score(model, pl.DataFrame({"x": [None, median]}, schema={"x": pl.Float64}))
+    scores = score_table(model, pl.DataFrame({"x": [None, median]}, schema={"x": pl.Float64}), binary)
     assert scores[0] == scores[1]
 
 
@@ -112,7 +113,7 @@ def test_the_error_for_missing_numbers_says_what_to_set(column: list[object]) ->
 
 def test_the_seed_decides_the_predictions() -> None:
     params = Params(FOREST, {"n_estimators": 3, "max_depth": 1})
-    scores = [positive_score(fit(NUMBERS, LABEL, params, seed), NUMBERS).tolist() for seed in (1, 1, 2)]
+    scores = [score_table(fit(NUMBERS, LABEL, params, seed), NUMBERS, binary).tolist() for seed in (1, 1, 2)]
     assert scores[0] == scores[1] != scores[2]
 
 
@@ -159,7 +160,7 @@ def test_the_default_model_is_better_than_scikit_learn_s_options_on_a_small_tabl
     def judged(options: dict[str, Any]) -> tuple[float, float]:
         step = RecordingContext("train", Params(GRADIENT_BOOSTING, options), {"uri": known})
         train.run(step, train_uri="uri")
-        score = positive_score(step.models[0][0], fresh.drop("id", "label"))
+        score = score_table(step.models[0][0], fresh.drop("id", "label"), binary)
         return float(roc_auc_score(fresh["label"], score)), log_loss(fresh["label"], score)
 
     (area, loss), (other_area, other_loss) = judged({}), judged({"learning_rate": 0.1})
@@ -178,7 +179,7 @@ def test_the_model_is_fitted_without_the_key_and_the_label() -> None:
     model, example = step.models[0]
     assert list(model.feature_names_in_) == example.columns == ["x", "flag", "colour"]
     assert example.equals(MIXED.head(5))
-    assert step.metrics["train_log_loss"] == pytest.approx(log_loss(LABEL, positive_score(model, MIXED)))
+    assert step.metrics["train_log_loss"] == pytest.approx(log_loss(LABEL, score_table(model, MIXED, binary)))
 
 
 def test_the_error_for_untrusted_types_contains_the_setting_that_trusts_them() -> None:

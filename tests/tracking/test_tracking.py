@@ -148,7 +148,7 @@ def test_ids_and_verdicts_are_output_tags(finished: Store) -> None:
     assert finished.child("prepare_data").data.tags["output.pipeline_run_id"] == finished.parent().info.run_id
     assert finished.child("model_qa").data.tags["output.qa_passed"] == "true"
     evaluate_run = finished.child("evaluate")
-    assert float(evaluate_run.data.tags["output.test_auc"]) == evaluate_run.data.metrics["test_auc"]
+    assert float(evaluate_run.data.tags["output.test_headline"]) == evaluate_run.data.metrics["test_auc"]
 
 
 @pytest.mark.parametrize("name", TABLES)

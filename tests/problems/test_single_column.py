@@ -1,4 +1,4 @@
-"""Tests of the numbers that quality checks compare: the AUC of one column, the AUC of slices."""
+"""Tests of how well one column alone predicts the label."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml_pipelines.checks.measures import single_auc
+from ml_pipelines.problems.single_column import single_auc, single_r2
 
 LABEL = pl.Series("label", [0, 1] * 200)
 
@@ -41,3 +41,31 @@ def test_a_column_of_noise_does_not_reveal_the_label_of_a_small_table() -> None:
     numbers = [single_auc(pl.Series(draw.normal(size=50)), label) for _ in range(300)]
     assert max(numbers) < 0.99
     assert single_auc(pl.Series(draw.integers(0, 3, 50)), pl.Series([1] + [0] * 49)) < 0.99  # one row of class 1
+
+
+NUMBER = pl.Series("label", np.random.default_rng(2).normal(size=400))
+
+
+@pytest.mark.parametrize(
+    ("column", "least", "most"),
+    [
+        (NUMBER * 10.0 + 3, 1, 1),
+        (NUMBER * -10, 1, 1),
+        (NUMBER.exp(), 0.9999, 1),  # the ranks agree
+        (NUMBER.round(0).cast(pl.String), 0.8, 0.99),
+        (pl.Series(range(400)).cast(pl.String), 0, 0),  # a different text in each row says nothing about other rows
+        (pl.Series(np.random.default_rng(1).normal(size=400)), 0, 0.05),
+        (pl.Series([1.0] * 400), 0, 0),
+        (pl.Series([None] * 400, dtype=pl.Float64), 0, 0),
+        (pl.Series([None] * 400, dtype=pl.String), 0, 0),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_only_a_column_that_reveals_a_number_explains_all_of_its_variance(
+    column: pl.Series, least: float, most: float
+) -> None:
+    assert least - 1e-9 <= single_r2(column, NUMBER) <= most + 1e-9
+
+
+def test_a_relation_that_is_not_monotone_is_found_by_bins() -> None:
+    assert single_r2(NUMBER, NUMBER**2) > 0.8

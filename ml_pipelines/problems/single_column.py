@@ -1,4 +1,4 @@
-"""Numbers that the quality checks compare with their thresholds, from labels, scores and columns of the test table."""
+"""How well one column alone predicts the label, for the check `single_column`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-BINS = 32  # the bins of a number column with many values, in `single_auc`
+BINS = 32  # the bins of a number column with many values, in `single_auc` and `single_r2`
 ROWS_A_VALUE = 10  # a number column with fewer rows for each distinct value gets bins
 
 
@@ -40,6 +40,41 @@ def single_auc(column: pl.Series, label: pl.Series) -> float:
     areas = [_area_of_bins(shares[1 - i], positives[i], rows[i] - positives[i]) for i in (0, 1)]
     value = float(np.mean([one for one in areas if math.isfinite(one)] or [0.5]))
     return max(value, _monotone_auc(column, truth)) if column.dtype.is_numeric() else value
+
+
+def single_r2(column: pl.Series, label: pl.Series) -> float:
+    """Return the share of the label's variance that one column alone explains (R2), at least 0.
+
+    The prediction for a row is the mean label among other rows with the same value, or in the same bin, as in
+    `single_auc`. Bins are too coarse for an exact relation. So for a number column, the result is the squared
+    correlation with the label, of the values or of their ranks, if one of them is higher.
+    """
+    import numpy as np
+
+    codes, truth = _codes(column), label.to_numpy().astype(float)
+    total = float(((truth - truth.mean()) ** 2).sum())
+    if not total:
+        return math.nan
+    half = np.empty(len(truth), int)
+    half[np.argsort(truth, kind="stable")] = np.arange(len(truth)) % 2  # so that both halves have like labels
+    size, part = codes.max() + 1, codes + half * (codes.max() + 1)
+    sums = np.bincount(part, truth, 2 * size).reshape(2, size)
+    rows = np.bincount(part, minlength=2 * size).reshape(2, size)
+    means = np.divide(sums, rows, out=np.full(rows.shape, truth.mean()), where=rows > 0)
+    value = max(0.0, 1 - float(((truth - means[1 - half, codes]) ** 2).sum()) / total)
+    return max(value, _linear_r2(column, label)) if column.dtype.is_numeric() else value
+
+
+def _linear_r2(column: pl.Series, label: pl.Series) -> float:
+    """Return the squared correlation of a number column with the label, of values or ranks, where cells have values."""
+    import polars as pl
+
+    pairs = pl.DataFrame({"x": column.cast(pl.Float64).fill_nan(None), "y": label.cast(pl.Float64)}).drop_nulls()
+    if pairs.height < len(column):
+        return 0.0
+    methods = (pl.corr("x", "y"), pl.corr("x", "y", method="spearman"))
+    found = [pairs.select(method).item() for method in methods]
+    return max((r * r for r in found if r is not None and math.isfinite(r)), default=0.0)
 
 
 def _codes(column: pl.Series) -> Array:
