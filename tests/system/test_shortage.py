@@ -112,7 +112,7 @@ def test_a_driver_with_too_few_files_ends_with_one_line_and_exit_code_4(
 def test_a_step_without_room_for_its_model_names_the_disk(
     drive: Drive, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copy(*_: object) -> None:
+    def copy(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(model_files.shutil, "copy", copy)
