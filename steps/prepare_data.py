@@ -108,9 +108,8 @@ def run(step: StepContext[Params]) -> Outputs:
     frame = split_source(step)
     origin = step.origin()
     by = [IS_TEST, step.label] if origin.classes else [IS_TEST]
-    counts = {
-        (row[0], row[1] if origin.classes else None): row["count"] for row in frame.groupBy(*by).count().collect()
-    }
+    rows = frame.groupBy(*by).count().collect()  # the count comes last; a label can be named `count` too
+    counts = {(row[0], row[1] if origin.classes else None): row[-1] for row in rows}
     try:
         check_split(counts, origin.rows_of, (0, 1) if origin.classes else (None,))
     except BadData as error:
