@@ -147,8 +147,8 @@ def shown_problems(results: Mapping[str, Check]) -> list[str]:
 def against(champion: Champion | None, results: Mapping[str, Check]) -> list[str]:
     """Return the headline metric's difference from the champion, with its paired interval, for the step's line.
 
-    The list is empty if the models have no such difference, or if the check `champion` is undecided: then its reason
-    says it.
+    The list is empty if the models have no such difference, or if the check `champion` is undecided: the reason of
+    the check then has the difference.
     """
     if champion is None or champion.is_this or ("champion" in results and results["champion"].verdict == UNDECIDED):
         return []

@@ -62,9 +62,9 @@ def check_split(
     """Raise BadData unless both tables get enough rows of each class.
 
     Args:
-        counts: (is_test, class) -> rows. Without classes, the class is None.
+        counts: (is_test, class) -> number of rows. The class is None if the label is a number.
         rows_of: returns the words for a class in the message: `left = yes`.
-        classes: the classes of the label, or None as the only one.
+        classes: the classes of the label; (None,) if the label is a number.
     """
     for is_test, side in ((False, "training"), (True, "test")):
         for label in classes:

@@ -32,7 +32,7 @@ ESTIMATORS = r"((sklearn|steps)(\.[a-z_]\w*)+|xgboost|lightgbm|catboost)\.[A-Z]\
 class Params:
     """The estimator with its options, how columns are encoded for it, and from which score on a row is class 1.
 
-    Without an estimator, the kind of problem names it. A regression has no classes, and so no threshold.
+    If no estimator is set, the kind of problem decides it. A regression has no classes, and so no threshold.
     """
 
     estimator: str | None = None

@@ -170,9 +170,9 @@ class StepContext(ABC, Generic[P]):
 
     @abstractmethod
     def identity(self, uri: str) -> Mapping[str, str]:
-        """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
+        """Return how a table's rows were split, and what its label means: the tags that a model version gets.
 
-        Values that no run recorded are missing.
+        Tags that no run recorded are left out.
         """
 
     # -- results

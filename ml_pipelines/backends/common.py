@@ -36,9 +36,9 @@ class ThisMachine:
         """Do nothing: the steps need no preparation."""
 
     def check(self, config: Config, steps: Sequence[Step]) -> None:
-        """Check the registry if it is in Unity Catalog, and what the steps need.
+        """Check the registry if it is in Unity Catalog.
 
-        If a step reads the source, this is the source, and the folder of the tables.
+        If a step reads the source, also check the source, and that the folder of the tables can be written.
 
         Raises:
             ConfigError, BadData: the user lacks a privilege, the source is missing, or the folder can't be written.

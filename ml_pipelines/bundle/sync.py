@@ -1,7 +1,8 @@
-"""Updates MLproject, the bundle, the pins and the schema of conf/ from conf/, resources/, steps/ and requirements.lock.
+"""Updates MLproject, the bundle, pinned package versions and conf/schema.json from other files of the project.
 
-People edit MLproject and the bundle too. So `sync` changes only the values that follow from other files. A round-trip
-YAML library keeps all other lines, comments and the order. The module sync_job updates the bundle's job.
+These are conf/, resources/, steps/ and requirements.lock. People edit MLproject and the bundle too. So `sync` changes
+only the values that follow from other files. A round-trip YAML library keeps all other lines, comments and the order.
+The module sync_job updates the bundle's job.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _OPTION = re.compile(r"""--[\w-]+=["']?\{\w+\}["']?""")
 
 
 def sync(backends: Mapping[str, str], check: bool = False) -> list[str]:
-    """Update these files, and return one line `file:line: text` for each changed line.
+    """Update all generated values, and return one line `file:line: text` for each changed line.
 
     Args:
         backends: name -> `module:class` of the backends that MLflow loads by name.

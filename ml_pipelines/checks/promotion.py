@@ -91,7 +91,7 @@ def judge(champion: Champion | None, crown: Crown, margin: float) -> Check:
 
 
 def difference_text(champion: Champion) -> str:
-    """Return the difference in the headline metric from the champion with its interval, in words."""
+    """Return in words how far the headline metric is from the champion's, with the interval of the difference."""
     difference, headline, kind = champion.difference, champion.headline, problem_of(champion.kind)
     if difference is None or headline is None:
         return ""
@@ -106,11 +106,11 @@ def rows_text(champion: Champion) -> str:
 
 
 def selection_text(models: int, kind: Problem, headline: Interval) -> str:
-    """Return how much too good the choice among several models can make the best look; empty for a single model.
+    """Return in words how far choosing the best of several models overstates its metric; empty for a single model.
 
-    All models were judged on the same test rows. The best of n independent estimates lies above the truth by the mean
-    of the largest of n standard normal numbers (Blom 1958), in standard errors. Similar models share their errors, so
-    the number is smaller for them.
+    All models were judged on the same test rows. Counted in standard errors, the best of n independent estimates is on
+    average too good by the mean of the largest of n standard normal numbers (Blom 1958). Similar models share their
+    errors, so it is less for them.
     """
     if models < 2:
         return ""

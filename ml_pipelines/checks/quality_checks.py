@@ -199,7 +199,7 @@ def importance(
     threshold: Share,
     least: Share,
 ) -> Check:
-    """Pass if the model depends on several columns. Not compared if shuffling no column costs `least` units."""
+    """Pass if the model depends on several columns. Not compared if each importance is below `least` units."""
     name, value = _largest(importances)
     if len(importances) == 1:
         return Check(None, threshold, NOT_COMPARED, f"{shown(name)} is the only column")
@@ -285,7 +285,7 @@ def _other_columns(comparison: Comparison) -> str:
 
 @check
 def champion(champion: Champion | None, crown: Crown, *, margin: Share) -> Check:
-    """Pass if the model may replace the champion: on the same rows it is not worse, or better (registry.crown)."""
+    """Pass if the model is not worse than the champion on the same rows (with registry.crown=better: is better)."""
     return promotion.judge(champion, crown, margin)
 
 

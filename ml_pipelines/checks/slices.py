@@ -183,7 +183,7 @@ def _verdict(
 def _slices(
     column: pl.Series, table: Predictions, level: float, least: int
 ) -> tuple[list[Slice], dict[tuple[int, str], Compare]]:
-    """Return the slices of a column, and their comparisons: (place, headline or calibration) -> comparison."""
+    """Return the slices of a column, and their comparisons: (slice's place, headline or calibration) -> comparison."""
     import numpy as np
 
     names, codes, is_cut = _groups(column)
@@ -245,7 +245,7 @@ def _quarters(column: pl.Series) -> pl.Series:
 
 
 def _why_unjudged(problem: Problem, rows: int, evidence: int, rate: float, least: int) -> str:
-    """Return why a slice can't be judged, with about how many rows it needs. `rate` is the table's evidence a row."""
+    """Return why a slice can't be judged, and about how many rows it needs. `rate`: evidence per row of the table."""
     share = evidence / rows or rate
     needed = max(least, math.ceil(problem.FEWEST / share)) if share else None
     few = problem.HAS_CLASSES and evidence < problem.FEWEST  # otherwise the evidence is the rows
@@ -295,7 +295,7 @@ def _headline_comparison(
 ) -> Compare | None:
     """Return the comparison of a slice's metric with the mean metric of the column's other slices; None without others.
 
-    The kind of problem gives the weight of each other slice.
+    In this mean, each other slice has the weight `Problem.weight`.
     """
     others = [other for other in parts if other != name]
     if not others:

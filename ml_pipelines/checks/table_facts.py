@@ -108,7 +108,7 @@ class TableFacts:
 
     @cached_property
     def unit(self) -> float:
-        """The unit of margins on the test table."""
+        """The unit of margins on the test table: see `Problem.unit`."""
         return self.problem.unit(self.label, self._baseline)
 
 

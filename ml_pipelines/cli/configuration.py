@@ -29,7 +29,7 @@ def show_config(profile: str, overrides: tuple[str, ...]) -> None:
     "--check", is_flag=True, help="Change no file. List the lines that would change. If there are any, exit with 1."
 )
 def sync_files(check: bool) -> None:
-    """Update MLproject, the bundle, the pins and conf/schema.json, and check the bundle's job."""
+    """Update MLproject, the bundle, pinned package versions and conf/schema.json, and check the bundle's job."""
     from ml_pipelines.backends import catalog
     from ml_pipelines.bundle import rules, sync
 

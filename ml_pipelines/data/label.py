@@ -48,7 +48,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Number:
-    """A label that is a number. `reason` says why it is no class; it is empty if data.problem says so."""
+    """A label that is a number. `reason` says which fact showed that; it is empty if only data.problem did."""
 
     label: str
     reason: str = ""
@@ -84,7 +84,7 @@ def choose_label(
 
     Args:
         profile: the statistics of the label's column.
-        counts: value of the label -> number of rows; at least CLASSES_SHOWN + 1 values if the label has more.
+        counts: value of the label -> number of rows; it may lack values beyond the first CLASSES_SHOWN + 1.
         problem: data.problem.
         positive: data.positive.
         examples: returns some cells with a problem; the problems are those of `cells.bad_cells`.

@@ -82,7 +82,7 @@ def write_table(frame: DataFrame, uri: str) -> Table:
 
 
 def _set_comments(table: DeltaTable, frame: DataFrame) -> None:
-    """Give the table the comments of the frame's columns where the engine has not: Sail writes them elsewhere."""
+    """Copy the comments of the frame's columns to the table if the engine did not: Sail writes them elsewhere."""
     comments = {field.name: field.metadata["comment"] for field in frame.schema if "comment" in field.metadata}
     written = {field.name: field.metadata.get("comment") for field in table.schema().fields}
     for name, comment in comments.items():

@@ -44,7 +44,7 @@ class TargetTable(Protocol):
     name: str
 
     def at(self, uri: str) -> TargetTable:
-        """Return the table at a path or URI, which the same program reads."""
+        """Return the table at a path or URI, as an object of the same class (deltalake or Spark reads it)."""
 
     def open(self) -> bool:
         """Open the newest version. Return False if there is no table."""
@@ -57,7 +57,7 @@ class TargetTable(Protocol):
         """Create the table without rows, with the columns of a scored table, unless another writer was faster."""
 
     def find(self, batch_id: str) -> list[Scored]:
-        """Return what the opened table has of a batch."""
+        """Return how many rows of a batch the opened table has, for each model version and time of scoring."""
 
     def is_recorded(self, batch_id: str) -> bool:
         """Return whether the opened table has, or had, the rows of a batch."""
@@ -74,7 +74,7 @@ class TargetTable(Protocol):
 
 
 class DeltalakeTarget:
-    """A table at a path or URI that deltalake writes: for Sail, which passes over Spark's option `txnAppId`."""
+    """A table at a path or URI that deltalake writes: for Sail, which ignores Spark's option `txnAppId`."""
 
     def __init__(self, uri: str) -> None:
         self.name = uri
@@ -102,7 +102,7 @@ class DeltalakeTarget:
         return {field.name: field.dataType.simpleString() for field in schema.fields}
 
     def create(self, table: Table) -> None:
-        """See TargetTable. The columns can be empty, so that a later batch can lack them."""
+        """See TargetTable. All columns allow nulls, so that a later batch can lack them."""
         from deltalake import DeltaTable, Field, Schema
         from deltalake.exceptions import DeltaError
 
@@ -115,7 +115,7 @@ class DeltalakeTarget:
                 raise StepFailed(f"score.target: {self.name} can't be created: {message_of(error)}") from error
 
     def find(self, batch_id: str) -> list[Scored]:
-        """See TargetTable. Statistics in the log keep the files of other batches closed."""
+        """See TargetTable. Statistics in the Delta log let Polars skip the files of other batches."""
         import polars as pl
 
         if not {"batch_id", *GROUPS} <= {field.name for field in self._table.schema().fields}:
@@ -154,7 +154,7 @@ class DeltalakeTarget:
 
 
 class SparkTarget:
-    """A table at a path, or of a catalog, that Spark writes: for Delta Lake's own writer, on the JVM and Databricks."""
+    """A table at a path or in a catalog, which Spark writes with Delta Lake's own writer: on the JVM and Databricks."""
 
     def __init__(self, spark: SparkSession, name: str, is_path: bool) -> None:
         self.name = name
@@ -210,11 +210,11 @@ class SparkTarget:
         return [Scored(*row) for row in found]
 
     def is_recorded(self, batch_id: str) -> bool:
-        """See TargetTable. If the rows were deleted since, Spark skips the batch in `append`."""
+        """See TargetTable. This misses a batch whose rows were deleted; Spark's `append` then skips the batch."""
         return bool(self.find(batch_id))
 
     def append(self, table: Table, batch_id: str, casts: Schema, widen: bool) -> bool:
-        """See TargetTable. Spark skips a batch whose transaction the table has, and says nothing."""
+        """See TargetTable. Spark silently skips a batch if the table's log already has its `txnAppId`."""
         frame = self._scored(table)
         frame = frame.select(*(frame[name].cast(casts.get(name, kind)) for name, kind in frame.dtypes))
         options = {"txnAppId": batch_id, "txnVersion": str(TXN_VERSION), "mergeSchema": str(widen).lower()}

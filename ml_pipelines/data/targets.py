@@ -48,7 +48,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Added:
-    """What the target has of a batch after the batch was added."""
+    """The result of adding a batch to the target."""
 
     is_new: bool  # whether these rows were added now
     changes: Changes | None  # how the target's columns differed, if rows were added to a table that existed
@@ -71,7 +71,7 @@ def find_target(score: Score, engine: str, spark: SparkSession) -> TargetTable |
     """Return the table that `score.target` names, or None if it is not set. The table need not exist yet.
 
     Raises:
-        ConfigError: the engine can't add a batch to this table only once, or the path can't be a new table.
+        ConfigError: the engine can't use a target of this form, or the path has something other than a Delta table.
     """
     if score.target is None:
         return None
@@ -172,7 +172,7 @@ def add_batch(target: TargetTable, table: Table, batch_id: str, policy: TargetSc
 
 
 def _problem(found: list[Scored], own: list[Scored], batch_id: str) -> str | None:
-    """Return in one sentence how the target's rows of a batch differ from this run's, or None if only the time does."""
+    """Return in one sentence how the target's rows of a batch differ from this run's; None if at most the time does."""
     if not found:
         return (
             f"batch {shown(batch_id)} was added to it before, but its rows are deleted. To add them again, set "

@@ -105,7 +105,7 @@ class DataContext(StepContext[P]):
         return ingested.frame
 
     def _raw_rows(self, dropped: frozenset[str]) -> tuple[sources.Raw, Source]:
-        """Return the unchanged rows of the source, and the source at the version that is read."""
+        """Return the source's unconverted rows, and its settings with the table version that was read."""
         source, unpinned = sources.pin_table_version(self.spark, self.data.source)
         if unpinned:
             events.report(events.Notice(f"The version of {source.table} is not recorded: the table {unpinned}."))
@@ -118,7 +118,7 @@ class DataContext(StepContext[P]):
         return raw, source
 
     def batch(self, recipe: Recipe) -> NewRows:
-        """Return the rows of `score.source`, converted as the source of the model's training was converted.
+        """Return the rows of `score.source`, converted by `recipe`: as training converted its source.
 
         Raises:
             BadData: the rows do not fit the recipe.
@@ -155,7 +155,7 @@ class DataContext(StepContext[P]):
             tables.remove_table(Table(self._copies, 0), locations.absolute_prefix(self._config.table_prefix))
 
     def write(self, output: str, frame: DataFrame) -> Table:
-        """Write `frame` as a Delta table at a path of this run, and record the table in tags of the output `output`.
+        """Write `frame` as a Delta table at a path of this run, and record it in tags of the run, as `output`.
 
         Raises:
             ConfigError: `frame` draws random numbers, and the engine would repeat these numbers.
@@ -197,8 +197,8 @@ class DataContext(StepContext[P]):
     def check_tables(self) -> None:
         """Check the tables that this step wrote against the data contract; log data warnings and what is predicted.
 
-        Call this when the step has returned. Only the step that reads the source must obey the contract. So this method
-        does nothing if the step has inputs.
+        Call this when the step has returned. The step `score` adds its batch to `score.target` here instead. Only the
+        step that reads the source must obey the contract, so a step with inputs is not checked.
 
         Raises:
             BadData: the tables break the contract. This method removes the tables first, so that nobody can use them.
@@ -280,9 +280,10 @@ class DataContext(StepContext[P]):
         return features
 
     def origin(self, uri: str | None = None) -> Origin:
-        """Return the kind of problem and the source's names of a table, or of the source that this step has read.
+        """Return the kind of problem, and the names that the source has for the columns and classes of a table.
 
-        If no run recorded them, the result has no names, and the kind is binary.
+        Without `uri`, they are those of the source that this step has read. If no run recorded them, the result has
+        no names, and the kind is binary.
         """
         if uri is None:
             return self._origin or origin_of(None, self.data)
@@ -294,9 +295,9 @@ class DataContext(StepContext[P]):
         return writer and lineage.load_own_json(self._store, writer[0], RECIPE)
 
     def identity(self, uri: str) -> Mapping[str, str]:
-        """Return how the writing step split the rows of a table, and what its classes mean, as tags of a version.
+        """Return how a table's rows were split, and what its label means: the tags that a model version gets.
 
-        Values that no run recorded are missing.
+        Tags that no run recorded are left out.
         """
         writer = lineage.find_writer(self._store, uri, self._step.inputs, self._experiment_id)
         return identity.of_tables(self._store, writer[0]) if writer else {}

@@ -24,13 +24,13 @@ def make_encoder(
     """Return the unfitted encoder: it turns text columns into numbers, and treats numbers as the settings say.
 
     Text columns come first. Missing categories (None, NaN, pandas' NA) and those that are rare or absent in `features`
-    share one code. This code is NaN if the estimator takes NaN, else -1. With `one_hot`, the code has a column of its
-    own if a row of `features` has it.
+    share one code. This code is NaN if the estimator takes NaN, else -1. With `one_hot`, this code gets a
+    column only if a row of `features` has the code.
 
     Args:
         features: the training rows.
         categories: a word of CATEGORIES.
-        missing: a word of MISSING, for numbers.
+        missing: what happens to missing numbers, a word of MISSING.
         scale: whether numbers get mean 0 and standard deviation 1.
         takes_nan: whether the estimator takes NaN.
         whole_codes: whether codes must be whole numbers. Then the encoder returns a pandas frame, not an array.

@@ -150,7 +150,7 @@ def _root_of(path: str) -> str:
 
 
 def _own_options(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that this project sets and `options` does not."""
+    """Return this project's own options for the estimator, without those that `options` replaces."""
     library = LIBRARIES.get(_root_of(path), Library())
     given = set(options).union(*(group for group in library.synonyms if options.keys() & set(group)))
     return {name: value for name, value in library.defaults.items() if name not in given}
@@ -212,7 +212,7 @@ def _check_options(estimator_class: type, options: Mapping[str, Any]) -> None:
 
 
 def _lightgbm_names() -> list[list[str]]:
-    """Return all names of each option of LightGBM, the first one first. Its constructors name few of them."""
+    """Return for each option of LightGBM its main name, then its aliases. The constructors list few options."""
     # A name in an import would make LightGBM's version part of the fingerprint of every step.
     names = sys.modules["lightgbm"].basic._ConfigAliases._get_all_param_aliases()
     return list(names.values())

@@ -48,8 +48,8 @@ def reasons(model: Any, features: pl.DataFrame, score: Array, count: int) -> pa.
 
     Returns:
         A list for each row of structs with the `name` of the column and the `value` that it added to the score, on the
-        scale of the estimator's trees. The values of all columns and a number that is the same for all rows sum to
-        the row's score.
+        scale of the estimator's trees. On this scale, the values of all columns plus a base value, which is the
+        same for all rows, sum to the row's score.
 
     Raises:
         ValueError: the values do not sum to the scores.
@@ -69,7 +69,7 @@ def reasons(model: Any, features: pl.DataFrame, score: Array, count: int) -> pa.
 
 
 def _check_sums(sums: Array, score: Array, scale: str) -> None:
-    """Raise ValueError if the sums differ from the scores by more than one number for all rows."""
+    """Raise ValueError unless the sums differ from the scores, on this scale, by one constant for all rows."""
     import numpy as np
 
     with np.errstate(divide="ignore", over="ignore"):
@@ -84,7 +84,7 @@ def _check_sums(sums: Array, score: Array, scale: str) -> None:
 def shap_values(explainer: Any, model: Any, features: pl.DataFrame) -> Array:
     """Return the SHAP values for class 1, shape (rows, columns that the model takes).
 
-    The values of the columns that the encoder made of a column are summed.
+    If the encoder made several columns of one (one-hot), their values are summed.
     """
     import numpy as np
 
@@ -100,7 +100,7 @@ def shap_values(explainer: Any, model: Any, features: pl.DataFrame) -> Array:
 
 
 def origins_of(model: Any) -> list[int]:
-    """Return for each encoded column the position of the column that it was made of, in the model's features."""
+    """Return for each encoded column the position, among the model's features, of the column it was made from."""
     names, encoder = list(model.feature_names_in_), model[0]
     origins = []
     for kind, part, columns in encoder.transformers_:

@@ -32,7 +32,7 @@ class ScoreBins:
 
     @classmethod
     def of(cls, score: Array, predicted: Array | None) -> ScoreBins:
-        """Return the rows in each tenth of the scores. Equal scores are in the same bin, so there can be fewer bins.
+        """Count the rows in ten bins of about equal size. Equal scores share a bin, so there can be fewer bins.
 
         Args:
             score: the score of each row, shape (rows,).
@@ -49,7 +49,7 @@ class ScoreBins:
 
     @classmethod
     def from_json(cls, content: Any) -> ScoreBins | None:
-        """Return the bins in the content of the artifact FILE, or None if it does not hold them."""
+        """Return the bins from the content of scores.json, or None if the content is not valid."""
         try:
             edges, counts = [float(edge) for edge in content["edges"]], [int(count) for count in content["counts"]]
             predicted = [int(count) for count in content["predicted"]]

@@ -26,14 +26,14 @@ SHADOW = ("shadow_score", "shadow_prediction", "shadow_version")
 
 @dataclass(frozen=True)
 class Tally:
-    """The rows of a scored table by score and by prediction.
+    """The numbers of rows of a scored table by score and by prediction.
 
     Args:
-        bins: the number of a bin of scores -> its rows.
-        predicted: a prediction -> its rows; empty if the score is a predicted number, as `pairs`.
+        bins: the position of a bin of scores -> its number of rows.
+        predicted: a prediction -> its number of rows. It and `pairs` are empty if the score is a predicted number.
         shadow_bins: as `bins`, by the shadow model's score.
-        pairs: the prediction, the shadow model's prediction -> the rows with both.
-        gap: the mean of the shadow model's score minus the model's score.
+        pairs: the prediction, the shadow model's prediction -> the number of rows with both.
+        gap: the mean difference: the shadow model's score minus the model's.
         distance: the mean of the absolute difference of both scores.
         largest: the largest absolute difference of both scores.
         mean: the mean score.
@@ -55,7 +55,7 @@ def features_of(*models: ScoringModel | None) -> list[str]:
 
 
 def count_oddities(frame: DataFrame, model: ScoringModel) -> dict[str, Mapping[str, int]]:
-    """Return the counts of `scoring.count_oddities` for each column of the frame: column -> kind -> values.
+    """Return the counts of `scoring.count_oddities` for each column of the frame: column -> kind -> number.
 
     Raises:
         BadData: `add_features` made values that no model takes.
@@ -115,8 +115,8 @@ def score_rows(
 ) -> DataFrame:
     """Return the columns `kept` of each row and the columns ADDED.
 
-    With a shadow model, the rows also have the columns SHADOW. With `reasons` (from `reasons_field`), they also have
-    this column.
+    With a shadow model, the rows also have the columns SHADOW. If `reasons` is set (see `reasons_field`), they also
+    have the column REASONS.
     """
     from pyspark.sql import functions as F
     from pyspark.sql import types as t

@@ -87,7 +87,7 @@ class Model(NamedTuple):
 
 
 class Reasons(NamedTuple):
-    """What explains the scores of rows.
+    """How the column `reasons` is made, which explains scores.
 
     Args:
         explain: takes an estimator, the features of rows and their scores, and returns a list for each row.
@@ -108,9 +108,9 @@ def predict(
 
     Args:
         batches: rows with the columns `kept` and the features of all models.
-        models: the prefix of the names of a model's two columns -> the model.
+        models: the prefix of a model's columns -> the model; empty for the main model, `shadow_` for its shadow.
         kept: the columns to keep.
-        reasons: what explains the scores of the model whose prefix is empty.
+        reasons: what explains the scores of the main model.
 
     Raises:
         ValueError: a model's file has another digest.

@@ -30,7 +30,7 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
     """A model that returns `score` and, if its label has classes, `prediction` for each row."""
 
     def load_context(self, context: Any) -> None:
-        """Load the facts about the model, and the estimator from its skops file with the types that the facts list."""
+        """Load the facts about the model, and the estimator from its skops file, trusting the types the facts list."""
         import skops.io
 
         folder = Path(__file__).parent
@@ -107,7 +107,7 @@ def _wrong(name: str, values: pa.Array, problem: str, advice: str) -> MlflowExce
 
 
 def _load_module(path: Path) -> Any:
-    """Return the module in a file, under a name of its own: two models in one process may have different ones."""
+    """Import a file under a unique module name: two models in one process may have different versions of it."""
     name = f"{path.stem}_{uuid.uuid4().hex}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

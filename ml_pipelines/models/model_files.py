@@ -151,7 +151,7 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
 
 
 def load_facts(logged: LoggedModel) -> dict[str, Any]:
-    """Return what scoring must know about a model: `threshold`, `columns`, and how training made them.
+    """Return what scoring must know about a model: `threshold`, `columns`, and how the columns were made.
 
     Raises:
         StepFailed: the model's files are missing.
@@ -170,7 +170,7 @@ def check_files(logged: LoggedModel) -> None:
     """Check that a model's files are those that the train run logged.
 
     Raises:
-        StepFailed: a file, or MLflow's own file about the model, is missing.
+        StepFailed: a file, or MLflow's file `MLmodel`, is missing.
         BadData: the SHA-256 of a file differs.
     """
     read_model_file(logged)
@@ -182,7 +182,7 @@ def read_model_file(logged: LoggedModel) -> bytes:
     """Return the content of a model's skops file, after a check that it is the file that the train run logged.
 
     Raises:
-        StepFailed: the file, or MLflow's own file about the model, is missing.
+        StepFailed: the file, or MLflow's file `MLmodel`, is missing.
         BadData: the file's SHA-256 differs.
     """
     return _checked(logged, MODEL_FILE, logged.digest)

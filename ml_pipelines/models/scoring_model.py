@@ -23,7 +23,7 @@ UNREGISTERED = 0  # the number that stands for a version if `score.model` is a t
 
 
 def find(store: Store, config: Config, setting: str = SETTING) -> Version:
-    """Return the model that a setting of `score` names. A train run has the version UNREGISTERED.
+    """Return the model that a setting of `score` names. If it names a train run, the version is UNREGISTERED.
 
     Raises:
         ConfigError: there is no such model, or the registry reports an error.
@@ -71,7 +71,7 @@ def logged_model(store: Store, version: Version) -> LoggedModel:
 
 
 def evaluate_run(store: Store, version: Version) -> Run | None:
-    """Return the run of evaluate that the gate judged a version by, or None if it is lost."""
+    """Return the run of evaluate whose results the quality gate judged for a version, or None if it is lost."""
     try:
         parent = version.tags.get("pipeline_run_id") or parent_of(store.get_run(version.run_id))
         return lineage.producers_of(store, parent).get("evaluate_run_id") if parent else None

@@ -51,7 +51,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _installed(name: str) -> str:
-    """Return the installed version of a distribution, or of its variant without the code for GPUs, or `none`."""
+    """Return the installed version of a package, or else of its variant for CPUs only (`-cpu`), or else `none`."""
     for distribution in (name, f"{name}-cpu"):
         with suppress(PackageNotFoundError):
             return version(distribution)

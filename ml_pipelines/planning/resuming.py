@@ -114,7 +114,7 @@ def load(
 def resume_command(profile: str, run_id: str, overrides: str, failures: Iterable[tuple[int, str]]) -> str:
     """Return the command that continues a pipeline run, or "" if continuing can't help.
 
-    The pipeline run keeps its settings, so the command has only those that lead to the run: its experiment and its
+    The pipeline run keeps its settings, so the command has only those needed to find the run: its experiment and its
     store. If a wrong setting stopped a step, the command has the key of this setting, and `...` for its new value.
 
     Args:

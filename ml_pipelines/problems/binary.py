@@ -92,7 +92,7 @@ def unit(label: Array, baseline: Array) -> float:
 
 
 def evidence_by_group(groups: Array, label: Array, size: int) -> Array:
-    """Return the number of rows of the rarer class in each group of rows. `groups` are numbers below `size`."""
+    """Return the rows of the rarer class in each group. `groups` has each row's group, 0 to `size` - 1."""
     import numpy as np
 
     counts, positives = np.bincount(groups, minlength=size), np.bincount(groups, label, size)
@@ -109,19 +109,19 @@ def scarcity(label: Array) -> str | None:
 
 
 def label_change(before: Sequence[str], now: Sequence[str]) -> str:
-    """Return in words how the label differs between two models, from the values of the tags IDENTITY."""
+    """Return in words how the label differs between two models, given the values of their tags IDENTITY."""
     was, here = (f"{shown(name)} = {shown(one)} (0: {shown(zero)})" for name, zero, one in (before, now))
     return f"its class 1 is {was}, but here it is {here}. Set data.positive and data.label back"
 
 
 def weight(label: Array) -> float:
-    """Return the number of pairs of rows of both classes."""
+    """Return the number of pairs of one row of class 0 and one of class 1: an AUC is a share of such pairs."""
     positives = float(label.sum())
     return positives * (len(label) - positives)
 
 
 def slice_counts(label: Array, predicted: Array) -> dict[str, int]:
-    """Return the rows of class 1, and the two kinds of errors."""
+    """Return the numbers of rows of class 1, of false negatives and of false positives."""
     return {
         "positives": int(label.sum()),
         "false_negatives": int(((label == 1) & (predicted == 0)).sum()),

@@ -89,7 +89,7 @@ def losses(label: Array, score: Array) -> Array:
 
 
 def log_odds(label: Array, score: Array, level: float, keys: Array | None = None) -> Interval:
-    """Return the logarithm of the observed odds of class 1 over the expected odds, with its interval (delta method)."""
+    """Return the log of the ratio of observed to expected odds of class 1, with its interval (delta method)."""
     observed, expected = float(label.mean()), float(score.mean())
     if not 0 < expected < 1:
         return Interval(math.nan, math.nan, math.nan, level)

@@ -41,7 +41,7 @@ class Difference:
     high: float
 
     def advantage(self, higher_is_better: bool, unit: float) -> Difference:
-        """Return by how many units the first model is better. A negative value means that it is worse."""
+        """Return how much better the first model is, divided by `unit`. A negative value means that it is worse."""
         ends = (self.low, self.high) if higher_is_better else (-self.high, -self.low)
         value = self.value if higher_is_better else -self.value
         return Difference(value / unit, self.p_value, ends[0] / unit, ends[1] / unit)
@@ -71,10 +71,10 @@ def mean_interval(values: Array, level: float, keys: Array | None = None) -> Int
 
 
 def loss_interval(parts: Array, level: float, keys: Array, events: int) -> Interval:
-    """Return the mean of numbers that are not negative, with an interval symmetric in the logarithm, or higher.
+    """Return the mean of numbers that are not negative, with an interval that is symmetric on the log scale.
 
-    The upper end is Hall's if that is higher (On the removal of skewness by transformation, 1992): large losses are
-    rare.
+    If Hall's upper end is higher (On the removal of skewness by transformation, 1992), the interval has that upper end:
+    large losses are rare.
 
     Args:
         parts: one number for each row, shape (rows,).
@@ -148,7 +148,7 @@ def sum_variance(parts: Array, keys: Array) -> float:
 
 
 def reach_of(level: float, events: float | None = None) -> float:
-    """Return the half-width of an interval in standard errors. It is larger if few events give the variance."""
+    """Return the half-width of an interval in standard errors. With few `events`, it is larger (Student's t)."""
     from statistics import NormalDist
 
     if events is None:

@@ -76,7 +76,7 @@ class Problem(Protocol):
         """Return the format of numbers in the unit of the headline metric; `value` says how large they are."""
 
     def unit(self, label: Array, baseline: Array) -> float:
-        """Return the unit of margins: 1, or the headline metric of the baseline if it has the label's unit."""
+        """Return the unit of margins (what 1 means): 1, or the baseline's headline metric if that is in label units."""
 
     def headline(self, label: Array, score: Array) -> float:
         """Return the headline metric."""
@@ -105,16 +105,16 @@ class Problem(Protocol):
         """Return how well one column alone predicts the label; 1 is perfect."""
 
     def evidence(self, label: Array, keys: Array | None = None) -> int:
-        """Return how many independent observations decide how sure a metric is."""
+        """Return the number of rows (or keys) that limits a metric's precision; with classes, of the rarer class."""
 
     def evidence_by_group(self, groups: Array, label: Array, size: int) -> Array:
-        """Return the evidence of each group of rows, if no key repeats. `groups` are numbers below `size`."""
+        """Return the `evidence` of each group, if no key repeats. `groups` has each row's group, 0 to `size` - 1."""
 
     def scarcity(self, label: Array) -> str | None:
-        """Return in words which rows are too few for an interval; None if no rows are."""
+        """Return in words which rows are too few for an interval; None if there are enough."""
 
     def label_change(self, before: Sequence[str], now: Sequence[str]) -> str:
-        """Return in words how the label differs between two models, from the values of the tags IDENTITY."""
+        """Return in words how the label differs between two models, given the values of their tags IDENTITY."""
 
     def weight(self, label: Array) -> float:
         """Return the weight of a slice in the mean over slices."""
@@ -123,7 +123,7 @@ class Problem(Protocol):
         """Return the counts of rows that describe a slice."""
 
     def bias(self, label: Array, score: Array, level: float, keys: Array | None = None) -> Interval | None:
-        """Return the logarithm of the observed odds over the expected odds; None if scores are no probabilities."""
+        """Return the log of the ratio of observed to expected odds of class 1; None if scores aren't probabilities."""
 
 
 def problem_of(kind: str) -> Problem:

@@ -100,7 +100,7 @@ def class_metrics(label: pl.Series, predicted: Array, prefix: str) -> dict[str, 
 
 
 def add_derived(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics: the step evaluate logs all of them."""
+    """Return the metrics unchanged: the step evaluate logs all of them."""
     return dict(values)
 
 
@@ -166,7 +166,7 @@ def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Arra
 
 
 def evidence_by_group(groups: Array, label: Array, size: int) -> Array:
-    """Return the number of rows of each group of rows. `groups` are numbers below `size`."""
+    """Return the number of rows of each group. `groups` has each row's group, 0 to `size` - 1."""
     import numpy as np
 
     return np.bincount(groups, minlength=size)
@@ -178,7 +178,7 @@ def scarcity(label: Array) -> str | None:
 
 
 def label_change(before: Sequence[str], now: Sequence[str]) -> str:
-    """Return in words how the label differs between two models, from the values of the tags IDENTITY."""
+    """Return in words how the label differs between two models, given the values of their tags IDENTITY."""
     return f"its label is {shown(before[0])}, but here it is {shown(now[0])}. Set data.label back"
 
 

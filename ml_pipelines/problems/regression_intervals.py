@@ -3,8 +3,8 @@
 - RMSE and MAE: the mean of the squared or absolute errors (`loss_interval`); the RMSE is the root of the first.
 - MAPE: the mean of the relative errors (`loss_interval`).
 - R2: the delta method on the scale of log(1 - R2), which is the difference of two logarithms of means.
-- Median absolute error: the errors at the ends of the interval of the share of rows below it (Woodruff, Confidence
-  intervals for medians and other position measures, 1952).
+- Median absolute error: an interval of the share of rows below it, with its ends turned into quantiles of the errors
+  (Woodruff, Confidence intervals for medians and other position measures, 1952).
 - Difference of two RMSE: the delta method on the paired squared errors, with Student's t.
 
 All of them add up what the rows of a key contribute, so that rows with the same key need not be independent.

@@ -47,7 +47,7 @@ def single_r2(column: pl.Series, label: pl.Series) -> float:
 
     The prediction for a row is the mean label among other rows with the same value, or in the same bin, as in
     `single_auc`. Bins are too coarse for an exact relation. So for a number column, the result is the squared
-    correlation with the label, of the values or of their ranks, if one of them is higher.
+    correlation with the label, of the values or of their ranks, if that is higher than the R2 of the bins.
     """
     import numpy as np
 
@@ -66,7 +66,7 @@ def single_r2(column: pl.Series, label: pl.Series) -> float:
 
 
 def _linear_r2(column: pl.Series, label: pl.Series) -> float:
-    """Return the squared correlation of a number column with the label, of values or ranks, where cells have values."""
+    """Return the squared correlation of a number column with the label, of values or ranks; 0 if a cell is missing."""
     import polars as pl
 
     pairs = pl.DataFrame({"x": column.cast(pl.Float64).fill_nan(None), "y": label.cast(pl.Float64)}).drop_nulls()
@@ -94,7 +94,7 @@ def _codes(column: pl.Series) -> Array:
 
 
 def _area_of_bins(score: Array, positive: Array, negative: Array) -> float:
-    """Return the AUC of rows in bins, from each bin's score and its rows of each class. NaN: a class has no rows."""
+    """Return the AUC of rows in bins, from each bin's score and row counts by class; NaN if a class has no rows."""
     import numpy as np
 
     place = np.unique(score, return_inverse=True)[1]

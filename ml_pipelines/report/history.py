@@ -62,7 +62,7 @@ def _past_run(config: Config, parent: Run, steps: Mapping[str, Run]) -> PastRun:
 
 
 def _result(status: str, verdict: str) -> str:
-    """Return the verdict, unless the pipeline run failed for another reason than a refused model."""
+    """Return the verdict; if there is none, or the run failed for another reason than a refused model, its status."""
     counts = status == "FINISHED" or (status == "FAILED" and verdict == "refused")
     return verdict if verdict and counts else STATUS.get(status, "running")
 
