@@ -35,22 +35,23 @@ def _read(uri: str) -> tuple[Any, Any]:
     import polars as pl
 
     from ml_pipelines.modelling.features import split_label
+    from ml_pipelines.problems import binary
 
     frame = pl.read_delta(uri)
-    return split_label(frame, LABEL, [name for name in frame.columns if name not in (LABEL, KEY)])
+    return split_label(frame, LABEL, [name for name in frame.columns if name not in (LABEL, KEY)], binary)
 
 
 def train(train_uri: str) -> tuple[Any, Any, dict[str, float]]:
     """Return the model, five rows of its input, and the metrics on the training table."""
     if NOOP:
         return None, None, {}
-    from ml_pipelines.modelling.features import positive_score
-    from ml_pipelines.problems.binary import score_metrics
+    from ml_pipelines.modelling.features import score_table
+    from ml_pipelines.problems import binary
     from steps import train
 
     features, label = _read(train_uri)
-    model = train.make_model(features, train.Params(**TRAIN), SEED).fit(features, label.to_numpy())
-    return model, features.head(5), score_metrics(label, positive_score(model, features), "train")
+    model = train.make_model(features, train.Params(**TRAIN), binary, SEED).fit(features, label.to_numpy())
+    return model, features.head(5), binary.score_metrics(label, score_table(model, features, binary), "train")
 
 
 def evaluate(model: Any, test_uri: str, folder: str) -> dict[str, float]:
@@ -59,17 +60,16 @@ def evaluate(model: Any, test_uri: str, folder: str) -> dict[str, float]:
         return {"test_auc": 1.0}
     import polars as pl
 
-    from ml_pipelines.modelling.features import positive_score
+    from ml_pipelines.modelling.features import score_table
     from ml_pipelines.problems import binary
-    from steps import evaluate
 
     features, label = _read(test_uri)
-    score = positive_score(model, features)
+    score = score_table(model, features, binary)
     predicted = (score >= THRESHOLD).astype(int)
     Path(folder).mkdir(parents=True, exist_ok=True)
     curves = binary.curves(label, score)
     Path(folder, "curves.json").write_text(json.dumps(curves))
-    evaluate.figure(curves, THRESHOLD).savefig(f"{folder}/curves.png", dpi=100)
+    binary.figure(curves, THRESHOLD).savefig(f"{folder}/curves.png", dpi=100)
     pl.DataFrame({"label": label, "score": score, "predicted": predicted}).write_parquet(
         f"{folder}/predictions.parquet"
     )
@@ -82,14 +82,15 @@ def feature_importance(model: Any, train_uri: str, folder: str) -> dict[str, flo
         return {}
     import polars as pl
 
+    from ml_pipelines.problems import binary
     from steps import feature_importance as importance
 
     features, label = _read(train_uri)
     rows = importance.sample(features.with_columns(label.alias(LABEL)), LABEL, IMPORTANCE["rows"], SEED)
-    table = importance.importance(model, rows.drop(LABEL), rows[LABEL], IMPORTANCE["repeats"], SEED)
+    table = importance.importance(model, rows.drop(LABEL), rows[LABEL], binary, IMPORTANCE["repeats"], SEED)
     Path(folder).mkdir(parents=True, exist_ok=True)
     table.write_json(f"{folder}/feature_importance.json")
-    importance.figure(table).savefig(f"{folder}/feature_importance.png", dpi=100)
+    importance.figure(table, binary).savefig(f"{folder}/feature_importance.png", dpi=100)
     return {f"importance.{name}": value for name, value in table.select(pl.col("feature", "importance")).iter_rows()}
 
 
@@ -100,9 +101,12 @@ def model_qa(test_auc: float) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ml_pipelines.checks.quality_checks import min_auc
+    from ml_pipelines.checks.verdicts import Sample
     from ml_pipelines.problems.intervals import Interval
 
-    return asdict(min_auc(Interval(test_auc, test_auc, test_auc, 0.95), test_auc, threshold=MIN_AUC))
+    return asdict(
+        min_auc(Interval(test_auc, test_auc, test_auc, 0.95), test_auc, Sample(1, "test rows", None), threshold=MIN_AUC)
+    )
 
 
 def bare_fit(source: str) -> None:

@@ -89,9 +89,9 @@ def run(step: StepContext[Params], *, train_uri: str, train_run_id: str) -> Outp
     names = list(model.feature_names_in_)
     problem = problem_of(step.origin(train_uri).problem)
     frame = step.read(train_uri, [*names, step.label])
-    rows = sample(frame, step.label, step.params.rows, step.seed, problem.HAS_CLASSES)
-    features, label = split_label(rows, step.label, names, problem)
-    table = importance(model, features, label, problem, step.params.repeats, step.seed)
+    _, label = split_label(frame, step.label, names, problem)  # raises if the label is wrong; a sample can be constant
+    rows = sample(frame.with_columns(label), step.label, step.params.rows, step.seed, problem.HAS_CLASSES)
+    table = importance(model, rows.select(names), rows[step.label], problem, step.params.repeats, step.seed)
     step.log_table(table, "feature_importance.json")
     step.log_figure(figure(table, problem), "feature_importance.png")
     step.log_metrics(

@@ -17,7 +17,6 @@ from ml_pipelines.checks.promotion import Champion, difference_text, judge, rows
 from ml_pipelines.checks.quality_checks import CHECKS, facts_of, settings_of, unproven
 from ml_pipelines.checks.table_facts import GateInputs
 from ml_pipelines.checks.verdicts import FAILED, NOT_COMPARED, PASSED, REFUSED, UNDECIDED, WARNED, Check, gate_verdict
-from ml_pipelines.problems.problem import problem_of
 
 # The champion's numbers in qa_report.json, below the name of the headline metric. A difference is this model's value
 # minus the champion's.
@@ -171,16 +170,15 @@ def report(verdict: str, results: dict[str, Check], facts: Facts, inputs: GateIn
         facts.problem.HEADLINE: _finite(dataclasses.asdict(facts.headline)),
         "intervals": {name: _finite(dataclasses.asdict(number)) for name, number in facts.intervals.items()},
         "slices": [slice_.to_json() for slice_ in facts.slices],
-        "champion": facts.champion and _champion(facts.champion),
+        "champion": facts.champion and _champion(facts.champion, facts.problem.HEADLINE),
         "models_judged": models,
         "selection": selection_text(models, facts.problem, facts.headline),
         "judged": {**dataclasses.asdict(inputs), **_finite({"test_headline": inputs.test_headline})},
     }
 
 
-def _champion(champion: Champion) -> dict[str, Any]:
+def _champion(champion: Champion, metric: str) -> dict[str, Any]:
     """Return the champion's part of the report: its version, its metric, and how the model differs from it."""
-    metric = problem_of(champion.kind).HEADLINE
     version = {"name": champion.name, "version": champion.version, "run_id": champion.run_id, "rows": champion.rows}
     if champion.headline is None or champion.difference is None or champion.loss_gain is None:
         return {**version, **dict.fromkeys((metric, *CHAMPION_NUMBERS)), "problem": champion.problem}

@@ -70,11 +70,9 @@ def _check_label(ours: Mapping[str, str], theirs: Mapping[str, str], problem: Pr
         )
     here, there = ([identity.get(name, "") for name in problem.IDENTITY] for identity in (ours, theirs))
     if not (all(there) and all(here)):
-        raise BadData(
-            "nobody recorded what its classes mean."
-            if not all(there)
-            else "nobody recorded what the classes of these tables mean."
-        )
+        noun, verb = ("classes", "mean") if problem.HAS_CLASSES else ("label", "is")
+        whose = f"the {noun} of these tables" if all(there) else f"its {noun}"
+        raise BadData(f"nobody recorded what {whose} {verb}.")
     if here != there:
         raise BadData(f"{problem.label_change(there, here)}, or give this model another name (registry.model).")
 

@@ -80,7 +80,8 @@ def judge(champion: Champion | None, crown: Crown, margin: float) -> Check:
         values = f"{kind.HEADLINE} difference {difference.value}, {kind.LOSS} difference {-gain.value}"
         return Check(None, threshold, FAILED, f"{values} against the champion, {version}: not a finite number", ADVICE)
     advantage = difference.advantage(is_higher_better(kind), champion.unit)
-    verdict, why = _judge_headline(advantage, crown, margin, sample)
+    bound = f"{margin:g}" if is_higher_better(kind) else f"{margin * champion.unit:{kind.form(headline.value)}}"
+    verdict, why = _judge_headline(advantage, crown, margin, bound, sample)
     loss, loss_reason = _judge_loss(gain, champion.baseline_loss, margin, sample)
     champions = f"{kind.HEADLINE} {headline.value:{kind.form(headline.value)}}"
     reason = f"{difference_text(champion)}, against the champion, {version} ({champions}){rows_text(champion)}: {why}"
@@ -128,20 +129,20 @@ def selection_text(models: int, kind: Problem, headline: Interval) -> str:
     return f"{text} ({moved:{kind.form(headline.value)}})."
 
 
-def _judge_headline(advantage: Difference, crown: Crown, margin: float, sample: Sample) -> tuple[str, str]:
-    """Return the verdict on the advantage, and its reason."""
+def _judge_headline(advantage: Difference, crown: Crown, margin: float, bound: str, sample: Sample) -> tuple[str, str]:
+    """Return the verdict on the advantage, and its reason. `bound` is the margin as the reason shows it."""
     value, low, high = advantage.value, advantage.low, advantage.high
     better = crown is Crown.better
     if high < 0:
         return FAILED, "clearly worse"
     if low > 0 or (not better and value >= 0 and low >= -margin):
-        return PASSED, "clearly better" if low > 0 else f"not worse, with a margin of {margin:g}"
+        return PASSED, "clearly better" if low > 0 else f"not worse, with a margin of {bound}"
     if value < 0:
         why, needed = "worse, though not clearly", rows_needed(value, high, 0, sample.count)
     elif better:
         why, needed = "too little evidence that it is better", rows_needed(value, low, 0, sample.count)
     else:
-        why = f"too little evidence that it is not worse by more than {margin:g}"
+        why = f"too little evidence that it is not worse by more than {bound}"
         needed = rows_needed(value, low, -margin, sample.count)
     return UNDECIDED, why + needed_text(sample.least if math.isnan(low) else needed, sample.noun)
 

@@ -73,7 +73,8 @@ class Recipe:
             if (self.types[name], self.sources[name]) != (other.types[name], other.sources[name])
         ]
         different = [f"the column {shown(self.sources[name])}" for name in sorted(differing)]
-        settings = {"label": "the label", "classes": "its classes", "key": "the key", "null_values": "data.null_values"}
+        settings = {"problem": "the kind of problem", "label": "the label", "classes": "its classes", "key": "the key"}
+        settings["null_values"] = "data.null_values"
         different += [words for name, words in settings.items() if getattr(self, name) != getattr(other, name)]
         if different:
             raise ConfigError(

@@ -111,10 +111,11 @@ def _check_number(profile: Profile, examples: Callable[[str], Sequence[str]]) ->
     for cells, count, what in (*kinds, ("beyond", profile.beyond, "beyond the range of a 32-bit float, 3.4e38")):
         if count:
             texts = examples(cells)
-            advice = f"{spelling_advice(texts)}." if cells == "text" and profile.marked else "Correct them."
+            advice = "Correct them, or name them in data.null_values." if cells == "text" else "Correct them."
+            advice = f"{spelling_advice(texts)}." if cells == "text" and profile.marked else advice
             raise BadData(
                 f"Label {shown(profile.source)}: {count} of {profile.present} values are {what} "
-                f"({', '.join(map(quoted, texts))}), but data.problem is a regression. {advice}"
+                f"({', '.join(map(quoted, texts))}), but the label is a number (data.problem). {advice}"
             )
 
 

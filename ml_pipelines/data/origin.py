@@ -56,7 +56,9 @@ class Origin:
 
 def origin_of(decisions: Any, data: Data) -> Origin:
     """Return the origin of the columns from the content of columns.json, or one without names if the content is odd."""
-    if not isinstance(decisions, dict):
+    if not isinstance(decisions, dict):  # a step of your own wrote the table
+        if data.problem is ProblemKind.regression:
+            return Origin(label=data.label, classes=(), dropped=data.drop, problem=data.problem.value)
         return Origin(label=data.label, dropped=data.drop)
     parts = {name: decisions.get(name) for name in ("renamed", "features", "label")}
     renamed, features, label = (part if isinstance(part, dict) else {} for part in parts.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ml_pipelines.authoring.context import HeadlineOf, MayReplace, ScoringModel, Version
 from ml_pipelines.data import artifacts
 from ml_pipelines.data.features import Recipe
+from ml_pipelines.data.origin import origin_of
 from ml_pipelines.errors import BadData, ConfigError
 from ml_pipelines.execution import scoring
 from ml_pipelines.execution.data_context import DataContext
@@ -63,7 +64,8 @@ class TrackedContext(DataContext[P]):
         A score of at least `threshold` counts as class 1. `ranges` are number column -> smallest and largest value.
         """
         decisions: dict[str, Any] = next(filter(None, map(self._decisions, self._tables)), {})
-        facts = {"label": {"0": 0, "1": 1}, **decisions, "ranges": dict(ranges or {}), "threshold": threshold}
+        classes = {name: number for number, name in enumerate(origin_of(decisions or None, self.data).classes)}
+        facts = {"label": classes, **decisions, "ranges": dict(ranges or {}), "threshold": threshold}
         logged = model_files.log_model(model, example, self._config.model.trusted_types, facts)
         self._tags |= {
             "output.model_uri.digest": logged.digest,

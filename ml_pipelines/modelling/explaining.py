@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-SCALES = {"log_odds": "log-odds of class 1", "probability": "probability of class 1"}  # SHAP's word -> ours
-TOLERANCE = 1e-3  # how far the sum of a row's values may be from its score, as a probability
+# SHAP's word for the scale of an estimator's trees -> ours
+CLASS_SCALES: dict[str | None, str] = {"log_odds": "log-odds of class 1", "probability": "probability of class 1"}
+SCALES = {**CLASS_SCALES, "raw_value": "predicted number", None: "predicted number"}  # None: of CatBoost
+TOLERANCE = 1e-3  # how far a row's sum may be from its score: a probability, or a share of the range of the numbers
 CELLS = 4_000_000  # encoded rows x columns that are explained at once, to bound the memory
 
 
@@ -32,7 +34,7 @@ def make_explainer(model: Any) -> Any:
     if getattr(model[-1], "is_categorical_", None) is not None:  # SHAP reads the splits of scikit-learn as numbers
         raise ValueError("SHAP does not know scikit-learn's native categories")
     explainer = shap.TreeExplainer(model[-1])
-    if explainer.model.tree_output not in SCALES:
+    if explainer.model.tree_output not in (CLASS_SCALES if hasattr(model[-1], "predict_proba") else SCALES):
         raise ValueError(f"the scale {explainer.model.tree_output} of its trees is unknown")
     return explainer
 
@@ -77,12 +79,13 @@ def _check_sums(sums: Array, score: Array, scale: str) -> None:
         known = np.isfinite(wanted)
         sums = sums + (np.median((wanted - sums)[known]) if known.any() else 0)
         found = 1 / (1 + np.exp(-sums)) if scale == "log_odds" else sums
-    if (np.abs(found - score) > TOLERANCE * np.maximum(1, np.abs(score)))[known].any():
+    size = 1.0 if scale in CLASS_SCALES else np.maximum(np.abs(score), np.ptp(score))
+    if (np.abs(found - score) > TOLERANCE * size)[known].any():
         raise ValueError("score.reasons: the values of SHAP do not sum to the scores, so they are not reported")
 
 
 def shap_values(explainer: Any, model: Any, features: pl.DataFrame) -> Array:
-    """Return the SHAP values for class 1, shape (rows, columns that the model takes).
+    """Return the SHAP values for class 1, or for the number, shape (rows, columns that the model takes).
 
     If the encoder made several columns of one (one-hot), their values are summed.
     """

@@ -125,7 +125,7 @@ def predict(
         for prefix, model in models.items():
             estimator, rows = load_once(model), frame.select(model.features)
             score = estimator.predict_proba(rows)[:, 1] if model.classes else estimator.predict(rows)
-            score = np.asarray(score, float)
+            score = np.asarray(score, float).ravel()
             scored = scored.append_column(f"{prefix}score", pa.array(score, pa.float64()))
             chosen = np.ones(len(score), bool)  # a predicted number has no class 1, so all rows are explained
             if model.classes:

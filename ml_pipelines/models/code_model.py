@@ -54,8 +54,8 @@ class ScoredRows(PythonModel):  # type: ignore[misc]
                 infinite or beyond a 32-bit float, or the threshold is not from 0 to 1.
         """
         if not self.classes:
-            numbers = self.estimator.predict(self._features(model_input))
-            return pd.DataFrame({"score": numbers.astype(float)}, index=model_input.index)
+            numbers = self.estimator.predict(self._features(model_input)).astype(float).ravel()
+            return pd.DataFrame({"score": numbers}, index=model_input.index)
         threshold = (params or {}).get("threshold", self.facts["threshold"])
         if not 0 <= threshold <= 1:
             raise MlflowException.invalid_parameter_value(f"threshold: {threshold} is not from 0 to 1.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 POINTS = 500  # the most rows in a chart of single rows
+SAME = 1e-9  # two predictions that differ by a smaller share differ only by rounding
 HEADLINE, SCORER = "rmse", "neg_root_mean_squared_error"
 SUMMARY: Sequence[str] = ("rmse", "mae", "r2")
 METRICS: Mapping[str, tuple[str, bool]] = {
@@ -121,7 +122,7 @@ def curves(label: pl.Series, score: Array) -> dict[str, dict[str, list[float]]]:
         "tenths": tenths(truth, score),
     }
     return {
-        name: {axis: [float(f"{value:.6g}") for value in values] for axis, values in chart.items()}
+        name: {axis: [float(f"{value:.10g}") for value in values] for axis, values in chart.items()}
         for name, chart in charts.items()
     }
 
@@ -161,7 +162,11 @@ def loss_gain(label: Array, score: Array, other: Array, level: float, keys: Arra
     The interval is paired: both scores are of the same rows. With fewer than FEWEST rows, its ends are NaN.
     `keys` means the same as in `regression_intervals.intervals`.
     """
-    gain = mean_interval((label - other) ** 2 - (label - score) ** 2, level, keys)
+    import numpy as np
+
+    gains = (label - other) ** 2 - (label - score) ** 2
+    gains[np.isclose(score, other, rtol=SAME, atol=0)] = 0.0
+    gain = mean_interval(gains, level, keys)
     return gain if evidence(label, keys) >= FEWEST else Interval(gain.value, math.nan, math.nan, level)
 
 

@@ -78,9 +78,12 @@ def compare(label: Array, score: Array, other: Array, level: float, keys: Array 
     rows = count_rows(label, keys)
     if not math.isfinite(value) or rows < 2:
         return Difference(value, math.nan, math.nan, math.nan)
-    if not all(roots):  # a root of 0 has no derivative, so no interval
-        return Difference(value, float(value <= 0), *((value, value) if not any(roots) else (math.nan, math.nan)))
-    spread = mean_interval(ours / (2 * roots[0]) - theirs / (2 * roots[1]), level, keys)
+    if not any(roots):
+        return Difference(value, 1.0, value, value)
+    # A root of 0 has no derivative. The difference is then the root of the other model's mean, whose derivative this is
+    # too, but for the factor 2.
+    halves = (2 * roots[0], 2 * roots[1]) if all(roots) else (sum(roots), sum(roots))
+    spread = mean_interval(ours / halves[0] - theirs / halves[1], level, keys)
     reach = (spread.high - spread.low) / 2
     error = reach / reach_of(level, rows)
     p_value = float(stdtr(rows - 1, -value / error)) if error else float(value <= 0)

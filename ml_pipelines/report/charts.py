@@ -43,10 +43,17 @@ def nearest_y(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def axis_range(lows: Sequence[float | None], highs: Sequence[float | None]) -> tuple[float, float]:
-    """Return the ends of an axis that contains all intervals from `lows` to `highs`, rounded to multiples of 0.05."""
+    """Return the ends of an axis that contains all intervals from `lows` to `highs`.
+
+    They are rounded to multiples of 0.05 between 0 and 1, and elsewhere to half of the range's power of 10.
+    """
     ends = [value for value in (*lows, *highs) if value is not None] or [0.0, 1.0]
-    start, stop = math.floor(20 * min(ends)) / 20, math.ceil(20 * max(ends)) / 20
-    return start, max(stop, start + 0.05)
+    low, high = min(ends), max(ends)
+    per_unit = 20.0
+    if high > 1 or high < 0.05:
+        per_unit = 2 * 10.0 ** -math.floor(math.log10(high - low or abs(high) or 1))
+    start, stop = math.floor(per_unit * low) / per_unit, math.ceil(per_unit * high) / per_unit
+    return start, max(stop, start + 1 / per_unit)
 
 
 def ends(values: Sequence[float]) -> tuple[float, float]:

@@ -34,12 +34,15 @@ def _without_control_characters(value: object) -> object:
 
 
 def format_number(value: object, digits: int = 3) -> str:
-    """Return a number as text: `1,234` if it is whole, else with `digits` decimals. A missing number becomes a dash."""
+    """Return a number as text: `1,234` if it is whole, else with `digits` decimals. A missing number becomes a dash.
+
+    A number that would have no digit but 0 gets `digits` significant digits: `0.00012`.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return str(value) if value and isinstance(value, str | bool) else "-"
     if float(value).is_integer() and (isinstance(value, int) or abs(value) >= 10):
         return f"{int(value):,}"
-    return f"{value:.{digits}f}"
+    return f"{value:.{digits}g}" if 0 < abs(value) < 0.5 * 0.1**digits else f"{value:,.{digits}f}"
 
 
 def percent(share: object) -> str:

@@ -12,7 +12,7 @@ import shap
 
 from ml_pipelines.modelling import explaining
 from ml_pipelines.modelling.estimators import BOOSTING
-from ml_pipelines.problems import binary
+from ml_pipelines.problems import binary, regression
 from steps.train import Params, make_model
 
 
@@ -63,6 +63,33 @@ def test_the_values_of_a_row_and_a_constant_sum_to_its_score(name: str) -> None:
     wanted = score if is_forest else np.log(score / (1 - score))
     constant = wanted - values_of(model, frame).sum(axis=1)
     assert np.ptp(constant) < (1e-4 if name == "xgboost" else 1e-9)  # XGBoost computes with 32-bit floats
+
+
+REGRESSORS = {
+    "boosting": Params("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 20}),
+    "forest": Params("sklearn.ensemble.RandomForestRegressor", {"n_estimators": 5}, "one_hot", "median"),
+    "xgboost": Params("xgboost.XGBRegressor", {"n_estimators": 9}, "native"),
+    "lightgbm": Params("lightgbm.LGBMRegressor", {"n_estimators": 9}, "native"),
+    "catboost": Params("catboost.CatBoostRegressor", {"iterations": 9}, "native"),
+}
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e5])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIBRARIES else []) for name in REGRESSORS]
+)
+def test_a_predicted_number_of_any_size_has_reasons(name: str, size: float) -> None:
+    pytest.importorskip(REGRESSORS[name].estimator.split(".")[0])
+    frame, label = rows()
+    number = size * (label + frame["x"].fill_null(0).to_numpy())
+    model = make_model(frame, REGRESSORS[name], regression, 0).fit(frame, number)
+    score = regression.score_of(model, frame)
+    found = explaining.reasons(model, frame, score, 3).to_pylist()
+    sums = np.array([sum(reason["value"] for reason in row) for row in found])
+    assert np.ptp(score - sums) < 1e-3 * np.ptp(score) and np.ptp(sums) > 0
+    wrong = score + np.where(np.arange(len(score)) < 9, np.ptp(score), 0)
+    with pytest.raises(ValueError, match="do not sum to the scores"):
+        explaining.reasons(model, frame, wrong, 3)
 
 
 def test_native_categories_of_scikit_learn_are_refused_because_shap_explains_them_wrongly() -> None:

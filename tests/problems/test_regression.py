@@ -169,3 +169,23 @@ def test_a_label_that_is_no_number_is_refused(label: list[object], message: str)
 )
 def test_a_number_has_four_significant_digits_and_no_exponent(value: float, text: str) -> None:
     assert f"{value:{form(value)}}" == text
+
+
+def test_a_model_that_predicts_the_mean_gains_nothing_over_the_baseline() -> None:
+    """The two means are computed in different ways, and differ by rounding."""
+    for seed in range(100):
+        label = np.random.default_rng(seed).normal(300, 100, 200)
+        mean = float(np.random.default_rng(seed).normal(300, 1))
+        baseline, score = np.full(200, mean), np.full(200, np.nextafter(mean, 0))
+        gain = regression.loss_gain(label, score, baseline, 0.95)
+        assert gain.low == gain.value == gain.high == 0
+
+
+def test_a_model_without_errors_is_clearly_better_than_one_with_errors() -> None:
+    label = np.random.default_rng(1).normal(size=200)
+    other = label + np.random.default_rng(2).normal(size=200)
+    better, worse = regression.compare(label, label, other, 0.95), regression.compare(label, other, label, 0.95)
+    assert better.low < better.value < better.high < 0 < worse.low < worse.value < worse.high
+    assert worse.p_value < 1e-9 < 0.5 < better.p_value
+    alike = regression.compare(label, other * 1.000001, other, 0.95)
+    assert worse.high - worse.low == pytest.approx(better.high - better.low) and abs(alike.value) < 1e-3

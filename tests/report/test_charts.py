@@ -36,6 +36,9 @@ def test_the_axis_range_just_covers_all_intervals() -> None:
     assert charts.axis_range([0.861, None, 0.832], [0.921, None, 0.862]) == pytest.approx((0.8, 0.95))
     assert charts.axis_range([0.9], [0.9]) == pytest.approx((0.9, 0.95))
     assert charts.axis_range([None], [None]) == (0, 1)
+    assert charts.axis_range([52.1, 61.0], [58.3, 66.4]) == (50, 70)
+    assert charts.axis_range([0.00012], [0.00014]) == pytest.approx((0.00012, 0.000145), abs=6e-6)
+    assert charts.axis_range([56_970.1], [56_970.1]) == (55_000, 60_000)
 
 
 def test_the_area_of_a_decile_s_bar_is_its_share() -> None:
