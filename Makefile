@@ -73,6 +73,6 @@ bench-peers: $(READY) ## measure the same steps in Kedro, Metaflow, Dagster and 
 lock: ## update requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --build-constraints build-constraints.txt --extra local --extra catboost --extra lightgbm \
-	  --extra search --extra explain --group dev pyproject.toml -o requirements.lock
+	  --extra explain --group dev pyproject.toml -o requirements.lock
 	printf 'flask\nflask-cors\nmoto[s3]\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate - -o tests/object_store.lock
