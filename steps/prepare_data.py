@@ -25,9 +25,9 @@ class Params:
 
 
 def add_features(frame: DataFrame) -> DataFrame:
-    """Return the rows with the features that you compute from their columns. This function is yours to write.
+    """Return the rows, with more columns for the features that you compute. This function is yours to write.
 
-    Numbers and strings become features. Do not draw random numbers: docs/engines.md shows the alternative.
+    Columns of numbers and strings become features. Do not draw random numbers: docs/engines.md shows the alternative.
     """
     return frame
 

@@ -217,9 +217,10 @@ def importance(
 def worst_slice(slices: Sequence[Slice], *, threshold: Share, ratio: Factor) -> Check:
     """Pass if no slice (rows with one value of a declared column) is clearly and much worse than others.
 
-    slices.py says what a slice is compared with. "Much worse" means a headline metric that is worse by more than
-    `threshold` units, or odds of class 1 that differ from the expected odds by more than the factor `ratio`. The
-    check's value is the number of comparisons in which a slice is clearly and much worse.
+    slices.py says what a slice is compared with. "Clearly" means that the interval of the difference excludes 0. "Much
+    worse" means a headline metric that is worse by more than `threshold` units, or observed odds of class 1 that differ
+    from those that the scores predict by more than the factor `ratio`, in either direction. The check's value is the
+    number of comparisons in which a slice is clearly and much worse.
     """
     if not slices:
         return Check(None, 0, NOT_COMPARED, "no slices are declared")

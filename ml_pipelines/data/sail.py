@@ -146,7 +146,7 @@ def serve(listener: int, lifeline: int, ready: int, path: str) -> None:
 
 
 def _ignore_signals() -> None:
-    """Ignore the signals that a terminal sends to all processes of a pipeline: this process must outlive its parent."""
+    """Ignore a terminal's signals, such as that of Ctrl-C: the Sail server must outlive the process that started it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 

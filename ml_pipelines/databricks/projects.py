@@ -59,8 +59,8 @@ def check_mlflow_backend(computes: Iterable[specs.Compute], overrides: str) -> N
             )
     if overrides != shlex.quote(overrides):
         raise ConfigError(
-            "--set: MLflow's backend databricks breaks values that need quotes. Use letters, digits and @%+=:,./_-, "
-            f"write the value in a profile, or use databricks-jobs. The value: {overrides}"
+            "--set: MLflow's backend databricks breaks values that a shell would need in quotes. Use letters, digits "
+            f"and @%+=:,./_-, write the value in a profile, or use the backend databricks-jobs. The value: {overrides}"
         )
 
 

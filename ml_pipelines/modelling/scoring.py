@@ -104,16 +104,18 @@ def predict(
     kept: Sequence[str],
     reasons: Reasons | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `kept`, with each model's `score` and, for classes, `prediction`, and with `reasons`.
+    """Yield the columns `kept` of each batch, with a `score` of each model.
+
+    A classifier also gives a column `prediction`. With `reasons`, there is a column of this name.
 
     Args:
         batches: rows with the columns `kept` and the features of all models.
         models: the prefix of a model's columns -> the model; empty for the main model, `shadow_` for its shadow.
         kept: the columns to keep.
-        reasons: what explains the scores of the main model.
+        reasons: how the column `reasons` is made; it explains the scores of the main model.
 
     Raises:
-        ValueError: a model's file has another digest.
+        ValueError: a model's file is not the one whose digest was recorded.
     """
     import numpy as np
     import polars as pl

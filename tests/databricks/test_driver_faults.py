@@ -308,6 +308,6 @@ def test_mlflows_own_backend_refuses_serverless_and_values_that_need_quotes(driv
         "backend databricks needs a new cluster" in drive("--backend=databricks", "--set=compute.spark=serverless").err
     )
     assert (
-        "MLflow's backend databricks breaks values that need quotes"
+        "MLflow's backend databricks breaks values that a shell would need in quotes"
         in drive("--backend=databricks", "--set=data.drop=[a]").err
     )
