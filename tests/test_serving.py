@@ -84,8 +84,24 @@ def scores_by_spark(session: SparkSession, table: pl.DataFrame) -> list[dict[str
     return [row["scored"].asDict() for row in rows.select(score(*FEATURES).alias("scored")).collect()]
 
 
-def test_a_spark_function_gives_the_scores_of_the_step(table: pl.DataFrame, spark: SparkSession) -> None:
-    assert scores_by_spark(spark, table) == expected(table)
+def answers_by_spark(engine: str, table: pl.DataFrame, shell: Shell, folder: Path) -> list[dict[str, Any]]:
+    """Return the scores of a Spark function in a process of its own: an engine keeps the store that it started with."""
+    table.write_parquet(folder / "table.parquet")
+    script = (
+        "import json, sys; sys.path.insert(0, 'tests')\n"
+        "import polars as pl; from ml_pipelines.data import engines; from test_serving import scores_by_spark\n"
+        f"table = pl.read_parquet({str(folder / 'table.parquet')!r})\n"
+        f"answers = scores_by_spark(engines.spark_session({engine!r}), table)\n"
+        f"open({str(folder / 'answers.json')!r}, 'w').write(json.dumps(answers))"
+    )
+    result = shell("python", "-c", script, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    assert result.code == 0, result.text
+    answers: list[dict[str, Any]] = json.loads((folder / "answers.json").read_text())
+    return answers
+
+
+def test_a_spark_function_gives_the_scores_of_the_step(table: pl.DataFrame, shell: Shell, tmp_path: Path) -> None:
+    assert answers_by_spark("sail", table, shell, tmp_path) == expected(table)
 
 
 @pytest.mark.jvm
@@ -93,16 +109,6 @@ def test_a_spark_function_gives_the_scores_of_the_step(table: pl.DataFrame, spar
 def test_a_spark_function_on_the_jvm_gives_the_scores_of_evaluate(store: Store, shell: Shell, tmp_path: Path) -> None:
     rows = loans().select("loan id", pl.col("Income (k)").alias("Income_k"), "kind")
     table = evaluated_rows(store).join(rows, left_on="key", right_on="loan id").head(20)
-    table.write_parquet(tmp_path / "table.parquet")
-    script = (
-        "import json, sys; sys.path.insert(0, 'tests')\n"
-        "import polars as pl; from ml_pipelines.data import engines; from test_serving import scores_by_spark\n"
-        f"table = pl.read_parquet({str(tmp_path / 'table.parquet')!r})\n"
-        f"answers = scores_by_spark(engines.spark_session('jvm'), table)\n"
-        f"open({str(tmp_path / 'answers.json')!r}, 'w').write(json.dumps(answers))"
-    )
-    result = shell("python", "-c", script, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
-    assert result.code == 0, result.text
     prediction = pl.when(pl.col("predicted") == 1).then(pl.lit("yes")).otherwise(pl.lit("no"))
-    answers = json.loads((tmp_path / "answers.json").read_text())
+    answers = answers_by_spark("jvm", table, shell, tmp_path)
     assert answers == expected(table.with_columns(prediction=prediction))

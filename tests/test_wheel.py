@@ -61,7 +61,8 @@ def test_the_wheel_itself_requires_no_spark(metadata: Message) -> None:
 
 
 def test_the_extra_local_requires_the_engines(metadata: Message) -> None:
-    assert metadata.get_all("Provides-Extra") == ["local"]
+    extras = ["catboost", "explain", "lightgbm", "local", "xgboost"]
+    assert sorted(metadata.get_all("Provides-Extra", [])) == extras
     assert required(metadata, "local") >= SPARK
 
 

@@ -536,6 +536,6 @@ def test_mlflow_predicts_a_csv_with_the_champion(
     result = shell("mlflow", "models", "predict", "-m", model, *options, cwd=tmp_path)
     assert result.code == 0, result.text
     frame = pd.DataFrame({"x": [0.05, 0.95, 0.95, None, 0.05], "code": ["007", "7", None, "007", "new"]})
-    expected = mlflow.pyfunc.load_model(model).predict(frame).tolist()
+    expected = mlflow.pyfunc.load_model(model).predict(frame).to_dict("records")
     assert json.loads(answers.read_text())["predictions"] == expected
-    assert expected[:2] == [0, 1]
+    assert [row["prediction"] for row in expected[:2]] == ["0", "1"]
