@@ -45,7 +45,7 @@ class Case(NamedTuple):
 CASES = [
     Case(model, rows, rate, tables)
     for model in ("default", "logistic regression")
-    for rows, tables in ((1_000, 40), (4_000, 24), (20_000, 10))
+    for rows, tables in ((1_000, 200), (4_000, 200), (20_000, 100))
     for rate in (0.05, 0.5)
 ]
 DUELS = [(200, 10), (800, 40), (800, 400), (2_000, 1_000)]  # test rows, and how many of them are of class 1
