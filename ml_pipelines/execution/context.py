@@ -135,9 +135,10 @@ class TrackedContext(DataContext[P]):
         version = scoring_model.find(self._store, self._config, setting)
         logged, trusted = scoring_model.logged_model(self._store, version), self._config.model.trusted_types
         facts = model_files.load_facts(logged)
-        estimator = model_files.load_model(logged, trusted)
+        content = model_files.read_model_file(logged)
+        estimator = model_files.parse_model(content, logged, trusted)
         name = f"{setting}-{logged.digest[:16]}.skops"  # a session of Spark Connect can't send two files of one name
-        file = self._hand_out(model_files.read_model_file(logged), name)
+        file = self._hand_out(content, name)
         if not (recipe := Recipe.from_json(facts)):
             raise BadData(
                 f"score.{setting}: {scoring_model.name_of(version)} was trained on a table that no prepare_data wrote. "

@@ -137,10 +137,18 @@ def load_model(logged: LoggedModel, trusted: Sequence[str]) -> Any:
         StepFailed: the model's file is missing.
         BadData: the file isn't the file that the train run logged, or contains types that aren't trusted.
     """
+    return parse_model(read_model_file(logged), logged, trusted)
+
+
+def parse_model(content: bytes, logged: LoggedModel, trusted: Sequence[str]) -> Any:
+    """Return the estimator in the content of a logged model's skops file, which `read_model_file` has checked.
+
+    Raises:
+        BadData: the file contains types that aren't trusted.
+    """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    content = read_model_file(logged)
     try:
         return skops.io.loads(content, trusted=[*TRUSTED, *trusted])
     except UntrustedTypesFoundException as error:
